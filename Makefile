@@ -1,0 +1,33 @@
+# Two commands to remember: `make demo` and `make test`. Both set up .venv on a machine that has only Python and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint types docs clean
+
+demo: .venv/.installed
+	$(BIN)/flowsr demo --out out --force
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
+
+test-all: .venv/.installed
+	$(BIN)/python -m pytest -m "not gpu" -n 2
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed
+	$(BIN)/pyright
+
+docs: .venv/.installed
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf .venv out docs/_build docs/auto_examples docs/api/generated
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@

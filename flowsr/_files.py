@@ -1,0 +1,50 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary path beside ``path``, moved there when the block ends without an error and removed otherwise.
+
+    Args:
+        path: where the file shall be; its folder must exist.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileExistsError: if the file exists and must not be overwritten.
+        FileNotFoundError: if its folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> with atomic_path(target) as temporary:
+        ...     _ = temporary.write_text("all or nothing")
+        >>> target.read_text()
+        'all or nothing'
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"expected {path} not to exist; it does: choose another name, or ask to overwrite it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"expected the folder {path.parent} to exist; got none: create it first")
+    # The suffix stays, as writers choose the format by it.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,60 @@
+"""Shapes: the checks with readable errors, and the sums that turn elementwise values into one number per image."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def sum_event(values: Tensor) -> Tensor:
+    """Sum over channels, height and width: one number per image of the batch."""
+    return values.sum((-3, -2, -1))
+
+
+def constant_ladj(x: Tensor, value: float | Tensor) -> Tensor:
+    """A log-determinant that is the same for every image of the batch of ``x``, in its shape and dtype."""
+    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    return value.expand(x.shape[:-3])
+
+
+def check_image_shape(shape: Sequence[int], *, channels: int | None = None, multiple: int = 1, name: str) -> None:
+    """Raise ValueError unless ``shape`` is ``(*batch, channels, H, W)`` with H and W positive multiples.
+
+    Args:
+        shape: the shape of the user's tensor.
+        channels: channels expected; None for any number.
+        multiple: what H and W must be multiples of.
+        name: what the tensor is called in the message.
+    """
+    got = tuple(shape)
+    if len(got) < 3:
+        raise ValueError(f"expected {name} of shape (*batch, channels, height, width); got {got}")
+    if channels is not None and got[-3] != channels:
+        raise ValueError(f"expected {name} with {channels} channels, shape (*batch, {channels}, H, W); got {got}")
+    height, width = got[-2:]
+    if min(height, width) < 1 or height % multiple or width % multiple:
+        raise ValueError(
+            f"expected {name} with height and width that are multiples of {multiple}; got {height}x{width}: "
+            f"pad it to {_ceil(height, multiple)}x{_ceil(width, multiple)} (flowsr.images.pad_to_multiple, or pad=True)"
+        )
+
+
+def check_context(x: Tensor, context: Tensor | None, *, channels: int, name: str) -> Tensor:
+    """Raise ValueError unless ``context`` is given and broadcasts against the batch of ``x`` at the same resolution."""
+    if context is None:
+        raise ValueError(f"expected {name} to be called with a context of {channels} channels; got none")
+    check_image_shape(context.shape, channels=channels, name=f"the context of {name}")
+    try:
+        batch = torch.broadcast_shapes(context.shape[:-3], x.shape[:-3])
+    except RuntimeError:
+        batch = None
+    if batch != x.shape[:-3] or context.shape[-2:] != x.shape[-2:]:
+        raise ValueError(
+            f"expected the context of {name} to broadcast to batch {tuple(x.shape[:-3])} at size "
+            f"{tuple(x.shape[-2:])}; got shape {tuple(context.shape)}"
+        )
+    return context
+
+
+def _ceil(size: int, multiple: int) -> int:
+    return max(1, -(-size // multiple)) * multiple

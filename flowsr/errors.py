@@ -1,0 +1,13 @@
+"""The errors a caller may want to catch; users' other mistakes raise ValueError."""
+
+
+class FlowsrError(Exception):
+    """Base of the errors of this package."""
+
+
+class CheckpointError(FlowsrError, ValueError):
+    """A file of weights is damaged, of another architecture, or holds more than tensors."""
+
+
+class ImageError(FlowsrError, ValueError):
+    """An image file cannot be read, or holds something flowsr cannot use."""

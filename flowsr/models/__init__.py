@@ -1,0 +1,7 @@
+"""Models: configurations, HCFlow, and the files that hold their weights."""
+
+from flowsr.models.config import PRESETS, HCFlowConfig, preset
+from flowsr.models.hcflow import HCFlow, Latents
+from flowsr.models.storage import load, save
+
+__all__ = ["PRESETS", "HCFlow", "HCFlowConfig", "Latents", "load", "preset", "save"]

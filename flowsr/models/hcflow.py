@@ -1,0 +1,333 @@
+"""HCFlow: one bijection between an HR image and its LR image with a Gaussian latent per level."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowsr._shapes import check_image_shape
+from flowsr.distributions import FlowDistribution, PackedNormal, level_temperatures
+from flowsr.images import check_image, crop_to, pad_to_multiple
+from flowsr.models.config import HCFlowConfig, preset
+from flowsr.models.start import Start, haar_start
+from flowsr.nn import FCN, RRDBEncoder, initialize_from_data
+from flowsr.transforms import (
+    Compose,
+    ConditionalLevel,
+    FlowStep,
+    Haar,
+    Hierarchy,
+    ImageTransform,
+    InvertibleConv1x1,
+    PixelShuffle,
+    affine_coupling,
+    rescaling_coupling,
+)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What an image is under the flow.
+
+    Attributes:
+        lr: the flow's own LR image, ``(*batch, C, H/s, W/s)``; close to the bicubic one after training.
+        z: latents, coarsest level first; level i has resolution ``2^i`` times that of ``lr``.
+        ladj: ``log|det ∂(lr, z)/∂hr|`` in nats, of the batch's shape.
+        size: height and width of the image before padding.
+    """
+
+    lr: Tensor
+    z: tuple[Tensor, ...]
+    ladj: Tensor
+    size: tuple[int, int]
+
+
+class HCFlow(nn.Module):
+    """Hierarchical conditional flow for super-resolution or rescaling.
+
+    The model of an HR image x given its LR image y* is
+
+        p(x | y*) = N(y; y*, σ²) · Π_l N(z_l; 0, 1) · |det ∂(y, z)/∂x|,   σ = e^-6 approximating δ(y − y*).
+
+    Images are float tensors in [0, 1] of shape ``(*batch, C, H, W)`` with H and W multiples of the upscale factor.
+
+    Args:
+        config: the architecture, see :class:`HCFlowConfig`.
+        start: initial weights, "rotation" (as published) or "haar" (the LR image is a box average from the first
+            step); couplings start at the identity in both.
+
+    Attributes:
+        config: the architecture.
+        transform: the packed :class:`flowsr.transforms.Hierarchy`, latent to image.
+        provenance: free-form facts about the weights that travel with the file, see :func:`flowsr.save`.
+
+    References:
+        Liang et al., Hierarchical Conditional Flow: A Unified Framework for Image Super-Resolution and Image
+        Rescaling (ICCV 2021), arXiv 2108.05301.
+
+    Example:
+        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> lr = torch.rand(2, 3, 6, 8)
+        >>> flow.sample(lr, num_samples=5, temperature=0.8).shape
+        torch.Size([5, 2, 3, 24, 32])
+        >>> flow.condition(lr).log_prob(torch.rand(2, 3, 24, 32)).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, config: HCFlowConfig, *, start: Start = "rotation") -> None:
+        super().__init__()
+        if start not in ("rotation", "haar"):
+            raise ValueError(f"expected start to be rotation or haar; got {start!r}")
+        self.config = config
+        self.transform = build_hierarchy(config)
+        self.provenance: dict[str, Any] = {}
+        if start == "haar":
+            haar_start(self.transform)
+
+    @classmethod
+    def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> "HCFlow":
+        """A model with random weights from a named configuration.
+
+        Args:
+            name: sr-x4, sr-x8, rescaling-x4, or one of them with ``-small``.
+            start: initial weights, see the class.
+            **changes: fields of :class:`HCFlowConfig` to change, for example ``image_channels=1``.
+
+        Raises:
+            ValueError: for an unknown preset.
+        """
+        return cls(replace(preset(name), **changes), start=start)
+
+    @property
+    def upscale(self) -> int:
+        """The upscale factor s = 2^L."""
+        return self.config.upscale
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Latents:
+        """LR image and latents of an HR image, with the log-determinant.
+
+        Cost: one pass through the flow.
+
+        Args:
+            hr: HR image in [0, 1].
+            pad: pad sides that are not multiples of the upscale factor at the bottom and the right by reflection;
+                :meth:`decode` crops back. The log-determinant is then that of the padded image.
+
+        Raises:
+            ValueError: on wrong shape, dtype, or values (not finite, or far out of [0, 1], as for 0 to 255).
+        """
+        # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        size = (hr.shape[-2], hr.shape[-1])
+        if pad:
+            hr, _ = pad_to_multiple(hr, self.upscale)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        return Latents(encoding.lr, encoding.z, encoding.ladj, size)
+
+    def decode(self, lr: Tensor | Latents, z: Sequence[Tensor] | None = None) -> Tensor:
+        """HR image from LR image and latents, the exact inverse of :meth:`encode`.
+
+        Cost: one pass through the flow. The coarsest features are computed once for all draws of one LR image.
+
+        Args:
+            lr: LR image ``(*batch, C, h, w)``, or the result of :meth:`encode`, which is cropped back to its size.
+            z: latents, coarsest first, ``(*sample, *batch, C_l, 2^i·h, 2^i·w)``; None for zeros (temperature 0).
+
+        Returns:
+            HR image ``(*sample, *batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values.
+        """
+        if isinstance(lr, Latents):
+            if z is not None:
+                raise ValueError("expected either Latents or an LR image with z; got both")
+            return crop_to(self.decode(lr.lr, lr.z), lr.size)
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=16.0)
+        lr = lr.to(self.dtype)
+        shapes = self.transform.latent_shapes(*lr.shape[-2:])
+        if z is None:
+            z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
+        self._check_latents(lr, z, shapes)
+        return self.transform.decode(lr, z)[0]
+
+    def sample(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        num_samples: int = 1,
+        temperature: float | Sequence[float] = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "num_samples *batch channels height width"]:
+        """Draw HR images as HCFlow does: y is the LR image exactly (the Dirac limit), ``z_l ~ N(0, τ_l²)``.
+
+        This is not quite the model that :meth:`condition` scores, whose y has the width σ.
+
+        Cost: one decoding pass for all draws together; memory grows with their number.
+
+        Args:
+            lr: LR image in [0, 1].
+            num_samples: number of draws per LR image.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            generator: source of randomness; the global one by default.
+
+        Returns:
+            HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        if num_samples < 1:
+            raise ValueError(f"expected num_samples >= 1; got {num_samples}")
+        lr = lr.to(self.dtype)
+        batch = (num_samples, *lr.shape[:-3])
+        shapes = self.transform.latent_shapes(*lr.shape[-2:])
+        temperatures = level_temperatures(temperature, len(shapes))
+        z = [
+            tau * torch.randn((*batch, *shape), dtype=lr.dtype, device=lr.device, generator=generator)
+            for tau, shape in zip(temperatures, shapes, strict=True)
+        ]
+        return self.transform.decode(lr, z)[0]
+
+    def condition(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        temperature: float | Sequence[float] = 1.0,
+        lr_log_scale: float = -6.0,
+    ) -> FlowDistribution:
+        """The posterior over HR images given an LR image, as a Pyro distribution.
+
+        Cost: nothing until it is sampled or scored.
+
+        Args:
+            lr: LR image in [0, 1]; its batch shape becomes the distribution's.
+            temperature: τ ≥ 0 of the latents, global or per level; τ = 1 is the model, at τ = 0 sampling is the
+                deterministic decode and there is no density.
+            lr_log_scale: log σ of the LR image; ``-inf`` gives the Dirac limit, which can be sampled, not scored.
+
+        Returns:
+            Distribution with ``batch_shape = lr.shape[:-3]`` and ``event_shape = (C, s·h, s·w)``.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        shapes = self.transform.latent_shapes(1, 1)
+        base = PackedNormal(
+            lr.to(self.dtype),
+            latent_channels=[shape.numel() for shape in shapes],
+            temperature=temperature,
+            lr_log_scale=lr_log_scale,
+        )
+        return FlowDistribution(base, [self.transform])
+
+    def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+        """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
+        check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
+        self._check_latents(lr, z, self.transform.latent_shapes(*lr.shape[-2:]))
+        return self.transform.pack(lr, z)
+
+    def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Take a packed latent apart: LR image and latents, coarsest first."""
+        return self.transform.unpack(packed)
+
+    @torch.no_grad()
+    def initialize(self, hr: Float[Tensor, "*batch channels height width"]) -> None:
+        """Data-dependent initialization of every ActNorm that has not had it, from a first batch of HR images.
+
+        Cost: about two encoding passes. Scoring and sampling never do this by themselves.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values.
+        """
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
+        with initialize_from_data(self):
+            self.transform.encode(hr.to(self.dtype))
+
+    def _check_latents(self, lr: Tensor, z: Sequence[Tensor], shapes: Sequence[torch.Size]) -> None:
+        got = [tuple(latent.shape) for latent in z]
+        batches = {shape[:-3] for shape in got}
+        own = tuple(lr.shape[:-3])
+        fits = len(batches) == 1 and next(iter(batches))[len(next(iter(batches))) - len(own) :] == own
+        if [shape[-3:] for shape in got] != [tuple(shape) for shape in shapes] or not fits:
+            raise ValueError(
+                f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
+                f"that ends in that of lr, {own}; got shapes {got}"
+            )
+
+
+def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
+    """Assemble the transform of an HCFlow from its configuration.
+
+    Level by level, fine to coarse, the channels after each change of resolution are 4·C, 8·C, 16·C, …; half of them
+    go on to the next level, except at the last, which keeps the C channels of the LR image.
+    """
+    rescaling = config.task == "rescaling"
+    feature_channels = config.features if rescaling else 2 * config.features
+    mains: list[ImageTransform] = []
+    conditionals: list[ConditionalLevel] = []
+    channels = config.image_channels
+    for level in range(config.levels):
+        channels *= 4
+        last = level == config.levels - 1
+        kept = config.image_channels if last else channels // 2
+        main_steps = [_main_step(config, channels, step) for step in range(config.steps - config.conditional_steps)]
+        mains.append(Compose([*reversed(main_steps), Haar() if rescaling else PixelShuffle(2)]))
+        encoder = RRDBEncoder(
+            kept + (config.levels - 1 - level) * feature_channels,
+            channels=config.features,
+            growth=config.growth,
+            blocks=config.rrdbs,
+            stack_trunks=not rescaling,
+        )
+        details = channels - kept
+        steps = [_conditional_step(config, details, feature_channels) for _ in range(config.conditional_steps)]
+        conditionals.append(
+            ConditionalLevel(
+                details, encoder=encoder, steps=reversed(steps), head_log_scale="atan" if rescaling else "exp"
+            )
+        )
+        channels = kept
+    return Hierarchy(mains, conditionals, image_channels=config.image_channels)
+
+
+def _main_step(config: HCFlowConfig, channels: int, step: int) -> FlowStep:
+    if config.task == "rescaling":
+        coupling = rescaling_coupling(
+            channels, step=step, image_channels=config.image_channels, growth=config.dense_growth
+        )
+        return FlowStep(channels, coupling=coupling)
+    kept = channels // 2
+    conditioner = FCN(kept, 2 * (channels - kept), hidden_channels=config.hidden_channels)
+    return FlowStep(
+        channels,
+        coupling=affine_coupling(channels, conditioner, kept_channels=kept),
+        mixing=InvertibleConv1x1(channels),
+    )
+
+
+def _conditional_step(config: HCFlowConfig, channels: int, feature_channels: int) -> FlowStep:
+    kept = channels // 2
+    conditioner = FCN(
+        kept,
+        2 * (channels - kept),
+        hidden_channels=config.conditional_hidden_channels,
+        context_channels=feature_channels,
+    )
+    coupling = affine_coupling(channels, conditioner, kept_channels=kept, context_channels=feature_channels)
+    return FlowStep(channels, coupling=coupling, mixing=InvertibleConv1x1(channels))

@@ -1,0 +1,135 @@
+"""Saving and loading: tensors in safetensors, configuration and provenance in the file's metadata.
+
+Loading never runs code from a file: safetensors holds tensors only, and a ``.pth`` is read with ``weights_only``.
+"""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from flowsr._files import atomic_path
+from flowsr.errors import CheckpointError
+from flowsr.models.config import PRESETS, HCFlowConfig
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.official import from_official, is_official
+
+_FORMAT = "1"
+
+
+def save(flow: HCFlow, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+    """Write a model to one safetensors file; configuration and ``flow.provenance`` go into its metadata.
+
+    The file appears whole or not at all.
+
+    Args:
+        flow: the model.
+        path: a name that ends in ``.safetensors``, in a folder that exists.
+        overwrite: replace an existing file.
+
+    Raises:
+        ValueError: for another suffix.
+        FileExistsError: if the file exists and must not be overwritten.
+
+    Example:
+        >>> import flowsr, tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.safetensors"
+        >>> flowsr.save(flowsr.HCFlow.from_preset("sr-x4-small"), path)
+        >>> flowsr.load(path).upscale
+        4
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"expected a name that ends in .safetensors; got {path.name!r}")
+    metadata = {
+        "flowsr_format": _FORMAT,
+        "model": "HCFlow",
+        "config": json.dumps(flow.config.to_dict()),
+        "provenance": json.dumps(flow.provenance),
+    }
+    tensors = {key: value.detach().contiguous().cpu() for key, value in flow.state_dict().items()}
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> HCFlow:
+    """Load a model from a ``.safetensors`` of :func:`save` or from an official ``.pth``, in evaluation mode.
+
+    Cost: reading the file once.
+
+    Args:
+        source: path of the file.
+        device: where the weights go.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is truncated, of another architecture, has missing or surplus keys, or is a
+            pickle that holds more than tensors.
+    """
+    path = Path(source)
+    if not path.is_file():
+        hint = ""
+        if str(source) in PRESETS:
+            hint = f" For random weights of that architecture: flowsr.HCFlow.from_preset({str(source)!r})."
+        raise FileNotFoundError(f"expected a .safetensors or official .pth file; there is no file {source}.{hint}")
+    if path.suffix == ".safetensors":
+        flow = _load_safetensors(path)
+    elif path.suffix in (".pth", ".pt"):
+        flow = _load_official(path)
+    else:
+        raise CheckpointError(f"expected a file that ends in .safetensors, .pth or .pt; got {path.name!r}")
+    return flow.to(device).eval()
+
+
+def _load_safetensors(path: Path) -> HCFlow:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"expected a complete safetensors file; {path} cannot be read: {error}") from error
+    if metadata.get("flowsr_format") != _FORMAT or metadata.get("model") != "HCFlow":
+        raise CheckpointError(
+            f"expected a file written by flowsr.save (format {_FORMAT}, model HCFlow); {path} says format "
+            f"{metadata.get('flowsr_format')}, model {metadata.get('model')}"
+        )
+    try:
+        flow = HCFlow(HCFlowConfig.from_dict(json.loads(metadata["config"])))
+        flow.provenance = json.loads(metadata["provenance"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"expected a valid configuration in {path}; {error}") from error
+    floating = {value.dtype for value in state.values() if value.is_floating_point()}
+    if len(floating) == 1:
+        flow.to(floating.pop())
+    try:
+        flow.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"expected {path} to hold exactly the weights of {flow.config}; {error}") from error
+    return flow
+
+
+def _load_official(path: Path) -> HCFlow:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"expected {path} to hold tensors only; it is damaged or holds other objects, and was not unpickled: such "
+            "objects can run code. Save a plain state dict."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"expected a complete .pth file; {path} cannot be read: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"expected {path} to hold a plain state dict of tensors; got something else")
+    if not is_official(state):
+        raise CheckpointError(
+            f"expected {path} in the key layout of the authors' HCFlow (flow.level0_condFlow…); got keys like "
+            f"{', '.join(list(state)[:3]) or 'none'}"
+        )
+    flow = from_official(state, name=str(path))
+    flow.provenance = {"imported from": path.name, "key layout": "official HCFlow"}
+    return flow

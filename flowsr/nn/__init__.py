@@ -1,0 +1,20 @@
+"""Ordinary modules that know nothing of probability: the networks inside couplings and encoders."""
+
+from flowsr.nn.channel_affine import ChannelAffine, initialize_from_data
+from flowsr.nn.conv import Conv2d, NormedConv2d, ZeroConv2d, conv2d
+from flowsr.nn.dense_block import DenseBlock
+from flowsr.nn.fcn import FCN
+from flowsr.nn.rrdb import RRDB, RRDBEncoder
+
+__all__ = [
+    "FCN",
+    "RRDB",
+    "ChannelAffine",
+    "Conv2d",
+    "DenseBlock",
+    "NormedConv2d",
+    "RRDBEncoder",
+    "ZeroConv2d",
+    "conv2d",
+    "initialize_from_data",
+]

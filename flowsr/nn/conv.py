@@ -1,0 +1,171 @@
+"""Convolutions that accept any batch shape, and the two that normalizing flows initialize in their own way.
+
+Torch's convolutions take 3-D or 4-D input only, while a Pyro sample shape makes images 5-D. Every network of
+flowsr is built from the convolutions of this file, so this is the one place where batch dimensions are flattened.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowsr.nn.channel_affine import ChannelAffine
+
+
+def conv2d(
+    x: Float[Tensor, "*batch in height width"],
+    weight: Float[Tensor, "out in kernel kernel"],
+    bias: Float[Tensor, " out"] | None = None,
+) -> Float[Tensor, "*batch out height width"]:
+    """Convolve with zero padding that keeps the image size, for any batch shape.
+
+    Cost: O(batch · out · in · kernel² · height · width).
+
+    Args:
+        x: images or features; any number of batch dimensions, none included.
+        weight: an odd, square kernel.
+        bias: one number per output channel.
+
+    Raises:
+        ValueError: if the channels of ``x`` and ``weight`` differ.
+
+    Example:
+        >>> conv2d(torch.zeros(5, 2, 3, 8, 8), torch.zeros(4, 3, 3, 3)).shape
+        torch.Size([5, 2, 4, 8, 8])
+    """
+    if x.shape[-3] != weight.shape[1]:
+        raise ValueError(f"expected {weight.shape[1]} channels; got an input of shape {tuple(x.shape)}")
+    padding = weight.shape[-1] // 2
+    if x.dim() == 4:
+        return F.conv2d(x, weight, bias, padding=padding)
+    out = F.conv2d(x.reshape(-1, *x.shape[-3:]), weight, bias, padding=padding)
+    return out.reshape(*x.shape[:-3], *out.shape[-3:])
+
+
+class Conv2d(nn.Module):
+    """Convolution ``h = W * x + b`` with Xavier-normal weights, scaled at the start, and zero bias.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd width of the kernel.
+        gain: factor on the initial weights; 0 makes the convolution zero at the start.
+
+    References:
+        HCFlow's networks multiply a Xavier-normal start by 0.1 (Liang et al., ICCV 2021, released settings).
+
+    Example:
+        >>> Conv2d(3, 8)(torch.zeros(2, 3, 4, 6)).shape
+        torch.Size([2, 8, 4, 6])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, gain: float = 1.0) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        nn.init.xavier_normal_(self.weight)
+        with torch.no_grad():
+            self.weight.mul_(gain)
+
+    def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
+        """Convolve; any batch shape."""
+        return conv2d(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+
+
+class NormedConv2d(nn.Module):
+    """Convolution without bias followed by an ActNorm, computed as one convolution.
+
+    ``h = (W * x + bias) · exp(logs)`` equals a convolution with weights ``W · exp(logs)`` and bias
+    ``bias · exp(logs)``, which saves a pass over the activations; the parameters stay those of the two layers.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd width of the kernel.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; HCFlow's released settings for the start.
+
+    Example:
+        >>> NormedConv2d(3, 8)(torch.zeros(2, 3, 4, 6)).shape
+        torch.Size([2, 8, 4, 6])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.norm = ChannelAffine(out_channels)
+        nn.init.xavier_normal_(self.weight)
+        with torch.no_grad():
+            self.weight.mul_(0.1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch in height width"],
+        context: Float[Tensor, "*context features height width"] | None = None,
+    ) -> Float[Tensor, "*batch out height width"]:
+        """Convolve ``[x, context]`` and normalize.
+
+        A context with fewer batch dimensions than ``x`` (many draws for one image) is convolved once and its
+        result shared: a convolution of a concatenation is the sum of the convolutions of its parts.
+        """
+        scale = self.norm.logs.exp()
+        weight, bias = self.weight * scale.unsqueeze(-1), (self.norm.bias * scale).flatten()
+        if context is None:
+            return conv2d(x, weight, bias)
+        if context.shape[:-3] == x.shape[:-3]:
+            return conv2d(torch.cat([x, context], -3), weight, bias)
+        own = x.shape[-3]
+        return conv2d(x, weight[:, :own]) + conv2d(context, weight[:, own:], bias)
+
+    def initialize_from(
+        self,
+        x: Float[Tensor, "*batch in height width"],
+        context: Float[Tensor, "*context features height width"] | None = None,
+    ) -> None:
+        """Set the ActNorm so that the outputs for this batch have mean 0 and standard deviation 1."""
+        if context is not None:
+            x = torch.cat([x, context.expand(*x.shape[:-3], *context.shape[-3:])], -3)
+        self.norm.initialize_from(conv2d(x, self.weight))
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+
+
+class ZeroConv2d(nn.Module):
+    """Convolution that starts at zero, with a learned output gain: ``h = (W * x + b) · exp(3 · logs)``.
+
+    Starting the last layer of a conditioner at zero starts its coupling at the identity; the factor 3 lets the
+    gain move quickly. Computed as one convolution.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3.
+
+    Example:
+        >>> ZeroConv2d(3, 4)(torch.ones(1, 3, 2, 2)).abs().max().item()
+        0.0
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.logs = nn.Parameter(torch.zeros(out_channels, 1, 1))
+
+    def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
+        """Convolve; any batch shape."""
+        gain = (3.0 * self.logs).exp()
+        return conv2d(x, self.weight * gain.unsqueeze(-1), self.bias * gain.flatten())
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}"

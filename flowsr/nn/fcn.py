@@ -1,0 +1,45 @@
+"""The conditioner of Glow, SRFlow and HCFlow: three convolutions that start at zero output."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowsr.nn.conv import NormedConv2d, ZeroConv2d
+
+
+class FCN(nn.Module):
+    """Fully convolutional conditioner: conv 3x3, ActNorm, ReLU, conv 1x1, ActNorm, ReLU, zero conv 3x3.
+
+    Cost: about 9·(in + context + out)·hidden + hidden² multiplications per pixel.
+
+    Args:
+        in_channels: channels of the part of the image that is kept by the coupling.
+        out_channels: channels of the result, shift and scale together.
+        hidden_channels: width of the two inner layers.
+        context_channels: channels of the features that condition the coupling; 0 for none.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; Liang et al., HCFlow (ICCV 2021), section 3.3.
+
+    Example:
+        >>> net = FCN(6, 12, hidden_channels=16, context_channels=8)
+        >>> net(torch.zeros(5, 2, 6, 4, 4), torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([5, 2, 12, 4, 4])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, hidden_channels: int, context_channels: int = 0
+    ) -> None:
+        super().__init__()
+        self.conv1 = NormedConv2d(in_channels + context_channels, hidden_channels)
+        self.conv2 = NormedConv2d(hidden_channels, hidden_channels, kernel_size=1)
+        self.conv3 = ZeroConv2d(hidden_channels, out_channels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch in height width"],
+        context: Float[Tensor, "*context features height width"] | None = None,
+    ) -> Float[Tensor, "*batch out height width"]:
+        """Compute shift and scale; the batch of ``context`` must broadcast against that of ``x``."""
+        h = torch.relu(self.conv1(x, context))
+        return self.conv3(torch.relu(self.conv2(h)))

@@ -1,0 +1,77 @@
+"""Residual-in-residual dense blocks, and the encoder that turns LR images into features for conditional flows."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowsr.nn.conv import Conv2d
+from flowsr.nn.dense_block import DenseBlock
+
+
+class RRDB(nn.Module):
+    """Residual-in-residual dense block: ``x + 0.2 · d₃(d₂(d₁(x)))`` with ``dᵢ(x) = x + 0.2 · DenseBlock(x)``.
+
+    Args:
+        channels: channels of input and output.
+        growth: growth of the dense blocks.
+
+    References:
+        Wang et al., ESRGAN (ECCVW 2018), section 3.1.
+
+    Example:
+        >>> RRDB(8, growth=4)(torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, channels: int, *, growth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [DenseBlock(channels, channels, growth=growth, zero_start=False) for _ in range(3)]
+        )
+
+    def forward(self, x: Float[Tensor, "*batch channels height width"]) -> Tensor:
+        """Apply the block; any batch shape."""
+        h = x
+        for block in self.blocks:
+            h = torch.add(h, block(h), alpha=0.2)
+        return torch.add(x, h, alpha=0.2)
+
+
+class RRDBEncoder(nn.Module):
+    """Features of an LR image: ``f0 = conv(x)``, ``f1 = trunk0(f0)``, ``f2 = conv(trunk1(f1)) + f0``.
+
+    Cost: dominated by the RRDBs, each three dense blocks.
+
+    Args:
+        in_channels: channels of the stacked inputs.
+        channels: width nf of the trunk.
+        growth: growth gc of the dense blocks.
+        blocks: number of RRDBs in the first and in the second trunk.
+        stack_trunks: return ``[f1, f2]`` (2·nf channels) rather than ``f2`` alone (nf channels).
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.3 and supplement; the released code for sizes.
+
+    Example:
+        >>> RRDBEncoder(3, channels=8, growth=4, blocks=(1, 1), stack_trunks=True)(torch.zeros(3, 4, 6)).shape
+        torch.Size([16, 4, 6])
+    """
+
+    def __init__(
+        self, in_channels: int, *, channels: int, growth: int, blocks: tuple[int, int], stack_trunks: bool
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = 2 * channels if stack_trunks else channels
+        self.stack_trunks = stack_trunks
+        self.conv_first = Conv2d(in_channels, channels, gain=0.1)
+        self.trunk0 = nn.Sequential(*[RRDB(channels, growth=growth) for _ in range(blocks[0])])
+        self.trunk1 = nn.Sequential(*[RRDB(channels, growth=growth) for _ in range(blocks[1])])
+        self.conv_last = Conv2d(channels, channels, gain=0.1)
+
+    def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
+        """Compute the features; any batch shape."""
+        first = self.conv_first(x)
+        middle = self.trunk0(first)
+        last = self.conv_last(self.trunk1(middle)) + first
+        return torch.cat([middle, last], -3) if self.stack_trunks else last

@@ -1,0 +1,106 @@
+"""HCFlow as a Pyro program, with a site for the LR image, for each latent and for the HR image."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from flowsr.distributions import level_temperatures
+from flowsr.models import HCFlow
+
+
+def super_resolution(
+    flow: HCFlow,
+    lr: Tensor,
+    hr: Tensor | None = None,
+    *,
+    temperature: float | Sequence[float] = 1.0,
+    lr_log_scale: float = -6.0,
+) -> Tensor:
+    """The generative program ``y ~ N(lr, σ²)``, ``z_l ~ N(0, τ_l²)``, ``hr = decode(y, z)``.
+
+    Sites: ``lr`` (the flow's LR image y), ``z_L`` … ``z_1`` (``z_1`` is the finest), ``hr`` (deterministic). Batch
+    dimensions of ``lr`` are independent plates named ``batch_0``, ``batch_1``, …, the last of them innermost. The
+    flow's parameters are registered under the name ``flow``.
+
+    With ``hr`` given, every site is observed at its encoding and a factor ``ladj`` carries the log-determinant, so
+    that the trace's ``log_prob_sum()`` is ``log p(hr | lr)`` and splits by site into its terms. To observe an image,
+    pass it here: conditioning the deterministic site ``hr`` cannot invert the flow.
+
+    At ``lr_log_scale = -inf`` (the Dirac limit) the site ``lr`` is deterministic, which leaves only the standard
+    normal latents to infer: use this for HMC, as a width of e^-6 makes the posterior needlessly stiff. A latent of
+    temperature 0 is deterministic too.
+
+    Cost: one decoding pass, or one encoding pass with ``hr``.
+
+    Args:
+        flow: the model.
+        lr: LR image in [0, 1], ``(*batch, C, h, w)``.
+        hr: HR image to score, ``(*batch, C, s·h, s·w)``, or None to generate.
+        temperature: τ for all levels, or one per level, coarse to fine.
+        lr_log_scale: log σ of the LR image.
+
+    Returns:
+        The HR image.
+
+    Raises:
+        ValueError: on wrong shapes or values, or when an image is scored without a density (τ = 0 or σ = 0).
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.2, equations 4 to 8.
+
+    Example:
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
+        >>> trace = pyro.poutine.trace(super_resolution).get_trace(flow, torch.rand(3, 4, 4))
+        >>> [name for name in trace.stochastic_nodes if name != "flow"]
+        ['lr', 'z_2', 'z_1']
+    """
+    pyro.module("flow", flow)
+    # Checks lr and τ with the messages users know.
+    base = flow.condition(lr, temperature=temperature, lr_log_scale=lr_log_scale).base_dist
+    lr = base.lr
+    shapes = flow.transform.latent_shapes(*lr.shape[-2:])
+    temperatures = level_temperatures(temperature, len(shapes))
+    names = [f"z_{len(shapes) - i}" for i in range(len(shapes))]
+    encoding = None
+    if hr is not None:
+        if not (base.scale > 0).all():
+            raise ValueError(
+                "expected temperature > 0 and a finite lr_log_scale to score an image; got "
+                f"temperature {temperature} and lr_log_scale {lr_log_scale}"
+            )
+        encoding = flow.encode(hr)
+        if encoding.lr.shape != lr.shape:
+            raise ValueError(f"expected an hr image for an lr of shape {tuple(lr.shape)}; got {tuple(hr.shape)}")
+    sigma = float(base.scale[0])
+    with ExitStack() as plates:
+        # Pyro counts batch dimensions from the right.
+        for i, size in enumerate(lr.shape[:-3]):
+            plates.enter_context(pyro.plate(f"batch_{i}", size, dim=i - (lr.dim() - 3)))
+        y = _normal_site("lr", lr, sigma, None if encoding is None else encoding.lr)
+        z = [
+            _normal_site(name, lr.new_zeros(shape), tau, None if encoding is None else encoding.z[i])
+            for i, (name, shape, tau) in enumerate(zip(names, shapes, temperatures, strict=True))
+        ]
+        if encoding is None or hr is None:
+            image = flow.transform.decode(*_broadcast(y, z))[0]
+        else:
+            pyro.factor("ladj", encoding.ladj)
+            image = hr
+        return pyro.deterministic("hr", image, event_dim=3)
+
+
+def _normal_site(name: str, mean: Tensor, scale: float, obs: Tensor | None) -> Tensor:
+    if scale == 0:
+        return pyro.deterministic(name, mean, event_dim=3)
+    return pyro.sample(name, dist.Normal(mean, scale).to_event(3), obs=obs)
+
+
+def _broadcast(y: Tensor, z: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    # Under a vectorizing plate of the caller's, sites can differ in the batch dimensions they have been given.
+    batch = torch.broadcast_shapes(*(latent.shape[:-3] for latent in (y, *z)))
+    return y, [latent.expand(*batch, *latent.shape[-3:]) for latent in z]

@@ -1,0 +1,41 @@
+"""Bijections of images, one per file; :class:`ImageTransform` is the contract they all keep."""
+
+from flowsr.transforms.actnorm import ActNorm
+from flowsr.transforms.base import Conditioned, ImageTransform, Inverse
+from flowsr.transforms.compose import Compose
+from flowsr.transforms.conditional_affine import ConditionalAffine
+from flowsr.transforms.conditional_level import ConditionalLevel
+from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1PLU
+from flowsr.transforms.coupling import Coupling, affine_coupling, rescaling_coupling
+from flowsr.transforms.elementwise import AdditiveMap, AffineMap, ElementwiseMap
+from flowsr.transforms.flow_step import FlowStep
+from flowsr.transforms.haar import Haar
+from flowsr.transforms.hierarchy import Encoding, Hierarchy
+from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_map
+from flowsr.transforms.pixel_shuffle import PixelShuffle
+
+__all__ = [
+    "LOG_SCALE_MAPS",
+    "ActNorm",
+    "AdditiveMap",
+    "AffineMap",
+    "Compose",
+    "ConditionalAffine",
+    "ConditionalLevel",
+    "Conditioned",
+    "Coupling",
+    "ElementwiseMap",
+    "Encoding",
+    "FlowStep",
+    "Haar",
+    "Hierarchy",
+    "ImageTransform",
+    "Inverse",
+    "InvertibleConv1x1",
+    "InvertibleConv1x1PLU",
+    "LogScaleMap",
+    "PixelShuffle",
+    "affine_coupling",
+    "log_scale_map",
+    "rescaling_coupling",
+]

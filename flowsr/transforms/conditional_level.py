@@ -1,0 +1,108 @@
+"""The conditional flow of one level: what the image holds beyond the next coarser one, made Gaussian given it."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from flowsr._shapes import check_image_shape
+from flowsr.nn import RRDBEncoder, ZeroConv2d
+from flowsr.transforms.base import ImageTransform
+from flowsr.transforms.compose import Compose
+from flowsr.transforms.conditional_affine import ConditionalAffine
+from flowsr.transforms.elementwise import AffineMap
+
+
+class ConditionalLevel(ImageTransform):
+    """Conditional flow with its own features: encoding is features, conditional steps, Gaussian head.
+
+    With features ``u = encoder(context)`` encoding maps the details ``a`` of a level to a standard normal latent,
+    ``z = (steps(a; u) − mean(u))·exp(−logs(u))``.
+
+    Cost: the encoder once, then one conditioner per step.
+
+    Args:
+        channels: channels of the details ``a``.
+        encoder: network from the stacked images of this and the coarser levels to features.
+        steps: conditional transforms, the one next to the latent first, as in :class:`Compose`.
+        head_log_scale: log-scale map of the Gaussian head.
+
+    Raises:
+        ValueError: on wrong channels, or a context that is missing or does not fit.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.2, equation 6, and section 3.3.
+
+    Example:
+        >>> encoder = RRDBEncoder(3, channels=4, growth=2, blocks=(1, 1), stack_trunks=True)
+        >>> level = ConditionalLevel(9, encoder=encoder, steps=[])
+        >>> level.inv_call_and_ladj(torch.zeros(2, 9, 4, 4), torch.zeros(2, 3, 4, 4))[0].shape
+        torch.Size([2, 9, 4, 4])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        encoder: RRDBEncoder,
+        steps: Iterable[ImageTransform],
+        head_log_scale: str = "exp",
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.encoder = encoder
+        self.steps = Compose(steps)
+        self.head = ConditionalAffine(
+            channels,
+            ZeroConv2d(encoder.out_channels, 2 * channels),
+            map=AffineMap(form="standardize", log_scale=head_log_scale),
+            context_channels=encoder.out_channels,
+        )
+
+    def features(self, context: Tensor | None) -> Tensor:
+        """Features of the stacked context, ``(*batch, in, h, w) -> (*batch, out, h, w)``. Cost: the encoder."""
+        if context is None:
+            raise ValueError(f"expected a context of {self.encoder.in_channels} channels; got none")
+        check_image_shape(context.shape, channels=self.encoder.in_channels, name="the context of ConditionalLevel")
+        return self.encoder(context)
+
+    def call_and_ladj(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.call_with_features(z, self.features(context))
+
+    def inv_call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, steps_ladj, head_ladj = self.inv_call_with_features(x, self.features(context))
+        return z, steps_ladj + head_ladj
+
+    def call_with_features(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Generate the details from latent and features: ``(a, ladj)``."""
+        a, head_ladj = self.head.call_and_ladj(z, features)
+        a, steps_ladj = self.steps.call_and_ladj(a, features)
+        return a, head_ladj + steps_ladj
+
+    def inv_call_with_features(self, a: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode the details given features: ``(z, ladj of the steps, ladj of the head)``."""
+        a, steps_ladj = self.steps.inv_call_and_ladj(a, features)
+        z, head_ladj = self.head.inv_call_and_ladj(a, features)
+        return z, steps_ladj, head_ladj
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self.inverse_shape(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        check_image_shape(shape, channels=self.channels, name="the input of ConditionalLevel")
+        return shape
+
+
+def stack_context(image: Tensor, coarser: Sequence[Tensor]) -> Tensor:
+    """The encoder's input: ``[image, up2(u₁), up4(u₂), …]`` with nearest-neighbour upsampling, nearest level first.
+
+    Args:
+        image: what the level keeps, ``(*batch, C, h, w)``.
+        coarser: features of the coarser levels, nearest first; their batch may be a trailing part of the image's.
+    """
+    parts = [image]
+    for distance, features in enumerate(coarser, start=1):
+        factor = 2**distance
+        upsampled = features.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+        parts.append(upsampled.expand(*image.shape[:-3], *upsampled.shape[-3:]))
+    return torch.cat(parts, -3)

@@ -1,0 +1,136 @@
+"""Invertible 1x1 convolutions: a learned linear mixing of the channels, the same at every pixel."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowsr._precision import full_precision
+from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr.nn import conv2d
+from flowsr.transforms.base import ImageTransform
+
+
+class InvertibleConv1x1(ImageTransform):
+    """Dense invertible 1x1 convolution; encoding ``z = W x`` per pixel, ``ladj = H·W·log|det W|``.
+
+    ``W`` starts as a random rotation. Its inverse and determinant are computed in float64 whatever the dtype, and
+    the convolution is kept out of autocast: errors here would be amplified by every later layer.
+
+    Cost: O(C²·H·W), and O(C³) for determinant and inverse.
+
+    Args:
+        channels: number of channels.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.2.
+
+    Example:
+        >>> conv = InvertibleConv1x1(3)
+        >>> print(f"{conv.inv.call_and_ladj(torch.ones(3, 2, 2))[1].abs().item():.4f}")  # a rotation
+        0.0000
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(random_rotation(channels))
+
+    def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        self.inverse_shape(z.shape)
+        weight = self.weight.double()
+        return mix_channels(z, torch.linalg.inv(weight)), -pixelwise_ladj(z, torch.linalg.slogdet(weight)[1])
+
+    def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        self.inverse_shape(x.shape)
+        return mix_channels(x, self.weight), pixelwise_ladj(x, torch.linalg.slogdet(self.weight.double())[1])
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self.inverse_shape(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        check_image_shape(shape, channels=self.channels, name=f"the input of {type(self).__name__}")
+        return shape
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
+
+
+class InvertibleConv1x1PLU(ImageTransform):
+    """Invertible 1x1 convolution with ``W = P·L·(U + diag(s))``; ``ladj = H·W·Σ log|s|`` costs O(C).
+
+    ``P`` is a fixed permutation, ``L`` unit lower triangular, ``U`` strictly upper triangular. The start is a random
+    rotation, as for the dense one. The signs of ``s`` are fixed at the start, so ``W`` cannot become singular.
+
+    Cost: O(C²·H·W); the inverse takes two triangular solves, O(C³) once per call.
+
+    Args:
+        channels: number of channels.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.2, equation 10.
+
+    Example:
+        >>> conv = InvertibleConv1x1PLU(4)
+        >>> conv.inv(conv(torch.ones(4, 2, 2))).allclose(torch.ones(4, 2, 2), atol=1e-5)
+        True
+    """
+
+    permutation: Tensor
+    scale_sign: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        permutation, lower, upper = torch.linalg.lu(random_rotation(channels).double())
+        scale = upper.diagonal()
+        dtype = torch.get_default_dtype()
+        self.register_buffer("permutation", permutation.to(dtype))
+        self.register_buffer("scale_sign", scale.sign().to(dtype))
+        self.lower = nn.Parameter(lower.tril(-1).to(dtype))
+        self.upper = nn.Parameter(upper.triu(1).to(dtype))
+        self.log_scale = nn.Parameter(scale.abs().log().to(dtype))
+
+    def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        self.inverse_shape(z.shape)
+        lower, upper = self._factors()
+        solved = torch.linalg.solve_triangular(lower, self.permutation.double().mT, upper=False, unitriangular=True)
+        inverse = torch.linalg.solve_triangular(upper, solved, upper=True)
+        return mix_channels(z, inverse), -pixelwise_ladj(z, self.log_scale.sum())
+
+    def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        self.inverse_shape(x.shape)
+        lower, upper = self._factors()
+        return mix_channels(x, self.permutation.double() @ lower @ upper), pixelwise_ladj(x, self.log_scale.sum())
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        one = torch.eye(self.channels, dtype=torch.float64, device=self.lower.device)
+        lower = self.lower.double().tril(-1) + one
+        upper = self.upper.double().triu(1) + torch.diag((self.scale_sign * self.log_scale.exp()).double())
+        return lower, upper
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self.inverse_shape(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        check_image_shape(shape, channels=self.channels, name=f"the input of {type(self).__name__}")
+        return shape
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
+
+
+def random_rotation(channels: int) -> Tensor:
+    """A random orthogonal matrix: the Q of the QR decomposition of a Gaussian matrix."""
+    return torch.linalg.qr(torch.randn(channels, channels))[0]
+
+
+def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply the channels of each pixel by a matrix, in the dtype of ``x``, outside of autocast."""
+    with full_precision(x):
+        return conv2d(x, weight.to(x.dtype)[:, :, None, None])
+
+
+def pixelwise_ladj(x: Tensor, per_pixel: Tensor) -> Tensor:
+    """The log-determinant of a map that acts alike on every pixel of ``x``."""
+    return constant_ladj(x, per_pixel * x.shape[-2:].numel())

@@ -1,0 +1,157 @@
+"""Couplings: change some channels by an elementwise map whose parameters are computed from the others."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from flowsr._shapes import check_context, check_image_shape
+from flowsr.nn import DenseBlock
+from flowsr.transforms.base import ImageTransform
+from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
+from flowsr.transforms.log_scale import LogScaleMap
+
+
+class Coupling(ImageTransform):
+    """Coupling bijection: the kept channels pass through, the others go through ``map`` with ``h = conditioner(kept)``.
+
+    Encoding ``z_kept = x_kept``, ``z_rest = map(x_rest; conditioner(x_kept, context))``; the Jacobian is triangular,
+    so its log-determinant is that of the elementwise map.
+
+    Cost: one run of the conditioner, in either direction.
+
+    Args:
+        channels: channels of the image.
+        conditioner: module from ``(*batch, kept, H, W)`` [and features] to ``params_per_channel`` times the changed
+            channels.
+        map: the elementwise bijection.
+        kept_channels: how many channels are kept.
+        keep: whether these are the first or the last ones.
+        context_channels: channels of the features passed to the conditioner; 0 for an unconditional coupling.
+
+    Raises:
+        ValueError: if nothing would be kept or changed; on wrong channels, or a context that is missing or does not fit.
+
+    References:
+        Dinh et al., RealNVP (ICLR 2017), section 3.2; Winkler et al., arXiv 1912.00042, section 3.1 for the context.
+
+    Example:
+        >>> from flowsr.nn import FCN
+        >>> coupling = Coupling(6, FCN(3, 3, hidden_channels=8), map=AdditiveMap(), kept_channels=3)
+        >>> coupling(torch.ones(6, 4, 4)).shape
+        torch.Size([6, 4, 4])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        conditioner: nn.Module,
+        *,
+        map: ElementwiseMap,
+        kept_channels: int,
+        keep: Literal["first", "last"] = "first",
+        context_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < kept_channels < channels:
+            raise ValueError(f"expected kept_channels between 1 and {channels - 1}; got {kept_channels}")
+        if keep not in ("first", "last"):
+            raise ValueError(f"expected keep to be first or last; got {keep!r}")
+        self.channels, self.kept_channels, self.keep = channels, kept_channels, keep
+        self.context_channels = context_channels
+        self.conditioner = conditioner
+        self.map = map
+
+    def call_and_ladj(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, changed, h = self._condition(z, context)
+        changed, ladj = self.map.decode(changed, h)
+        return self._join(kept, changed), ladj
+
+    def inv_call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, changed, h = self._condition(x, context)
+        changed, ladj = self.map.encode(changed, h)
+        return self._join(kept, changed), ladj
+
+    def _condition(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        self.inverse_shape(x.shape)
+        first = self.kept_channels if self.keep == "first" else self.channels - self.kept_channels
+        parts = x.split((first, self.channels - first), -3)
+        kept, changed = parts if self.keep == "first" else parts[::-1]
+        if not self.context_channels:
+            return kept, changed, self.conditioner(kept)
+        context = check_context(x, context, channels=self.context_channels, name="Coupling")
+        return kept, changed, self.conditioner(kept, context)
+
+    def _join(self, kept: Tensor, changed: Tensor) -> Tensor:
+        return torch.cat([kept, changed] if self.keep == "first" else [changed, kept], -3)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self.inverse_shape(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        check_image_shape(shape, channels=self.channels, name="the input of Coupling")
+        return shape
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, kept_channels={self.kept_channels}, keep={self.keep!r}"
+
+
+def affine_coupling(
+    channels: int,
+    conditioner: nn.Module,
+    *,
+    kept_channels: int,
+    log_scale: str | LogScaleMap = "atan",
+    form: AffineForm = "shift-then-scale",
+    context_channels: int = 0,
+) -> Coupling:
+    """Affine coupling that keeps the first channels: :class:`Coupling` with an :class:`AffineMap`.
+
+    Args:
+        channels: channels of the image.
+        conditioner: module from the kept channels [and features] to twice the changed channels.
+        kept_channels: how many of the first channels are kept.
+        log_scale: name or instance of a log-scale map, see ``LOG_SCALE_MAPS``.
+        form: order of shift and scale, see :class:`AffineMap`.
+        context_channels: channels of the features; 0 for none.
+
+    Example:
+        >>> from flowsr.nn import FCN
+        >>> affine_coupling(6, FCN(3, 6, hidden_channels=8), kept_channels=3)(torch.ones(6, 4, 4)).mean().item()
+        1.0
+    """
+    return Coupling(
+        channels,
+        conditioner,
+        map=AffineMap(log_scale=log_scale, form=form),
+        kept_channels=kept_channels,
+        context_channels=context_channels,
+    )
+
+
+def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, growth: int = 32) -> Coupling:
+    """The coupling of HCFlow's rescaling model, which treats the image's own channels apart.
+
+    After a Haar transform the first ``image_channels`` channels are the averages. On even steps they are kept and the
+    rest goes through an affine map; on odd steps they are changed, by addition of a function of the rest.
+
+    Args:
+        channels: channels of the image.
+        step: number of the flow step within its level, from 0 at the image side.
+        image_channels: channels of the LR image, 3 for RGB.
+        growth: growth of the dense block that is the conditioner.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.3, and the released code.
+
+    Example:
+        >>> rescaling_coupling(12, step=1, growth=4)
+        Coupling(...
+    """
+    rest = channels - image_channels
+    if step % 2 == 0:
+        return affine_coupling(
+            channels, DenseBlock(image_channels, 2 * rest, growth=growth), kept_channels=image_channels
+        )
+    conditioner = DenseBlock(rest, image_channels, growth=growth)
+    return Coupling(channels, conditioner, map=AdditiveMap(), kept_channels=rest, keep="last")

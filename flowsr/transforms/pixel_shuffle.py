@@ -1,0 +1,72 @@
+"""Pixel shuffle: space to depth and back, the flow's way to change resolution without losing anything."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr.transforms.base import ImageTransform
+
+
+class PixelShuffle(ImageTransform):
+    """Depth to space by a factor r: ``(C·r², H, W) -> (C, r·H, r·W)``; a permutation, so ``ladj = 0``.
+
+    Channel ``c·r² + dy·r + dx`` of the latent holds the pixels at offset ``(dy, dx)`` of channel ``c``. Glow and
+    HCFlow call the inverse "squeeze".
+
+    Cost: one copy.
+
+    Args:
+        factor: r ≥ 1.
+
+    Raises:
+        ValueError: if an image's sides are not multiples of the factor, or a latent's channels not of its square.
+
+    References:
+        Shi et al., Real-Time Single Image and Video Super-Resolution (CVPR 2016), section 3.2.
+
+    Example:
+        >>> PixelShuffle(2)(torch.zeros(2, 12, 4, 4)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"expected factor >= 1; got {factor}")
+        self.factor = factor
+
+    def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        self.forward_shape(z.shape)
+        return F.pixel_shuffle(z, self.factor), constant_ladj(z, 0.0)
+
+    def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        self.inverse_shape(x.shape)
+        return F.pixel_unshuffle(x, self.factor), constant_ladj(x, 0.0)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return space_from_depth(shape, self.factor, name="PixelShuffle")
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        return depth_from_space(shape, self.factor, name="PixelShuffle")
+
+    def extra_repr(self) -> str:
+        return f"{self.factor}"
+
+
+def space_from_depth(shape: torch.Size, factor: int, *, name: str) -> torch.Size:
+    """``(*batch, C·r², H, W) -> (*batch, C, r·H, r·W)``, refusing channels that are not a multiple of r²."""
+    check_image_shape(shape, name=f"the latent of {name}")
+    *batch, channels, height, width = shape
+    if channels % factor**2:
+        raise ValueError(f"expected a latent of {name} with a multiple of {factor**2} channels; got {tuple(shape)}")
+    return torch.Size([*batch, channels // factor**2, height * factor, width * factor])
+
+
+def depth_from_space(shape: torch.Size, factor: int, *, name: str) -> torch.Size:
+    """``(*batch, C, r·H, r·W) -> (*batch, C·r², H, W)``, refusing sides that are not multiples of r."""
+    check_image_shape(shape, multiple=factor, name=f"the image of {name}")
+    *batch, channels, height, width = shape
+    return torch.Size([*batch, channels * factor**2, height // factor, width // factor])
