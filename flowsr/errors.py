@@ -11,3 +11,7 @@ class CheckpointError(FlowsrError, ValueError):
 
 class ImageError(FlowsrError, ValueError):
     """An image file cannot be read, or holds something flowsr cannot use."""
+
+
+class NonFiniteError(FlowsrError, ArithmeticError):
+    """Training was stopped because too many steps in a row had a loss or gradient that is not finite."""

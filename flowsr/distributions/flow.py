@@ -38,7 +38,7 @@ class FlowDistribution(dist.TransformedDistribution):
         """Log-density in nats, ``(*sample, *batch)``. Cost: one encoding pass."""
         if value.shape[-3:] != self.event_shape:
             raise ValueError(
-                f"expected an image of shape (*batch, {', '.join(map(str, self.event_shape))}); got {tuple(value.shape)}"
+                f"expected an image of event shape {tuple(self.event_shape)}; got shape {tuple(value.shape)}"
             )
         total: Tensor | float = 0.0
         for transform in reversed(self.transforms):
@@ -46,7 +46,7 @@ class FlowDistribution(dist.TransformedDistribution):
             total = total + ladj
         return self.base_dist.log_prob(value) + total
 
-    def rsample_and_log_prob(self, sample_shape: torch.Size | Sequence[int] = torch.Size()) -> tuple[Tensor, Tensor]:
+    def rsample_and_log_prob(self, sample_shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
         """Reparametrized samples and their log-density. Cost: one decoding pass for both."""
         x = self.base_dist.rsample(torch.Size(sample_shape))
         total = self.base_dist.log_prob(x)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import constraints
@@ -59,7 +59,7 @@ class PackedNormal(TorchDistribution):
         (torch.Size([12, 2, 2]), torch.Size([5]))
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar = {}
     support = constraints.independent(constraints.real, 3)
     has_rsample = True
 
@@ -94,7 +94,7 @@ class PackedNormal(TorchDistribution):
     def variance(self) -> Tensor:
         return (self.scale**2).expand(*self.batch_shape, *self.event_shape)
 
-    def rsample(self, sample_shape: torch.Size | Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
         noise = torch.randn(shape, dtype=self.lr.dtype, device=self.lr.device)
         return self.mean + noise * self.scale
@@ -108,8 +108,7 @@ class PackedNormal(TorchDistribution):
             )
         if value.shape[-3:] != self.event_shape:
             raise ValueError(
-                f"expected a packed latent of shape (*batch, {', '.join(map(str, self.event_shape))}); "
-                f"got {tuple(value.shape)}"
+                f"expected a packed latent of event shape {tuple(self.event_shape)}; got shape {tuple(value.shape)}"
             )
         return sum_event(normal_log_prob(value - self.mean, log_scale=self.scale.log()))
 

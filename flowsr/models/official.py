@@ -50,7 +50,8 @@ def from_official(state: StateDict, *, name: str = "the checkpoint") -> HCFlow:
     missing, surplus = sorted(set(pairs) - set(state)), sorted(set(state) - set(pairs))
     if missing or surplus:
         raise CheckpointError(
-            f"expected {name} to hold exactly the weights of {config}; missing {_some(missing)}; surplus {_some(surplus)}"
+            f"expected {name} to hold exactly the weights of {config}; "
+            f"missing {_some(missing)}; surplus {_some(surplus)}"
         )
     for official, key in pairs.items():
         value = state[official]

@@ -6,6 +6,7 @@ Loading never runs code from a file: safetensors holds tensors only, and a ``.pt
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def _load_safetensors(path: Path) -> HCFlow:
 
 def _load_official(path: Path) -> HCFlow:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on unusual pickle protocols: what matters is said below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"expected {path} to hold tensors only; it is damaged or holds other objects, and was not unpickled: such "

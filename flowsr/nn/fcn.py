@@ -27,9 +27,7 @@ class FCN(nn.Module):
         torch.Size([5, 2, 12, 4, 4])
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, hidden_channels: int, context_channels: int = 0
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, hidden_channels: int, context_channels: int = 0) -> None:
         super().__init__()
         self.conv1 = NormedConv2d(in_channels + context_channels, hidden_channels)
         self.conv2 = NormedConv2d(hidden_channels, hidden_channels, kernel_size=1)

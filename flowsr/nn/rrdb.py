@@ -25,9 +25,7 @@ class RRDB(nn.Module):
 
     def __init__(self, channels: int, *, growth: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            [DenseBlock(channels, channels, growth=growth, zero_start=False) for _ in range(3)]
-        )
+        self.blocks = nn.ModuleList([DenseBlock(channels, channels, growth=growth, zero_start=False) for _ in range(3)])
 
     def forward(self, x: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """Apply the block; any batch shape."""

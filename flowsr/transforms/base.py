@@ -55,7 +55,9 @@ class ImageTransform(TransformModule):
         # Not abc.ABC: its metaclass would conflict with that of Pyro's PyroModule.
         missing = [name for name in cls._required if getattr(cls, name) is getattr(ImageTransform, name)]
         if missing:
-            raise TypeError(f"expected {cls.__name__} to define {', '.join(cls._required)}; missing {', '.join(missing)}")
+            raise TypeError(
+                f"expected {cls.__name__} to define {', '.join(cls._required)}; missing {', '.join(missing)}"
+            )
         return super().__new__(cls)
 
     def __init__(self) -> None:

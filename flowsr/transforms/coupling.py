@@ -1,6 +1,6 @@
 """Couplings: change some channels by an elementwise map whose parameters are computed from the others."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Coupling(ImageTransform):
         context_channels: channels of the features passed to the conditioner; 0 for an unconditional coupling.
 
     Raises:
-        ValueError: if nothing would be kept or changed; on wrong channels, or a context that is missing or does not fit.
+        ValueError: if nothing would be kept or changed; on wrong channels; on a context that is missing or unfit.
 
     References:
         Dinh et al., RealNVP (ICLR 2017), section 3.2; Winkler et al., arXiv 1912.00042, section 3.1 for the context.

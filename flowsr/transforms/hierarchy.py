@@ -91,9 +91,7 @@ class Hierarchy(ImageTransform):
             ladj_main.append(ladj)
         latents, ladj_steps, ladj_head = [], [], []
         features: list[Tensor] = []
-        for image, a, conditional in zip(
-            reversed(images), reversed(details), reversed(self.conditionals), strict=True
-        ):
+        for image, a, conditional in zip(reversed(images), reversed(details), reversed(self.conditionals), strict=True):
             u = conditional.features(stack_context(image, features))
             z, steps, head = conditional.inv_call_with_features(a, u)
             latents.append(z)

@@ -81,9 +81,7 @@ class Tanh(LogScaleMap):
         return self.amplitude * torch.tanh(h)
 
 
-LOG_SCALE_MAPS: dict[str, type[LogScaleMap]] = {
-    cls.name: cls for cls in (Exp, Atan, Sigmoid, SymmetricSigmoid, Tanh)
-}
+LOG_SCALE_MAPS: dict[str, type[LogScaleMap]] = {cls.name: cls for cls in (Exp, Atan, Sigmoid, SymmetricSigmoid, Tanh)}
 
 
 def log_scale_map(name_or_map: str | LogScaleMap) -> LogScaleMap:

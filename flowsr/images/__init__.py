@@ -1,0 +1,27 @@
+"""Images as tensors: files in and out, MATLAB's bicubic kernel, padding, colour.
+
+Everywhere in flowsr an image is a floating tensor ``(..., C, H, W)`` with values in [0, 1]. What is specific to
+super-resolution lives here, because published figures depend on it to the second decimal: which bicubic kernel made
+the LR image, when values were rounded to 8 bits, and which luma PSNR-Y was measured on.
+"""
+
+from flowsr.images.bicubic import bicubic_down, bicubic_resize, bicubic_up
+from flowsr.images.colour import rgb_to_gray, rgb_to_y
+from flowsr.images.files import list_images, read_image, write_image
+from flowsr.images.padding import crop_to, pad_to_multiple
+from flowsr.images.values import check_image, round_to_8bit
+
+__all__ = [
+    "bicubic_down",
+    "bicubic_resize",
+    "bicubic_up",
+    "check_image",
+    "crop_to",
+    "list_images",
+    "pad_to_multiple",
+    "read_image",
+    "rgb_to_gray",
+    "rgb_to_y",
+    "round_to_8bit",
+    "write_image",
+]

@@ -1,0 +1,180 @@
+"""Image files in and out: every value kept, every refusal explained, no file ever half written.
+
+A picture that reads a little wrong (16 bits cut to 8, a palette taken for gray, a rotated photograph) spoils a
+likelihood without a message. So what cannot be read faithfully is refused, by :class:`flowsr.ImageError`.
+"""
+
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsr._files import atomic_path
+from flowsr.errors import ImageError
+from flowsr.images._codecs import SUFFIXES, decode, encode
+from flowsr.images.colour import rgb_to_gray
+from flowsr.images.values import check_image
+
+__all__ = ["list_images", "read_image", "write_image"]
+
+
+def read_image(
+    path: str | PathLike[str],
+    *,
+    mode: Literal["RGB", "gray", "RGBA"] | None = "RGB",
+    dtype: torch.dtype = torch.float32,
+    max_pixels: int = 178_956_970,
+) -> Float[Tensor, "channel height width"]:
+    """Read a PNG, JPEG or TIFF file of 8 or 16 bits as values v / 255 or v / 65535.
+
+    Palettes are resolved and photographs turned upright (EXIF). Colour profiles are not applied. The content decides
+    the format, not the suffix. Gray from colour is :func:`rgb_to_gray`, not rounded.
+
+    Cost: decodes on the CPU; a header with too many pixels is refused before.
+
+    Args:
+        path: The file.
+        mode: "RGB" (3 channels), "gray" (1), "RGBA" (4), or None for what is stored: 1 gray, 2 gray and alpha,
+            3 RGB, 4 RGBA. "RGB" and "gray" drop an opaque alpha and refuse a transparent one.
+        dtype: A floating dtype.
+        max_pixels: The most H·W accepted, against decompression bombs. Pillow's own limit, which is the default, holds
+            for PNG and JPEG even if this is larger.
+
+    Returns:
+        Shape ``(C, H, W)``, values in [0, 1], on the CPU.
+
+    Raises:
+        ImageError: If the file is missing, empty, damaged, not such an image, or too large.
+        ValueError: If ``mode`` or ``dtype`` is not one of those above.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "red.png"
+        >>> write_image(path, torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 2, 4))
+        >>> read_image(path).shape, read_image(path, mode="gray")[0, 0, 0]
+        (torch.Size([3, 2, 4]), tensor(0.2990))
+    """
+    path = Path(path)
+    if mode not in ("RGB", "gray", "RGBA", None):
+        raise ValueError(f'mode: expected "RGB", "gray", "RGBA" or None; got {mode!r}')
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected a floating point dtype; got {dtype}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ImageError(f"{path}: expected a file named {', '.join(SUFFIXES)}; got {path.suffix or 'no suffix'!r}")
+    if not path.is_file():
+        raise ImageError(f"{path}: expected an image file; got {'a folder' if path.is_dir() else 'no such file'}")
+    pixels = decode(path, max_pixels=max_pixels)
+    integers = torch.from_numpy(pixels.astype(np.int32)).movedim(-1, 0)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    image = integers.to(exact) / float(np.iinfo(pixels.dtype).max)
+    return _to_mode(image, mode, path).to(dtype).contiguous()
+
+
+def write_image(
+    path: str | PathLike[str],
+    image: Tensor,
+    *,
+    bit_depth: Literal[8, 16] = 8,
+    quality: int = 95,
+    overwrite: bool = False,
+) -> None:
+    """Write one image as PNG, JPEG or TIFF: clamp to [0, 1], multiply by 255 or 65535, round (halves to even).
+
+    The file appears complete or not at all, and nothing is overwritten unasked.
+
+    Cost: encodes on the CPU, without loss except for JPEG.
+
+    Args:
+        path: The file; its suffix (.png, .jpg, .jpeg, .tif, .tiff) chooses the format. The folder must exist.
+        image: Shape ``(C, H, W)``; 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; JPEG has no alpha. Small excursions out of
+            [0, 1], as samples have, are clamped; values below -1 or above 2 are taken for another scale and refused.
+        bit_depth: 8 or 16; JPEG has only 8.
+        quality: Of JPEG, 1 to 100; its colour is not subsampled.
+        overwrite: Replace an existing file.
+
+    Raises:
+        ImageError: If the suffix is not one of these.
+        ValueError: If the image or an option is not one of the above.
+        FileExistsError: If the file exists and ``overwrite`` is False.
+        FileNotFoundError: If the folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "noise.tif"
+        >>> image = torch.rand(4, 5, 6)
+        >>> write_image(path, image, bit_depth=16)
+        >>> bool((read_image(path, mode="RGBA") - image).abs().max() <= 0.51 / 65535)
+        True
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ImageError(f"{path}: expected a file named {', '.join(SUFFIXES)}; got {suffix or 'no suffix'!r}")
+    lossy = suffix in (".jpg", ".jpeg")
+    if bit_depth not in ((8,) if lossy else (8, 16)):
+        raise ValueError(f"bit_depth: expected {'8, for JPEG' if lossy else '8 or 16'}; got {bit_depth}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality: expected 1 to 100; got {quality}")
+    check_image(image, channels=(1, 3) if lossy else (1, 2, 3, 4), tolerance=1.0)
+    if image.ndim != 3:
+        raise ValueError(f"image: expected one image of shape (C, H, W); got shape {tuple(image.shape)}; write each")
+    peak = 2**bit_depth - 1
+    levels = image.detach().cpu().double().clamp(0, 1).mul(peak).round().movedim(0, -1)
+    pixels = np.ascontiguousarray(levels.numpy().astype(np.uint8 if bit_depth == 8 else np.uint16))
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(encode(pixels, suffix=suffix, quality=quality))
+
+
+def list_images(folder: str | PathLike[str]) -> list[Path]:
+    """The image files directly in a folder, sorted by name; hidden files are left out.
+
+    Cost: one directory listing; no file is opened.
+
+    Args:
+        folder: Where to look.
+
+    Returns:
+        Paths with the suffixes .png, .jpg, .jpeg, .tif and .tiff in any case.
+
+    Raises:
+        ImageError: If there is no such folder or no image in it: an average over nothing is always a mistake.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_image(folder / "a.png", torch.rand(3, 2, 2))
+        >>> [path.name for path in list_images(folder)]
+        ['a.png']
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageError(
+            f"{folder}: expected a folder of images; got {'a file' if folder.exists() else 'no such folder'}"
+        )
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    images = sorted(path for path in files if path.is_file())
+    if not images:
+        raise ImageError(f"{folder}: expected files named {', '.join(SUFFIXES)}; got none")
+    return images
+
+
+def _to_mode(image: Tensor, mode: str | None, path: Path) -> Tensor:
+    """Add, drop or mix channels; (C, H, W) with C = 1 to 4 as stored."""
+    if mode is None:
+        return image
+    has_alpha = len(image) in (2, 4)
+    colour, alpha = (image[:-1], image[-1:]) if has_alpha else (image, torch.ones_like(image[:1]))
+    if mode == "RGBA":
+        return torch.cat([colour.expand(3, -1, -1), alpha])
+    if (alpha < 1).any():
+        raise ImageError(
+            f'{path}: expected an opaque image for mode="{mode}"; got transparent pixels; '
+            f'read it with mode="RGBA" and put it on a background'
+        )
+    if mode == "RGB":
+        return colour.expand(3, -1, -1)
+    return colour if len(colour) == 1 else rgb_to_gray(colour)

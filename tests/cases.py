@@ -1,0 +1,133 @@
+"""The registry of transforms under test: a name, a randomized instance, the shape of a latent, a context."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowsr import HCFlow
+from flowsr.nn import FCN, DenseBlock, RRDBEncoder, ZeroConv2d
+from flowsr.testing import randomize
+from flowsr.transforms import (
+    LOG_SCALE_MAPS,
+    ActNorm,
+    AdditiveMap,
+    AffineMap,
+    Compose,
+    ConditionalAffine,
+    ConditionalLevel,
+    Coupling,
+    FlowStep,
+    Haar,
+    ImageTransform,
+    InvertibleConv1x1,
+    InvertibleConv1x1PLU,
+    PixelShuffle,
+    affine_coupling,
+    rescaling_coupling,
+)
+
+TINY = {
+    "steps": 3,
+    "conditional_steps": 1,
+    "hidden_channels": 5,
+    "conditional_hidden_channels": 4,
+    "dense_growth": 2,
+    "features": 3,
+    "growth": 2,
+    "rrdbs": (1, 1),
+}
+"""Changes that make a preset small enough for autograd Jacobians."""
+
+
+@dataclass(frozen=True)
+class Case:
+    build: Callable[[], ImageTransform]
+    shape: tuple[int, int, int]
+    context_shape: tuple[int, int, int] | None = None
+    model: bool = False
+    volume_preserving: bool = False
+
+    def transform(self) -> ImageTransform:
+        torch.manual_seed(7)
+        return randomize(self.build())
+
+    def latent(self) -> Tensor:
+        return torch.randn(self.shape)
+
+    def context(self) -> Tensor | None:
+        return None if self.context_shape is None else torch.rand(self.context_shape)
+
+
+def tiny_flow(name: str = "sr-x4", **changes) -> HCFlow:
+    """A randomized HCFlow with every part of the preset, at a size for exhaustive checks."""
+    torch.manual_seed(7)
+    return randomize(HCFlow.from_preset(name, **{**TINY, **changes}), strength=0.3)
+
+
+def _fcn_coupling(channels: int = 4, context: int = 0, **kwargs) -> Coupling:
+    conditioner = FCN(channels // 2, channels, hidden_channels=6, context_channels=context)
+    return affine_coupling(channels, conditioner, kept_channels=channels // 2, context_channels=context, **kwargs)
+
+
+def _level() -> ConditionalLevel:
+    encoder = RRDBEncoder(3, channels=4, growth=2, blocks=(1, 1), stack_trunks=True)
+    step = FlowStep(6, coupling=_fcn_coupling(6, context=8), mixing=InvertibleConv1x1(6))
+    return ConditionalLevel(6, encoder=encoder, steps=[step])
+
+
+CASES: dict[str, Case] = {
+    "actnorm": Case(lambda: ActNorm(4), (4, 3, 5)),
+    "conv1x1": Case(lambda: InvertibleConv1x1(5), (5, 3, 4)),
+    "conv1x1-plu": Case(lambda: InvertibleConv1x1PLU(5), (5, 3, 4)),
+    "pixel-shuffle-2": Case(lambda: PixelShuffle(2), (12, 2, 3), volume_preserving=True),
+    "pixel-shuffle-3": Case(lambda: PixelShuffle(3), (9, 2, 3), volume_preserving=True),
+    "haar": Case(Haar, (12, 2, 3)),
+    "coupling-additive": Case(
+        lambda: Coupling(5, DenseBlock(3, 2, growth=3), map=AdditiveMap(), kept_channels=3, keep="last"),
+        (5, 3, 4),
+        volume_preserving=True,
+    ),
+    "coupling-context": Case(lambda: _fcn_coupling(4, context=3), (4, 3, 4), (3, 3, 4)),
+    "coupling-halves": Case(
+        lambda: Coupling(
+            5,
+            FCN(2, 6, hidden_channels=4),
+            map=AffineMap(log_scale="tanh", interleaved=False),
+            kept_channels=2,
+        ),
+        (5, 3, 4),
+    ),
+    "coupling-irn-form": Case(lambda: _fcn_coupling(4, form="scale-then-shift"), (4, 3, 4)),
+    **{
+        f"coupling-{name}": Case(lambda name=name: _fcn_coupling(4, log_scale=name), (4, 3, 4))
+        for name in LOG_SCALE_MAPS
+    },
+    "rescaling-coupling-even": Case(lambda: rescaling_coupling(8, step=0, image_channels=2, growth=3), (8, 3, 4)),
+    "rescaling-coupling-odd": Case(
+        lambda: rescaling_coupling(8, step=1, image_channels=2, growth=3), (8, 3, 4), volume_preserving=True
+    ),
+    **{
+        f"conditional-affine-{form}": Case(
+            lambda form=form: ConditionalAffine(
+                4, ZeroConv2d(3, 8), map=AffineMap(form=form, log_scale="exp"), context_channels=3
+            ),
+            (4, 3, 4),
+            (3, 3, 4),
+        )
+        for form in ("standardize", "shift-then-scale")
+    },
+    "compose": Case(lambda: Compose([_fcn_coupling(4), ActNorm(4), PixelShuffle(2)]), (4, 3, 5)),
+    "inverse": Case(lambda: Compose([ActNorm(3), PixelShuffle(1)]).inv, (3, 4, 4)),
+    "conditioned": Case(lambda: _fcn_coupling(4, context=3).condition(torch.rand(3, 3, 4).double()), (4, 3, 4)),
+    "flow-step": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4), mixing=InvertibleConv1x1(4)), (4, 3, 5)),
+    "flow-step-unmixed": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4)), (4, 3, 5)),
+    "conditional-level": Case(_level, (6, 2, 3), (3, 2, 3)),
+    "hcflow-sr-x4": Case(lambda: tiny_flow("sr-x4").transform, (48, 2, 1), model=True),
+    "hcflow-sr-x2": Case(lambda: tiny_flow("sr-x4", levels=1).transform, (12, 3, 2), model=True),
+    "hcflow-sr-x8": Case(lambda: tiny_flow("sr-x8", image_channels=1).transform, (64, 1, 2), model=True),
+    "hcflow-sr-x4-gray": Case(lambda: tiny_flow("sr-x4", image_channels=1).transform, (16, 2, 3), model=True),
+    "hcflow-sr-x4-rgba": Case(lambda: tiny_flow("sr-x4", image_channels=4).transform, (64, 1, 2), model=True),
+    "hcflow-rescaling-x4": Case(lambda: tiny_flow("rescaling-x4").transform, (48, 1, 2), model=True),
+}

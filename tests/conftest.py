@@ -1,0 +1,31 @@
+"""Every test starts from the same random state, leaves torch's global state alone and an empty parameter store."""
+
+import pyro
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _isolated():
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    before = _global_state()
+    yield
+    assert _global_state() == before, "the test changed torch's global state"
+
+
+def _global_state():
+    return (
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.distributions.Distribution._validate_args,
+    )

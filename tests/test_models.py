@@ -1,0 +1,227 @@
+"""HCFlow's public methods: counts, round trips, batch shapes, sampling, padding, devices, and every message."""
+
+import math
+
+import pytest
+import torch
+from cases import TINY, tiny_flow
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flowsr
+from flowsr.models import PRESETS, preset
+from flowsr.testing import randomize
+from flowsr.transforms import ImageTransform
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("sr-x4", 23_232_539),
+        ("sr-x8", 27_017_723),
+        ("rescaling-x4", 4_396_350 - 144),  # the frozen Haar weights are not stored
+        ("sr-x4-small", 1_071_928),
+        ("rescaling-x4-small", 1_166_997 - 144),
+    ],
+)
+def test_parameter_counts(name, count):
+    assert sum(p.numel() for p in flowsr.HCFlow.from_preset(name).parameters()) == count
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_round_trip_of_the_presets(name):
+    """Random weights of realistic size: couplings away from the identity, as after training."""
+    small = name.endswith("-small")
+    flow = randomize(flowsr.HCFlow.from_preset(name), strength=0.05)
+    hr = torch.rand(3, 32, 24)
+    flow.initialize(hr)
+    with torch.no_grad():
+        single = flow.decode(flow.encode(hr))
+        assert (single - hr).abs().max() < 1e-4
+        if small:
+            flow.double()
+            latents = flow.encode(hr.double())
+            assert (flow.decode(latents) - hr.double()).abs().max() < 1e-9
+            assert latents.ladj.abs() > 1e-3
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(1, 5),
+    width=st.integers(1, 5),
+    channels=st.sampled_from([1, 3, 4]),
+    levels=st.sampled_from([1, 2, 3]),
+    task=st.sampled_from(["sr-x4", "rescaling-x4"]),
+    batch=st.sampled_from([(), (2,), (2, 1)]),
+)
+def test_any_size_channels_levels_and_batch(height, width, channels, levels, task, batch):
+    flow = tiny_flow(task, image_channels=channels, levels=levels).double()
+    scale = 2**levels
+    hr = torch.rand(*batch, channels, scale * height, scale * width, dtype=torch.float64)
+    latents = flow.encode(hr)
+    assert latents.lr.shape == (*batch, channels, height, width)
+    assert sum(z[0].numel() if batch else z.numel() for z in latents.z) > 0
+    assert (flow.decode(latents) - hr).abs().max() < 1e-9
+    packed = flow.pack(latents.lr, latents.z)
+    assert torch.equal(packed, flow.transform.inv(hr))
+    lr, z = flow.unpack(packed)
+    assert torch.equal(lr, latents.lr)
+    assert all(torch.equal(a, b) for a, b in zip(z, latents.z, strict=True))
+
+
+def test_packed_layout():
+    """[y | coarse latent | fine latent by space-to-depth], channel c·4 + dy·2 + dx."""
+    flow = tiny_flow()
+    lr = torch.zeros(3, 2, 2)
+    coarse = torch.ones(21, 2, 2)
+    fine = torch.arange(6.0)[:, None, None] * 4 + torch.tensor([[0.0, 1.0], [2.0, 3.0]]).repeat(2, 2)
+    packed = flow.pack(lr, [coarse, fine])
+    assert packed.shape == (48, 2, 2)
+    assert torch.equal(packed[:24, 0, 0], torch.tensor([0.0] * 3 + [1.0] * 21))
+    assert torch.equal(packed[24:, 0, 0], torch.arange(24.0))
+
+
+def test_condition_is_the_models_posterior():
+    flow = tiny_flow().double()
+    lr = torch.rand(2, 3, 2, 3, dtype=torch.float64)
+    post = flow.condition(lr)
+    assert post.batch_shape == (2,)
+    assert post.event_shape == (3, 8, 12)
+    hr = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    latents = flow.encode(hr)
+    normal = torch.distributions.Normal
+    expected = normal(lr, math.exp(-6)).log_prob(latents.lr).sum((-3, -2, -1)) + latents.ladj
+    for z in latents.z:
+        expected = expected + normal(0.0, 1.0).log_prob(z).sum((-3, -2, -1))
+    assert torch.allclose(post.log_prob(hr), expected)
+    assert post.log_prob(post.sample((4,))).shape == (4, 2)
+
+
+def test_sample():
+    flow = tiny_flow().double()
+    lr = torch.rand(2, 3, 2, 3, dtype=torch.float64)
+    draw = lambda seed, **kwargs: flow.sample(lr, generator=torch.Generator().manual_seed(seed), **kwargs)  # noqa: E731
+    x = draw(0, num_samples=5, temperature=0.8)
+    assert x.shape == (5, 2, 3, 8, 12)
+    assert torch.equal(x, draw(0, num_samples=5, temperature=0.8))
+    assert not torch.allclose(x, draw(1, num_samples=5, temperature=0.8))
+    assert torch.allclose(flow.encode(x).lr, lr.expand(5, 2, 3, 2, 3), atol=1e-9), "y must be the LR image exactly"
+    z = flow.encode(x).z
+    assert all(abs(latent.std() - 0.8) < 0.1 for latent in z)
+    assert torch.allclose(draw(0, temperature=0.0)[0], flow.decode(lr))
+    by_level = flow.encode(draw(0, temperature=(0.0, 1.0))).z
+    assert by_level[0].abs().max() < 1e-9 < by_level[1].std()
+
+
+def test_many_draws_share_the_features_of_one_image():
+    flow = tiny_flow().double()
+    lr = torch.rand(3, 3, 2, dtype=torch.float64)
+    z = [torch.randn(4, *shape, dtype=torch.float64) for shape in flow.transform.latent_shapes(3, 2)]
+    shared = flow.decode(lr, z)
+    expanded = flow.decode(lr.expand(4, 3, 3, 2), z)
+    assert torch.allclose(shared, expanded, atol=1e-12)
+    batches = []
+    flow.transform.conditionals[1].encoder.register_forward_hook(lambda _m, args, _o: batches.append(args[0].dim()))
+    flow.decode(lr, z)
+    assert batches == [3], "the coarsest features must be computed once"
+
+
+def test_padding():
+    flow = tiny_flow().double()
+    hr = torch.rand(3, 9, 14, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"multiples of 4; got 9x14: pad it to 12x16.*pad=True"):
+        flow.encode(hr)
+    latents = flow.encode(hr, pad=True)
+    assert latents.lr.shape == (3, 3, 4)
+    assert (flow.decode(latents) - hr).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("start", ["rotation", "haar"])
+def test_fresh_model_splits_volume_as_its_start_says(start):
+    flow = flowsr.HCFlow.from_preset("sr-x4", start=start, **TINY).double()
+    hr = torch.rand(3, 16, 16, dtype=torch.float64)
+    lr = flow.encode(hr).lr
+    box = torch.nn.functional.avg_pool2d(hr, 4)
+    assert torch.allclose(lr, box, atol=1e-6) == (start == "haar")
+    assert (flow.decode(flow.encode(hr)) - hr).abs().max() < 1e-9
+    ladj = flow.encode(hr).ladj
+    # Haar start per 2x2 block and channel: a quarter of the channels ÷4, the rest ÷2, of an orthogonal ±1 matrix of
+    # determinant 16; so each level has log-determinant (16/(4·8)) = 1/2 per block and channel.
+    blocks = 3 * 8 * 8 + 6 * 4 * 4
+    expected = -math.log(2) * blocks if start == "haar" else 0.0
+    assert abs(ladj - expected) < 1e-3
+
+
+def test_haar_start_keeps_main_actnorms_at_the_identity():
+    flow = flowsr.HCFlow.from_preset("sr-x4", start="haar", **TINY)
+    flow.initialize(torch.rand(4, 3, 16, 16))
+    assert flow.transform.mains[0].parts[0].actnorm.affine.logs.abs().max() == 0
+    assert flow.transform.conditionals[0].steps.parts[0].actnorm.affine.logs.abs().max() > 0
+
+
+def test_dtype_device_and_buffers_move_together():
+    flow = tiny_flow().double()
+    assert {t.dtype for t in flow.state_dict().values()} <= {torch.float64, torch.bool}
+    assert flow.dtype == torch.float64
+    meta = tiny_flow().to("meta")
+    assert meta.device.type == "meta"
+    assert all(t.device.type == "meta" for t in [*meta.parameters(), *meta.buffers()])
+    assert flow.encode(torch.rand(3, 8, 8)).lr.dtype == torch.float64
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    flow = tiny_flow().cuda()
+    lr = torch.rand(2, 3, 4, 4, device="cuda")
+    x = flow.condition(lr).sample((3,))
+    assert x.is_cuda
+    assert torch.isfinite(flow.condition(lr).log_prob(x)).all()
+
+
+IMAGE = torch.full((3, 8, 8), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: f.encode(torch.zeros(1, 8, 8)), r"hr: expected 3 channels; got 1"),
+        (lambda f: f.encode(torch.zeros(8, 8)), r"hr: expected a non-empty image of shape"),
+        (lambda f: f.encode((IMAGE * 255).to(torch.uint8)), "hr: expected a floating point"),
+        (lambda f: f.encode(IMAGE * 255), r"hr: expected values in \[0, 1\]"),
+        (lambda f: f.encode(IMAGE * math.nan), "hr: expected finite"),
+        (lambda f: f.encode(torch.where(IMAGE > 0.6, IMAGE, math.inf)), "hr: expected finite"),
+        (lambda f: f.sample(IMAGE * 4), r"lr: expected values in \[0, 1\]"),
+        (lambda f: f.sample(IMAGE, num_samples=0), "num_samples >= 1; got 0"),
+        (lambda f: f.sample(IMAGE, temperature=-0.1), "temperatures >= 0"),
+        (lambda f: f.condition(IMAGE[:1]), "lr: expected 3 channels"),
+        (lambda f: f.decode(IMAGE, [torch.zeros(21, 8, 8)]), r"expected z .*\(21, 8, 8\), \(6, 16, 16\).*got"),
+        (lambda f: f.decode(IMAGE, [torch.zeros(2, 21, 8, 8), torch.zeros(3, 6, 16, 16)]), "expected z"),
+        (
+            lambda f: f.decode(IMAGE.expand(2, 3, 8, 8), [torch.zeros(21, 8, 8), torch.zeros(6, 16, 16)]),
+            "in that",
+        ),
+        (lambda f: f.decode(f.encode(IMAGE), [torch.zeros(1)]), "either Latents or an LR image with z; got both"),
+        (lambda f: f.unpack(torch.zeros(47, 2, 2)), "packed latent with 48 channels"),
+        (lambda f: flowsr.HCFlow.from_preset("sr-x5"), r"expected a preset among sr-x4.*got 'sr-x5'"),
+        (lambda f: flowsr.HCFlow(f.config, start="zero"), "start to be rotation or haar; got 'zero'"),
+        (lambda f: flowsr.HCFlowConfig(levels=0), "levels to be an integer >= 1; got 0"),
+        (lambda f: flowsr.HCFlowConfig(task="inpainting"), "expected task super-resolution or rescaling"),
+        (lambda f: flowsr.HCFlowConfig(steps=3, conditional_steps=4), "conditional_steps <= steps = 3; got 4"),
+        (lambda f: flowsr.HCFlowConfig(rrdbs=(1,)), "rrdbs to be two integers"),
+        (lambda f: flowsr.HCFlowConfig.from_dict({"levels": 2}), "missing or unknown"),
+    ],
+)
+def test_messages(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tiny_flow())
+
+
+def test_config_round_trip():
+    for name in PRESETS:
+        assert flowsr.HCFlowConfig.from_dict(preset(name).to_dict()) == preset(name)
+
+
+def test_transform_is_one_image_transform():
+    flow = tiny_flow()
+    assert isinstance(flow.transform, ImageTransform)
+    assert "InvertibleConv1x1" in repr(flow.transform)
