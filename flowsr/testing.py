@@ -227,7 +227,7 @@ def check_module(transform: ImageTransform, z: Tensor, context: Any = None) -> N
     transform.train(training)
 
 
-def _close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+def _close(got: Any, expected: Tensor, tolerance: float, what: str) -> None:
     assert got.shape == expected.shape, f"{what}: shapes {tuple(got.shape)} and {tuple(expected.shape)} differ"
     difference = float((got - expected).detach().abs().max()) if got.numel() else 0.0
     assert difference <= tolerance, f"{what}: differ by {difference:.3g}, more than {tolerance:.3g}"

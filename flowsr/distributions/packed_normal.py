@@ -59,8 +59,8 @@ class PackedNormal(TorchDistribution):
         (torch.Size([12, 2, 2]), torch.Size([5]))
     """
 
-    arg_constraints: ClassVar = {}
-    support = constraints.independent(constraints.real, 3)
+    arg_constraints: ClassVar = {}  # pyright: ignore[reportAssignmentType]
+    support = constraints.independent(constraints.real, 3)  # pyright: ignore[reportAssignmentType]
     has_rsample = True
 
     def __init__(
@@ -112,11 +112,12 @@ class PackedNormal(TorchDistribution):
             )
         return sum_event(normal_log_prob(value - self.mean, log_scale=self.scale.log()))
 
-    def expand(self, batch_shape: torch.Size | Sequence[int], _instance: Any = None) -> "PackedNormal":
-        new = self._get_checked_instance(PackedNormal, _instance)
-        for name in ("latent_channels", "temperature", "lr_log_scale", "scale"):
-            setattr(new, name, getattr(self, name))
-        new.lr = self.lr.expand(*batch_shape, *self.lr.shape[-3:])
-        super(PackedNormal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "PackedNormal":
+        lr = self.lr.expand(*batch_shape, *self.lr.shape[-3:])
+        return PackedNormal(
+            lr,
+            latent_channels=self.latent_channels,
+            temperature=self.temperature,
+            lr_log_scale=self.lr_log_scale,
+            validate_args=self._validate_args,
+        )

@@ -1,12 +1,11 @@
 """Where training starts: random rotations as published, or a Haar pyramid that already knows what an LR image is."""
 
-from collections.abc import Iterable
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from flowsr.transforms import ActNorm, Compose, FlowStep, Haar, Hierarchy, InvertibleConv1x1
+from flowsr.transforms import FlowStep, Haar, Hierarchy, InvertibleConv1x1
 from flowsr.transforms.conv1x1 import random_rotation
 
 Start = Literal["rotation", "haar"]
@@ -26,20 +25,20 @@ def haar_start(hierarchy: Hierarchy) -> None:
     """
     own = hierarchy.image_channels
     for main in hierarchy.mains:
-        steps = [part for part in reversed(cast(Iterable, cast(Compose, main).parts)) if isinstance(part, FlowStep)]
+        # Modules come parents first, and a composition lists its parts from the latent side.
+        steps = [module for module in main.modules() if isinstance(module, FlowStep)][::-1]
         for index, step in enumerate(steps):
-            cast(ActNorm, step.actnorm).affine.initialized.fill_(True)
-            if not isinstance(step.mixing, InvertibleConv1x1):
-                continue
-            channels = step.mixing.channels
-            step.mixing.weight.copy_(haar_matrix(channels) if index == 0 else _rotate_details(channels, own))
+            step.actnorm.affine.initialized.fill_(True)
+            if isinstance(step.mixing, InvertibleConv1x1):
+                channels = step.mixing.channels
+                step.mixing.weight.copy_(haar_matrix(channels) if index == 0 else _rotate_details(channels, own))
 
 
 def haar_matrix(channels: int) -> Tensor:
     """The Haar transform as a 1x1 convolution after a pixel unshuffle: averages first, divided by 4, details by 2."""
     unit = torch.eye(channels).reshape(channels, channels, 1, 1)
     pixels = torch.nn.functional.pixel_shuffle(unit, 2)
-    matrix = Haar().inv(pixels).reshape(channels, channels).mT.clone()
+    matrix = Haar().inv_call_and_ladj(pixels)[0].reshape(channels, channels).mT.clone()
     matrix[channels // 4 :] *= 2.0
     return matrix
 

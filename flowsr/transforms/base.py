@@ -9,7 +9,7 @@ Pyro's cache of the last value is never used: it is keyed on the identity of ten
 stale values after an optimizer step. Methods that return value and log-determinant together make it unnecessary.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import constraints
@@ -51,7 +51,7 @@ class ImageTransform(TransformModule):
 
     _required: ClassVar = ("call_and_ladj", "inv_call_and_ladj", "forward_shape", "inverse_shape")
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "ImageTransform":
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         # Not abc.ABC: its metaclass would conflict with that of Pyro's PyroModule.
         missing = [name for name in cls._required if getattr(cls, name) is getattr(ImageTransform, name)]
         if missing:
@@ -102,8 +102,9 @@ class ImageTransform(TransformModule):
     def _inverse(self, y: Tensor) -> Tensor:
         return self.inv_call_and_ladj(y)[0]
 
-    # Transform comes before Module among the bases and would print only the class name.
-    __repr__ = nn.Module.__repr__
+    def __repr__(self) -> str:
+        # Transform comes before Module among the bases and would print only the class name.
+        return nn.Module.__repr__(self)
 
 
 class Inverse(ImageTransform):

@@ -1,7 +1,7 @@
 """Composition of transforms: each works on the result of the one before, and log-determinants add up."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class Compose(ImageTransform):
 
     def __init__(self, parts: Iterable[ImageTransform]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.parts = cast("Sequence[ImageTransform]", nn.ModuleList(parts))
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         total = constant_ladj(z, 0.0)

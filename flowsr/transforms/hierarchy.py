@@ -8,7 +8,7 @@ z_L is the latent of the coarsest level; finer latents are moved to LR resolutio
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +76,8 @@ class Hierarchy(ImageTransform):
             )
         self.image_channels = image_channels
         self.scale = 2 ** len(mains)
-        self.mains = nn.ModuleList(mains)
-        self.conditionals = nn.ModuleList(conditionals)
+        self.mains = cast("Sequence[ImageTransform]", nn.ModuleList(mains))
+        self.conditionals = cast("Sequence[ConditionalLevel]", nn.ModuleList(conditionals))
 
     def encode(self, x: Tensor) -> Encoding:
         """Encode an image, keeping the parts of the latent and of the log-determinant apart. Cost: one pass."""
