@@ -15,3 +15,7 @@ class ImageError(FlowsrError, ValueError):
 
 class NonFiniteError(FlowsrError, ArithmeticError):
     """Training was stopped because too many steps in a row had a loss or gradient that is not finite."""
+
+
+class DownloadError(FlowsrError, OSError):
+    """A released file of weights cannot be fetched."""

@@ -19,6 +19,7 @@ from flowsr.errors import CheckpointError
 from flowsr.models.config import PRESETS, HCFlowConfig
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.official import from_official, is_official
+from flowsr.models.weights import RELEASES, fetch_release, shipped_path
 
 _FORMAT = "1"
 
@@ -59,25 +60,36 @@ def save(flow: HCFlow, path: str | os.PathLike[str], *, overwrite: bool = True) 
 
 
 def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> HCFlow:
-    """Load a model from a ``.safetensors`` of :func:`save` or from an official ``.pth``, in evaluation mode.
+    """Load a model from a file or by name, in evaluation mode.
+
+    A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``) or the authors'
+    released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
+    :func:`flowsr.models.weights.fetch_release`.
 
     Cost: reading the file once.
 
     Args:
-        source: path of the file.
+        source: a ``.safetensors`` of :func:`save`, an official ``.pth``, or a name.
         device: where the weights go.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is neither a file nor a name like that.
+        DownloadError: if released weights cannot be fetched.
         CheckpointError: if the file is truncated, of another architecture, has missing or surplus keys, or is a
             pickle that holds more than tensors.
     """
     path = Path(source)
+    name = str(source)
     if not path.is_file():
-        hint = ""
-        if str(source) in PRESETS:
-            hint = f" For random weights of that architecture: flowsr.HCFlow.from_preset({str(source)!r})."
-        raise FileNotFoundError(f"expected a .safetensors or official .pth file; there is no file {source}.{hint}")
+        if shipped := shipped_path(name):
+            path = shipped
+        elif name in RELEASES:
+            path = fetch_release(name)
+        else:
+            raise FileNotFoundError(
+                f"expected a .safetensors or official .pth file, or a name among {', '.join(_names())}; there is no "
+                f"file {source}" + (": for random weights use HCFlow.from_preset" if name in PRESETS else "")
+            )
     if path.suffix == ".safetensors":
         flow = _load_safetensors(path)
     elif path.suffix in (".pth", ".pt"):
@@ -85,6 +97,10 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
     else:
         raise CheckpointError(f"expected a file that ends in .safetensors, .pth or .pt; got {path.name!r}")
     return flow.to(device).eval()
+
+
+def _names() -> list[str]:
+    return [name for name in PRESETS if name in RELEASES or shipped_path(name)]
 
 
 def _load_safetensors(path: Path) -> HCFlow:
