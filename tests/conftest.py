@@ -1,8 +1,16 @@
 """Every test starts from the same random state, leaves torch's global state alone and an empty parameter store."""
 
+import os
+
 import pyro
 import pytest
 import torch
+
+if os.environ.get("FLOWSR_CHECK_SHAPES"):
+    # Shapes in annotations are checked in tests only; test_annotations.py runs a part of the suite like this.
+    from jaxtyping import install_import_hook
+
+    install_import_hook("flowsr", "beartype.beartype")
 
 
 def pytest_collection_modifyitems(items):

@@ -88,7 +88,7 @@ def test_messages(call, message):
 
 def test_level_temperatures():
     assert level_temperatures(0.8, 2) == (0.8, 0.8)
-    assert level_temperatures([1, 0], 2) == (1.0, 0.0)
+    assert level_temperatures([1.0, 0.0], 2) == (1.0, 0.0)
 
 
 def _flow_distribution(batch=(2,)):

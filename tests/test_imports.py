@@ -15,11 +15,12 @@ LAYERS = [
     {"transforms"},
     {"distributions", "metrics"},
     {"models", "testing"},
-    {"programs", "likelihood"},
-    {"plots"},
-    {"training"},
+    {"programs", "likelihood", "draws"},
+    {"plots", "cards"},
+    {"training", "superresolve"},
     {"demo"},
     {"cli"},
+    {"__main__"},
 ]
 """Lowest first; a module may import from its own package and from lower layers only."""
 

@@ -9,7 +9,7 @@ Pyro's cache of the last value is never used: it is keyed on the identity of ten
 stale values after an optimizer step. Methods that return value and log-determinant together make it unnecessary.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import constraints
@@ -51,7 +51,7 @@ class ImageTransform(TransformModule):
 
     _required: ClassVar = ("call_and_ladj", "inv_call_and_ladj", "forward_shape", "inverse_shape")
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+    def __new__(cls, *_args: Any, **_kwargs: Any):
         # Not abc.ABC: its metaclass would conflict with that of Pyro's PyroModule.
         missing = [name for name in cls._required if getattr(cls, name) is getattr(ImageTransform, name)]
         if missing:

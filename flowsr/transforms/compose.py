@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import constant_ladj
+from flowsr.transforms._reversible import Memory, run_chain
 from flowsr.transforms.base import ImageTransform
 
 
@@ -15,10 +15,14 @@ class Compose(ImageTransform):
 
     The context goes to every part; parts without one ignore it.
 
-    Cost: the sum of the parts'.
+    Cost: the sum of the parts'; see ``memory`` for what training keeps.
 
     Args:
         parts: transforms, the one next to the latent first; none gives the identity.
+
+    Attributes:
+        memory: what is kept for the backward pass: "full" (all activations), "checkpoint" (the input of each part) or
+            "reversible" (the result alone; each part's input is recomputed from its output).
 
     References:
         ``torch.distributions.ComposeTransform``, for the order.
@@ -32,20 +36,13 @@ class Compose(ImageTransform):
     def __init__(self, parts: Iterable[ImageTransform]) -> None:
         super().__init__()
         self.parts = cast("Sequence[ImageTransform]", nn.ModuleList(parts))
+        self.memory: Memory = "full"
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
-        total = constant_ladj(z, 0.0)
-        for part in self.parts:
-            z, ladj = part.call_and_ladj(z, context)
-            total = total + ladj
-        return z, total
+        return run_chain(tuple(self.parts), z, context, encode=False, memory=self.memory)
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
-        total = constant_ladj(x, 0.0)
-        for part in reversed(self.parts):
-            x, ladj = part.inv_call_and_ladj(x, context)
-            total = total + ladj
-        return x, total
+        return run_chain(tuple(reversed(self.parts)), x, context, encode=True, memory=self.memory)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         for part in self.parts:
@@ -56,3 +53,6 @@ class Compose(ImageTransform):
         for part in reversed(self.parts):
             shape = part.inverse_shape(shape)
         return shape
+
+    def extra_repr(self) -> str:
+        return "" if self.memory == "full" else f"memory={self.memory!r}"

@@ -1,0 +1,67 @@
+"""Configuration of the documentation; ``make docs`` builds it, with warnings as errors."""
+
+import os
+from pathlib import Path
+
+import flowsr
+
+project = "flowsr"
+author = "the flowsr authors"
+copyright = "the flowsr authors, Apache-2.0"
+version = release = flowsr.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb", "auto_examples/*.py"]
+templates_path = ["_templates"]
+html_theme = "furo"
+html_title = "flowsr"
+html_static_path = ["_static"]
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# Attributes of dataclasses and named tuples are fields already; a second description of each would be a duplicate.
+napoleon_use_ivar = True
+
+# Intersphinx downloads an inventory from each site at every build. The documentation must build without a network, and
+# a failed download is a warning, that is an error. So links to torch and Pyro are made only where they are asked for.
+if os.environ.get("FLOWSR_DOCS_INTERSPHINX") == "1":
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+        "pyro": ("https://docs.pyro.ai/en/stable", None),
+    }
+
+
+WEIGHTS = Path(flowsr.__file__).parent / "weights" / "sr-x4-small.safetensors"
+
+
+def _arguments(_gallery_conf: dict, script: dict) -> list[str]:
+    """The third example trains a model for minutes where none is shipped; a build takes its short cut instead."""
+    return ["--smoke"] if "plot_3" in script["src_file"] and not WEIGHTS.exists() else []
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": "/plot_",
+    "within_subsection_order": "FileNameSortKey",
+    # Every example is run during the build.
+    "reset_argv": _arguments,
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1,
+    "capture_repr": (),
+    "image_scrapers": ("matplotlib",),
+}
+# The function above cannot be pickled into Sphinx's cache of the configuration; it is only read again at each build.
+suppress_warnings = ["config.cache"]

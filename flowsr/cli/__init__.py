@@ -1,0 +1,10 @@
+"""The command ``flowsr``: thin. It parses, calls the library, prints; heavy imports wait inside the commands."""
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of the command ``flowsr``; leaves with 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    from flowsr.cli.app import app
+
+    app(prog_name="flowsr")

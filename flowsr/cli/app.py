@@ -1,0 +1,45 @@
+"""The application: which commands there are, in the order of the help."""
+
+from typing import Annotated
+
+import typer
+
+from flowsr.cli.demo import demo
+from flowsr.cli.guard import GuardedGroup
+from flowsr.cli.import_weights import import_weights
+from flowsr.cli.info import info
+from flowsr.cli.sample import sample
+
+app = typer.Typer(
+    cls=GuardedGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"flowsr {version('flowsr')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _flowsr(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show Python's traceback of mistakes too. Goes before the command.")
+    ] = False,
+) -> None:
+    """HCFlow, a flow between an image and its low-resolution version: sample it, score with it, take it apart."""
+
+
+app.command("demo")(demo)
+app.command("sample")(sample)
+app.command("info")(info)
+app.command("import")(import_weights)

@@ -1,0 +1,47 @@
+"""``flowsr import``: the authors' released weights as a safetensors file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowsr.cli.console import Reporter
+from flowsr.cli.options import Force, Json, Quiet
+from flowsr.cli.paths import check_outputs, make_folder
+
+
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="An official HCFlow state dict (.pth).", metavar="SRC.pth")],
+    destination: Annotated[Path, typer.Argument(help="The file to write.", metavar="DST.safetensors")],
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Convert official HCFlow weights to safetensors; the configuration is read off the weights and printed.
+
+    Nothing in the file is executed: a pickle that holds more than tensors is refused.
+    """
+    if destination.suffix != ".safetensors":
+        raise ValueError(f"expected a destination that ends in .safetensors; got {destination.name}")
+    if source.suffix == ".safetensors":
+        raise ValueError(
+            f"expected an official .pth; {source.name} is safetensors already, so there is nothing to import"
+        )
+    if not source.is_file():
+        raise FileNotFoundError(f"expected an official .pth file; {source} does not exist: check the name")
+    check_outputs(destination.parent, [destination.name], force=force)
+
+    from flowsr.cli.info import describe_model
+    from flowsr.cli.tables import facts_table
+    from flowsr.models import PRESETS, load, save
+
+    flow = load(source)
+    make_folder(destination.parent)
+    save(flow, destination, overwrite=force)
+    facts = describe_model(flow)
+    facts["preset"] = next((name for name, config in PRESETS.items() if config == flow.config), None)
+    reporter = Reporter(quiet=quiet, json_only=json)
+    flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+    reporter.result(facts_table(f"{source} -> {destination}", {**flat, **facts["configuration"]}))
+    reporter.document({"source": str(source), "destination": str(destination), **facts})
+    reporter.remark(f"Wrote {destination}")

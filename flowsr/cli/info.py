@@ -1,0 +1,96 @@
+"""``flowsr info``: what a model file, a preset or an image is."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowsr.cli.console import Reporter
+from flowsr.cli.options import Json, Quiet
+
+
+def info(
+    what: Annotated[str, typer.Argument(help="A model file, a preset, or an image.", metavar="MODEL|PRESET|IMAGE")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the configuration of a model or preset, or the size and kind of an image."""
+    from flowsr.cli.tables import facts_table
+
+    facts = describe(what)
+    reporter = Reporter(quiet=quiet, json_only=json)
+    flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
+    reporter.result(facts_table(what, flat))
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            reporter.result(facts_table(key, value))
+    reporter.document(facts)
+
+
+def describe(what: str) -> dict[str, Any]:
+    """The facts about a model file, a preset or an image file, JSON-ready.
+
+    Raises:
+        FileNotFoundError: if it is none of them.
+        CheckpointError: for a damaged model file.
+        ImageError: for a damaged image.
+
+    Example:
+        >>> facts = describe("sr-x4-small")
+        >>> facts["kind"], facts["upscale"], facts["configuration"]["steps"]
+        ('preset', 4, 8)
+    """
+    from flowsr.models import PRESETS, HCFlow
+
+    path = Path(what)
+    if path.suffix.lower() in (".safetensors", ".pth", ".pt") and path.is_file():
+        from flowsr.models import load
+
+        return {"kind": "model", "bytes": path.stat().st_size, **describe_model(load(path))}
+    if path.is_file():
+        return _describe_image(path)
+    if what in PRESETS:
+        from flowsr.models import load
+        from flowsr.models.weights import RELEASES, shipped_path
+
+        shipped = shipped_path(what) is not None
+        elsewhere = "fetched from the authors when used" if what in RELEASES else "none: random until trained"
+        flow = load(what) if shipped else HCFlow.from_preset(what)
+        return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
+    raise FileNotFoundError(
+        f"expected a model file, an image, or a preset ({', '.join(PRESETS)}); there is no {what}: check the name"
+    )
+
+
+def describe_model(flow: Any) -> dict[str, Any]:
+    """Task, scale, number of parameters, dtype, configuration and provenance of a model."""
+    return {
+        "task": flow.config.task,
+        "upscale": flow.upscale,
+        "parameters": sum(parameter.numel() for parameter in flow.parameters()),
+        "dtype": str(flow.dtype).removeprefix("torch."),
+        "configuration": flow.config.to_dict(),
+        "provenance": flow.provenance,
+    }
+
+
+def _describe_image(path: Path) -> dict[str, Any]:
+    from flowsr.images import read_image
+
+    image = read_image(path, mode=None)
+    channels, height, width = image.shape
+    return {
+        "kind": "image",
+        "width": width,
+        "height": height,
+        "channels": {1: "gray", 2: "gray and alpha", 3: "RGB", 4: "RGBA"}[channels],
+        "smallest value": round(float(image.min()), 4),
+        "largest value": round(float(image.max()), 4),
+        "as HR image": {
+            f"x{scale}": "fits"
+            if height % scale == 0 and width % scale == 0
+            else f"crop to {width - width % scale} x {height - height % scale} or pad to a multiple of {scale}"
+            for scale in (4, 8)
+        },
+        "as LR image": {f"x{scale}": f"gives {width * scale} x {height * scale}" for scale in (4, 8)},
+    }

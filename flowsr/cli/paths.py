@@ -1,0 +1,66 @@
+"""Input files found and output files refused, before any work is done."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flowsr._files import atomic_path
+
+
+def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
+    """The image files among files and folders, folders in the order of their names; what is missing is refused.
+
+    Raises:
+        FileNotFoundError: for a name that is neither a file nor a folder.
+        ImageError: for a folder without images.
+        ValueError: if two files would get the same name in the output.
+    """
+    from flowsr.images import list_images
+
+    files: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            files.extend(list_images(path))
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"expected an image or a folder of images; {path} does not exist: check the name")
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise ValueError(f"expected images of different names; got {other} and {path}: rename one, or run twice")
+    return files
+
+
+def check_outputs(folder: Path, names: Iterable[str], *, force: bool) -> None:
+    """Refuse, before any work, an output folder that cannot be used or files that would be overwritten without leave.
+
+    Nothing is created: the folder is, by :func:`make_folder`, when there is something to put into it.
+
+    Raises:
+        FileExistsError: if one of the files exists and ``force`` is False.
+        NotADirectoryError: if the folder is a file, or lies below one.
+        PermissionError: if nothing may be written there.
+    """
+    for name in names:
+        if (folder / name).is_dir():
+            raise FileExistsError(f"{folder / name} is a folder where a file shall be: choose another name or --out")
+        if not force and (folder / name).exists():
+            raise FileExistsError(f"{folder / name} exists: choose another name or --out, or add --force to overwrite")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"expected a folder for the results; {nearest} is a file: choose another --out")
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"expected a folder that can be written to; {nearest} cannot: choose another --out")
+
+
+def make_folder(folder: Path) -> None:
+    """Create the output folder if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; whether it may be overwritten was decided before."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

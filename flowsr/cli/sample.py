@@ -1,0 +1,82 @@
+"""``flowsr sample``: HR images drawn for LR images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowsr.cli.console import Reporter, to_json
+from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+
+if TYPE_CHECKING:
+    from flowsr.superresolve import Draws
+
+_LISTING = "samples.json"
+
+
+def sample(
+    model: Model,
+    inputs: Inputs,
+    out: Out = Path("samples"),
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and temperature.")
+    ] = 1,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--temperature", "-t", help="τ ≥ 0 of the latents; 1 is the model, 0 no noise. Repeatable. [default: 0.8]"
+        ),
+    ] = None,
+    moments: Annotated[
+        bool, typer.Option("--moments", help="Write mean and standard deviation of the draws too (needs two draws).")
+    ] = False,
+    hr: Annotated[
+        Path | None, typer.Option("--hr", help="True HR image, or a folder of them with the same names: adds metrics.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Precision = Dtype.float32,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Super-resolve LR images of any size: writes name_tau0.8_0.png … and samples.json.
+
+    Draws are as HCFlow makes them: the flow's LR image is the given one exactly. The same seed gives the same files,
+    whichever other images are given.
+    """
+    from flowsr.superresolve import DrawPlan, pair_with_hr, superresolve_file
+
+    reporter = Reporter(quiet=quiet, json_only=json)
+    plan = DrawPlan(num_samples=num_samples, temperatures=tuple(temperature or (0.8,)), moments=moments, seed=seed)
+    files = expand_inputs(inputs)
+    truths = pair_with_hr(files, expand_inputs([hr]) if hr is not None else None)
+    check_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
+
+    from flowsr.cli.models import open_model
+    from flowsr.cli.tables import card_table
+
+    flow = open_model(model, device=device, dtype=dtype)
+    if flow.config.task == "rescaling":
+        reporter.remark(
+            "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
+        )
+    make_folder(out)
+    results: list[Draws] = []
+    with reporter.progress("Sampling", len(files) * plan.draws) as advance:
+        for path in files:
+            results.append(superresolve_file(flow, path, out, plan=plan, hr=truths.get(path), on_draw=advance))
+    document: dict[str, Any] = {
+        "model": model,
+        "provenance": flow.provenance,
+        **plan.to_dict(),
+        "images": [result.to_dict() for result in results],
+    }
+    write_text(out / _LISTING, to_json(document))
+    for result in results:
+        if result.card is not None:
+            reporter.result(card_table(result.card))
+    reporter.document(document)
+    written = sum(len(result.files) for result in results)
+    reporter.remark(f"Wrote {written} image{'s' if written != 1 else ''} and {_LISTING} to {out}")

@@ -1,0 +1,63 @@
+"""The figure of ``flowsr demo``: what goes in, what is drawn, what is true, and what its likelihood is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flowsr.likelihood import LogLikelihoodTerms
+from flowsr.plots.grid import Panel, draw_panel
+from flowsr.plots.likelihood import draw_term_bars, term_bars
+from flowsr.plots.style import PALETTE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def demo_figure(
+    panels: Sequence[Panel], terms: LogLikelihoodTerms, *, title: str, columns: int = 3, width: float = 11.0
+) -> Figure:
+    """Rows of images above the bars of the likelihood's terms.
+
+    Args:
+        panels: images with captions.
+        terms: of the log-likelihood of the true image.
+        title: one line over all.
+        columns: images per row.
+        width: in inches.
+
+    Raises:
+        ValueError: without panels or columns.
+
+    Example:
+        >>> import torch, flowsr
+        >>> flow, hr, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 16, 16), torch.rand(3, 4, 4)
+        >>> terms = flowsr.likelihood.decompose(flow, hr, lr)
+        >>> len(demo_figure([Panel(lr, "LR"), Panel(hr, "HR")], terms, title="noise").axes)
+        3
+    """
+    if not panels or columns < 1:
+        raise ValueError(f"expected at least one panel and one column; got {len(panels)} panels, {columns} columns")
+    rows = -(-len(panels) // columns)
+    height, side = (max(panel.image.shape[i] for panel in panels) for i in (-2, -1))
+    image_height = width / columns * height / side + 0.45
+    bars = term_bars(terms)
+    bars_height = 1.0 + 0.22 * len(bars)
+    figure = new_figure(width, rows * image_height + bars_height + 0.4)
+    # Two parts, so that the long labels of the bars do not narrow the images.
+    parts = figure.subfigures(2, 1, height_ratios=[rows * image_height + 0.4, bars_height], squeeze=False)
+    above, below = parts.flat
+    grid = above.subplots(rows, columns, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        draw_panel(axes, panel)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    above.suptitle(title, x=0.01, ha="left", fontsize=11, color=PALETTE["ink"])
+    axes = below.subplots()
+    draw_term_bars(axes, bars, dims=terms.dims)
+    axes.set_title("What the truth costs, given the LR image", loc="left", fontsize=10, color=PALETTE["ink"], pad=16)
+    remark = (
+        "terms of −log₂ p(hr | lr)/D: right of the line they cost bits, left they save bits; their sum is the total"
+    )
+    axes.text(0, 1.02, remark, transform=axes.transAxes, fontsize=7, color=PALETTE["grey"], va="bottom")
+    return figure

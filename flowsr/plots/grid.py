@@ -1,0 +1,106 @@
+"""Images side by side, each under its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from flowsr.images import check_image
+from flowsr.plots.style import PALETTE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image with a caption.
+
+    Args:
+        image: ``(C, H, W)`` with 1 or 3 channels; values are clamped to [0, 1] for display.
+        caption: what it is; a second line, after a newline, is set smaller and grey.
+        heat: None for a picture; else show the mean over channels as a heat map from 0 to this value.
+        unit: of the heat map's scale, whose values are multiplied by 255 to be grey levels.
+    """
+
+    image: Tensor
+    caption: str
+    heat: float | None = None
+    unit: str = "grey levels of 255"
+
+
+def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0) -> Figure:
+    """A figure of images in rows.
+
+    Pixels are shown as squares, never interpolated: what looks blocky is.
+
+    Args:
+        panels: images with captions.
+        columns: images per row, at least 1.
+        width: of the figure, in inches.
+
+    Raises:
+        ValueError: without panels or columns, or for something that is not an image.
+
+    Example:
+        >>> import torch
+        >>> figure = image_grid([Panel(torch.rand(3, 8, 8), "noise"), Panel(torch.zeros(1, 8, 8), "black")])
+        >>> [axes.get_title(loc="left") for axes in figure.axes]
+        ['noise', 'black']
+    """
+    if not panels or columns < 1:
+        raise ValueError(f"expected at least one panel and one column; got {len(panels)} panels, {columns} columns")
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    height, side = (max(panel.image.shape[i] for panel in panels) for i in (-2, -1))
+    figure = new_figure(width, rows * (width / columns * height / side + 0.45))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        draw_panel(axes, panel)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel) -> None:
+    """Draw one image with its caption.
+
+    Raises:
+        ValueError: for something that is not one image of 1 or 3 channels.
+    """
+    check_image(panel.image, name="panel", channels=(1, 3), tolerance=None)
+    if panel.image.ndim != 3:
+        raise ValueError(f"expected one image (C, H, W) per panel; got shape {tuple(panel.image.shape)}")
+    image = panel.image.detach().cpu().float()
+    if panel.heat is not None:
+        limit = 255 * panel.heat
+        shown = axes.imshow(255 * image.mean(0).numpy(), cmap="cividis", vmin=0, vmax=limit, interpolation="nearest")
+        _draw_scale(axes, shown, unit=panel.unit)
+    else:
+        pixels = image.clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+        axes.imshow(pixels, interpolation="nearest")
+    title, _, remark = panel.caption.partition("\n")
+    axes.set_title(title, loc="left", fontsize=9, color=PALETTE["ink"], pad=14 if remark else 4)
+    if remark:
+        axes.text(0, 1.02, remark, transform=axes.transAxes, fontsize=7, color=PALETTE["grey"], va="bottom")
+    axes.set_axis_off()
+
+
+def _draw_scale(axes: Axes, shown: AxesImage, *, unit: str) -> None:
+    """A colour bar inside the image's lower edge: one beside it would make this image smaller than its neighbours."""
+    box = axes.inset_axes((0.0, 0.0, 1.0, 0.19))
+    box.set_facecolor("white")
+    box.patch.set_alpha(0.85)
+    box.set_xticks([])
+    box.set_yticks([])
+    for spine in box.spines.values():
+        spine.set_visible(False)
+    inner = box.inset_axes((0.05, 0.62, 0.6, 0.22))
+    axes.figure.colorbar(shown, cax=inner, orientation="horizontal")
+    inner.tick_params(labelsize=7, length=2, colors=PALETTE["ink"])
+    box.text(0.68, 0.72, unit, fontsize=7, va="center", color=PALETTE["ink"])

@@ -1,0 +1,206 @@
+"""Files of LR images in, files of draws out: what ``flowsr sample`` does, for use from Python too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsr.cards import MetricCard, fidelity_metrics
+from flowsr.draws import RunningMoments, draw_images
+from flowsr.errors import ImageError
+from flowsr.images import bicubic_up, read_image, write_image
+from flowsr.models import HCFlow
+
+STD_GAIN = 4.0
+"""Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawPlan:
+    """What to draw for each image.
+
+    Args:
+        num_samples: draws per temperature; at temperature 0, where all would be the same, one is made.
+        temperatures: τ ≥ 0, all different.
+        moments: mean and standard deviation over the draws too, but at temperature 0.
+        seed: of the noise of every image, so that an image's draws do not depend on the other images.
+
+    Raises:
+        ValueError: for values out of range, or moments of a single draw.
+
+    Example:
+        >>> DrawPlan(num_samples=2, temperatures=(0.8,), moments=True).names(Path("baby.png"))
+        ['baby_tau0.8_0.png', 'baby_tau0.8_1.png', 'baby_tau0.8_mean.png', 'baby_tau0.8_std.png']
+    """
+
+    num_samples: int = 1
+    temperatures: tuple[float, ...] = (0.8,)
+    moments: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperatures or any(not math.isfinite(tau) or tau < 0 for tau in self.temperatures):
+            raise ValueError(
+                f"expected finite temperatures >= 0; got {', '.join(map(str, self.temperatures)) or 'none'}"
+            )
+        if len(set(map(_label, self.temperatures))) < len(self.temperatures):
+            raise ValueError(f"expected different temperatures; got {', '.join(map(_label, self.temperatures))}")
+        least = 2 if self.moments else 1
+        if self.num_samples < least:
+            why = " for mean and standard deviation" if self.moments else ""
+            raise ValueError(f"expected at least {least} draws{why}; got {self.num_samples}")
+
+    @property
+    def draws(self) -> int:
+        """Decoding passes per image."""
+        return sum(map(self.draws_at, self.temperatures))
+
+    def draws_at(self, temperature: float) -> int:
+        """Decoding passes per image at a temperature."""
+        return self.num_samples if temperature > 0 else 1
+
+    def names(self, path: Path) -> list[str]:
+        """The names of all files written for an LR image."""
+        names = []
+        for tau in self.temperatures:
+            parts = [*map(str, range(self.draws_at(tau))), *(("mean", "std") if self.moments and tau > 0 else ())]
+            names.extend(f"{path.stem}_tau{_label(tau)}_{part}.png" for part in parts)
+        return names
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "seed": self.seed}
+        return {**record, "std_gain": STD_GAIN} if self.moments else record
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was written for one LR image, and how good it is if the truth is known."""
+
+    source: Path
+    files: tuple[str, ...]
+    size: tuple[int, int]
+    card: MetricCard | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values; size is that of the HR image, height first."""
+        record = {"source": str(self.source), "files": list(self.files), "size": list(self.size)}
+        return {**record, "card": self.card.to_dict()} if self.card is not None else record
+
+
+def pair_with_hr(files: Sequence[Path], truths: Sequence[Path] | None) -> dict[Path, Path]:
+    """The true HR file of each LR file: the one of the same name, up to endings such as ``x4``, ``_LR``, ``_HR``.
+
+    One LR file and one HR file make a pair whatever their names.
+
+    Raises:
+        ValueError: if some LR file has no truth, or two.
+
+    Example:
+        >>> pair_with_hr([Path("lr/babyx4.png")], [Path("hr/baby.png"), Path("hr/bird.png")])
+        {PosixPath('lr/babyx4.png'): PosixPath('hr/baby.png')}
+    """
+    if truths is None:
+        return {}
+    if len(files) == len(truths) == 1:
+        return {files[0]: truths[0]}
+    by_name: dict[str, list[Path]] = {}
+    for path in truths:
+        by_name.setdefault(_bare(path), []).append(path)
+    pairs = {}
+    for path in files:
+        found = by_name.get(_bare(path), [])
+        if len(found) != 1:
+            what = "none" if not found else ", ".join(map(str, found))
+            raise ValueError(f"expected one HR image named like {path.name} for its metrics; got {what}")
+        pairs[path] = found[0]
+    return pairs
+
+
+def superresolve_file(
+    flow: HCFlow,
+    path: Path,
+    folder: Path,
+    *,
+    plan: DrawPlan,
+    hr: Path | None = None,
+    on_draw: Callable[[], None] | None = None,
+) -> Draws:
+    """Draw HR images of one LR file and write them as 8-bit PNG, replacing files of those names.
+
+    Cost: one decoding pass per draw. Memory for one draw; for all of them if the truth is given.
+
+    Args:
+        flow: the model.
+        path: the LR image, of any size.
+        folder: where to write; it must exist.
+        plan: what to draw.
+        hr: the truth, for metrics.
+        on_draw: called after each draw.
+
+    Raises:
+        ImageError: if a file is not an image that can be used, or the truth is not s times as large.
+    """
+    channels = flow.config.image_channels
+    lr = _read(path, channels, flow.dtype)
+    size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
+    truth = _read(hr, channels, flow.dtype) if hr is not None else None
+    if truth is not None and tuple(truth.shape[-2:]) != size:
+        got = f"{truth.shape[-2]} x {truth.shape[-1]}"
+        raise ImageError(f"expected {hr} to be {flow.upscale} times {path}, {size[0]} x {size[1]} pixels; got {got}")
+    names = iter(plan.names(path))
+    columns = {"bicubic": bicubic_up(lr, flow.upscale)}
+    for tau in plan.temperatures:
+        moments, kept = RunningMoments(), []
+        for draw in draw_images(flow, lr, num_samples=plan.draws_at(tau), temperature=tau, seed=plan.seed):
+            draw = draw.cpu()
+            _write(folder / next(names), draw, path)
+            if plan.moments:
+                moments.add(draw)
+            if truth is not None:
+                kept.append(draw)
+            if on_draw is not None:
+                on_draw()
+        if kept:
+            columns[f"τ={_label(tau)}"] = torch.stack(kept)
+        if plan.moments and tau > 0:
+            _write(folder / next(names), moments.mean, path)
+            _write(folder / next(names), (STD_GAIN * moments.std).clamp(0, 1), path)
+            if truth is not None:
+                columns[f"mean τ={_label(tau)}"] = moments.mean.to(truth.dtype)
+    card = None
+    if truth is not None:
+        title = f"{path.name}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
+        card = MetricCard(title, tuple(columns), tuple(fidelity_metrics(columns, truth, lr, upscale=flow.upscale)))
+    return Draws(path, tuple(plan.names(path)), size, card)
+
+
+def _read(path: Path, channels: int, dtype: torch.dtype) -> Tensor:
+    return read_image(path, mode="gray" if channels == 1 else "RGB", dtype=dtype)
+
+
+def _write(path: Path, image: Tensor, source: Path) -> None:
+    """Write a draw; one that ran away (high τ, LR images unlike the training data) is clamped, not refused."""
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"expected finite draws of {source}; got NaN or infinity: lower --temperature or use float64")
+    write_image(path, image.clamp(0, 1), overwrite=True)
+
+
+def _label(tau: float) -> str:
+    return f"{tau:g}"
+
+
+def _bare(path: Path) -> str:
+    """A name without the endings that benchmarks put on LR and HR files."""
+    stem = path.stem
+    for _ in range(3):
+        for ending in ("x2", "x4", "x8", "x16", "_lr", "_hr", "-lr", "-hr", "_srf_4", "_srf_8", "_"):
+            if stem.lower().endswith(ending) and len(stem) > len(ending):
+                stem = stem[: -len(ending)]
+    return stem

@@ -1,0 +1,56 @@
+"""Training: the published recipes on a folder of images, in runs that survive.
+
+:func:`train` does all of it. Lightning Fabric carries devices, precision and processes; here are the objectives, the
+data, and a loop that can be read. Nothing heavy is imported before a run starts.
+"""
+
+from flowsr.training.adversarial import critic_loss, generator_loss
+from flowsr.training.checkpoint import CheckpointFolder, read_checkpoint
+from flowsr.training.crops import Batch, CropBatches
+from flowsr.training.degradation import BlurNoiseJPEG, Degradation
+from flowsr.training.discriminator import Discriminator
+from flowsr.training.ema import WeightAverage
+from flowsr.training.fit import Trained, train
+from flowsr.training.folder import ImageFolder
+from flowsr.training.memory import set_memory
+from flowsr.training.objectives import l1_loss, likelihood_loss, rescaling_loss
+from flowsr.training.perceptual import VGGFeatures
+from flowsr.training.recipes import RECIPES, Recipe, recipe
+from flowsr.training.schedule import learning_rate, lr_log_scale
+from flowsr.training.settings import Data, Run
+from flowsr.training.svi import likelihood_svi
+from flowsr.training.validation import ImageScores, score_images, summarize
+from flowsr.training.wrapper import Objective
+
+__all__ = [
+    "RECIPES",
+    "Batch",
+    "BlurNoiseJPEG",
+    "CheckpointFolder",
+    "CropBatches",
+    "Data",
+    "Degradation",
+    "Discriminator",
+    "ImageFolder",
+    "ImageScores",
+    "Objective",
+    "Recipe",
+    "Run",
+    "Trained",
+    "VGGFeatures",
+    "WeightAverage",
+    "critic_loss",
+    "generator_loss",
+    "l1_loss",
+    "learning_rate",
+    "likelihood_loss",
+    "likelihood_svi",
+    "lr_log_scale",
+    "read_checkpoint",
+    "recipe",
+    "rescaling_loss",
+    "score_images",
+    "set_memory",
+    "summarize",
+    "train",
+]

@@ -1,0 +1,139 @@
+"""Checkpoints that survive: each appears whole or not at all, proves that it is whole, and has a predecessor."""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowsr._files import atomic_path
+from flowsr.errors import CheckpointError
+
+_MAGIC = b"flowsr training checkpoint 1\n"
+_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+class CheckpointFolder:
+    """The checkpoints of a run, the newest few of them kept.
+
+    A checkpoint is written beside its place, flushed to the disk, and renamed, so that a kill or a power cut at any
+    moment leaves the earlier ones untouched. It carries a digest of its content; reading falls back to the newest one
+    whose digest fits, and says which ones did not.
+
+    Args:
+        folder: where they are; created when first written to.
+        keep: how many to keep, at least 2, so that there is always one to fall back to.
+
+    Example:
+        >>> import tempfile
+        >>> checkpoints = CheckpointFolder(tempfile.mkdtemp())
+        >>> _ = checkpoints.write(100, {"weights": torch.zeros(3)})
+        >>> checkpoints.read_last()[0]
+        100
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2) -> None:
+        if keep < 2:
+            raise ValueError(f"expected keep >= 2, to have one to fall back to; got {keep}")
+        self.folder, self.keep = Path(folder), keep
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints present, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.folder / f"step-{step:08d}.ckpt"
+
+    def write(self, step: int, state: dict[str, Any]) -> bool:
+        """Write a checkpoint and remove those no longer kept; on a full disk warn, keep the old ones, return False."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path(step)) as temporary, open(temporary, "wb") as file:
+                file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(self.folder)
+        except OSError as error:
+            good = self.steps()
+            last = f"the last good one is of step {good[-1]}" if good else "there is none yet"
+            warnings.warn(f"could not write the checkpoint of step {step}: {error}; {last}", stacklevel=2)
+            return False
+        for old in self.steps()[: -self.keep]:
+            self.path(old).unlink(missing_ok=True)
+        self._sweep()
+        return True
+
+    def read_last(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest whole checkpoint as ``(step, state)``, or None if there are none at all.
+
+        Damaged ones are named in a warning, and moved aside as ``….damaged``.
+
+        Raises:
+            CheckpointError: if there are checkpoints, but none of them is whole.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, read_checkpoint(self.path(step))
+            except CheckpointError as error:
+                # Out of the way, or it would count as one of those kept; another process may have done it already.
+                with suppress(OSError):
+                    self.path(step).rename(self.path(step).with_suffix(".damaged"))
+                warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
+        if steps:
+            raise CheckpointError(f"expected a whole checkpoint in {self.folder}; all {len(steps)} are damaged")
+        return None
+
+    def _sweep(self) -> None:
+        # What a killed process left half written.
+        for path in self.folder.glob(".step-*"):
+            path.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read one checkpoint, without running code from it.
+
+    Raises:
+        CheckpointError: if it is truncated, altered, or not a checkpoint of a training run.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"expected a checkpoint at {path}; it cannot be read: {error}") from error
+    header = len(_MAGIC) + 65
+    if not content.startswith(_MAGIC) or len(content) <= header:
+        raise CheckpointError(f"expected a training checkpoint; {path} is not one, or is truncated")
+    digest, body = content[len(_MAGIC) : header - 1].decode(errors="replace"), content[header:]
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise CheckpointError(f"expected a whole checkpoint; {path} is truncated or damaged (its digest does not fit)")
+    try:
+        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"expected tensors and plain values; {path} holds more than tensors: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must reach the disk; not every platform can open a folder.
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,199 @@
+"""Random crops as batches: which images, where, and how turned, all a function of (seed, number of the sample)."""
+
+import copy
+import signal
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from flowsr.errors import ImageError
+from flowsr.images import bicubic_down, bicubic_resize, round_to_8bit
+from flowsr.training.degradation import Degradation
+from flowsr.training.folder import ImageFolder
+from flowsr.training.randomness import derive_seed
+
+
+@dataclass
+class Batch:
+    """Crops of one micro-batch.
+
+    Attributes:
+        hr: 8-bit values in [0, 1], ``(B, C, crop, crop)``.
+        lr: ``(B, C, crop/s, crop/s)``, rounded to 8 bits.
+        seeds: ``(B,)``, from which each sample's noise is drawn.
+        unreadable: messages about images that could not be read and were replaced by others.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    seeds: Tensor
+    unreadable: tuple[str, ...] = ()
+
+    def to(self, device: torch.device, *, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> "Batch":
+        """The batch on a device, HR optionally in channels-last memory order."""
+        hr = self.hr.to(device, dtype, non_blocking=True)
+        if channels_last:
+            hr = hr.contiguous(memory_format=torch.channels_last)
+        return Batch(hr, self.lr.to(device, dtype, non_blocking=True), self.seeds, self.unreadable)
+
+
+class CropBatches(Dataset):
+    """Micro-batches of random crops by number; the same number gives the same batch in any process, at any time.
+
+    Sample n of a run is in epoch ``n // N`` of the N images and takes the next image of that epoch's permutation.
+    Micro-batch m of ``accumulate`` per step holds the samples of this rank, so that the samples of a step are the same
+    for any number of processes and any accumulation.
+
+    Args:
+        folder: the images.
+        indices: which of them to use.
+        crop: side of the HR crop, a multiple of ``upscale``.
+        upscale: the factor s.
+        batch_size: samples per step over all ranks and micro-batches.
+        seed: of the run.
+        flips: mirror half of the crops.
+        rotations: turn crops by multiples of 90 degrees.
+        scales: factors in (0, 1], one drawn for each crop, by which the image is shrunk first (bicubic, 8-bit): smaller
+            images are sharper and lose JPEG artifacts.
+        degradation: how LR is made from HR; bicubic by default. Not used for paired images.
+        rank: number of this process.
+        world_size: number of processes.
+        accumulate: micro-batches per step.
+
+    Raises:
+        ValueError: if sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        folder: ImageFolder,
+        indices: Sequence[int],
+        *,
+        crop: int,
+        upscale: int,
+        batch_size: int,
+        seed: int = 0,
+        flips: bool = True,
+        rotations: bool = True,
+        scales: Sequence[float] = (1.0,),
+        degradation: Degradation | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        if crop % upscale:
+            raise ValueError(f"expected a crop that is a multiple of {upscale}; got {crop}")
+        if batch_size % (world_size * accumulate):
+            raise ValueError(
+                f"expected a batch size that is a multiple of processes x accumulation = {world_size * accumulate}; "
+                f"got {batch_size}"
+            )
+        if not scales or any(not 0 < scale <= 1 for scale in scales):
+            raise ValueError(f"expected scales in (0, 1]; got {tuple(scales)}")
+        self.folder, self.indices = folder, list(indices)
+        self.paired = folder.pairs[0][1] is not None
+        if self.paired and tuple(scales) != (1.0,):
+            raise ValueError("expected scales = (1,) for paired images: shrinking would change the LR images too")
+        self.crop, self.upscale, self.batch_size, self.seed = crop, upscale, batch_size, seed
+        self.flips, self.rotations, self.scales, self.degradation = flips, rotations, tuple(scales), degradation
+        self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def __getitem__(self, number: int) -> Batch:
+        step, micro = divmod(number, self.accumulate)
+        size = self.batch_size // (self.world_size * self.accumulate)
+        first = step * self.batch_size + (self.rank * self.accumulate + micro) * size
+        crops, lrs, messages = [], [], []
+        for n in range(first, first + size):
+            hr, lr = self._sample(n, messages)
+            crops.append(hr)
+            if lr is not None:
+                lrs.append(lr)
+        hr = torch.stack(crops).float().div(255.0)
+        lr = torch.stack(lrs) if lrs else bicubic_down(hr, self.upscale)
+        seeds = torch.tensor([derive_seed(self.seed, n, 1) for n in range(first, first + size)])
+        return Batch(hr, round_to_8bit(lr), seeds, tuple(messages))
+
+    def whole(self) -> "CropBatches":
+        """The same samples with all of a step's in one batch: what a run with one process and no accumulation sees."""
+        one = copy.copy(self)
+        one.rank, one.world_size, one.accumulate = 0, 1, 1
+        return one
+
+    def loader(self, start: int, stop: int, *, workers: int = 0) -> DataLoader:
+        """A loader of the micro-batches of steps ``start`` to ``stop``, in order."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(start * self.accumulate, stop * self.accumulate),
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=_start_worker if workers else None,
+        )
+
+    def _sample(self, n: int, messages: list[str]) -> tuple[Tensor, Tensor | None]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, n, 0))
+        hr, lr = self._images(n, messages)
+        scale = self.scales[_randint(len(self.scales), generator)]
+        # An image may be too small to be shrunk as far.
+        side = min(round(self.crop / scale), *hr.shape[-2:])
+        s = self.upscale
+        grid = s if lr is not None else 1
+        top = grid * _randint((hr.shape[-2] - side) // grid + 1, generator)
+        left = grid * _randint((hr.shape[-1] - side) // grid + 1, generator)
+        flip = self.flips and bool(_randint(2, generator))
+        turns = _randint(4, generator) if self.rotations else 0
+        hr = _turn(hr[:, top : top + side, left : left + side], flip, turns)
+        if side != self.crop:
+            hr = _shrink(hr, self.crop)
+        if lr is not None:
+            low, edge = (top // s, left // s), self.crop // s
+            lr = _turn(lr[:, low[0] : low[0] + edge, low[1] : low[1] + edge], flip, turns).float().div(255.0)
+        elif self.degradation is not None:
+            lr = self.degradation(hr.float().div(255.0), upscale=s, generator=generator)
+        return hr, lr
+
+    def _images(self, n: int, messages: list[str]) -> tuple[Tensor, Tensor | None]:
+        epoch, place = divmod(n, len(self.indices))
+        if self._epoch[0] != epoch:
+            shuffle = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 2))
+            self._epoch = (epoch, torch.randperm(len(self.indices), generator=shuffle).tolist())
+        for offset in range(len(self.indices)):
+            index = self.indices[self._epoch[1][(place + offset) % len(self.indices)]]
+            try:
+                return self.folder[index]
+            except ImageError as error:
+                if self.folder.strict:
+                    raise
+                messages.append(str(error))
+        raise ImageError("expected at least one readable image; none is left")
+
+
+def _shrink(hr: Tensor, side: int) -> Tensor:
+    return bicubic_resize(hr.float(), size=(side, side)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _turn(image: Tensor, flip: bool, turns: int) -> Tensor:
+    return torch.rot90(image.flip(-1) if flip else image, turns, (-2, -1)).contiguous()
+
+
+def _randint(high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(high, (), generator=generator))
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_worker: int) -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C and schedulers signal the whole process group; the training process decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # What a worker finds unreadable travels in the batch; its own warnings would be printed by each worker.
+    warnings.simplefilter("ignore")

@@ -1,0 +1,240 @@
+"""``train``: from a folder of images to a trained model, with everything a run leaves behind in one folder."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowsr.errors import CheckpointError
+from flowsr.models import HCFlow
+from flowsr.models.start import Start
+from flowsr.training.checkpoint import CheckpointFolder
+from flowsr.training.crops import CropBatches
+from flowsr.training.folder import Folder, ImageFolder
+from flowsr.training.manifest import manifest, write_json
+from flowsr.training.memory import set_memory
+from flowsr.training.recipes import Recipe
+from flowsr.training.recipes import recipe as named_recipe
+from flowsr.training.settings import Data, Run
+from flowsr.training.wrapper import Objective, dequantize
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from flowsr.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has come to.
+
+    Attributes:
+        flow: the model, with averaged weights if the recipe has them, in evaluation mode.
+        step: steps made.
+        out: folder of the run.
+        interrupted: number of the signal that stopped it, or None.
+        skipped: steps that were not finite.
+        validation: means, medians and worst values over the validation images; empty if there were none.
+    """
+
+    flow: HCFlow
+    step: int
+    out: Path
+    interrupted: int | None
+    skipped: int
+    validation: dict[str, float]
+
+
+def train(
+    model: HCFlow | str,
+    data: Data | Folder,
+    *,
+    out: Folder,
+    recipe: Recipe | str | None = None,
+    run: Run | None = None,
+    start: Start = "haar",
+    resume: bool = False,
+) -> Trained:
+    """Train a model on a folder of images.
+
+    The folder ``out`` then has ``run.json`` (what was run), ``train.csv`` and ``validation.csv``, ``checkpoints/``,
+    ``pictures/`` and ``curve.png``, and ``model.safetensors``, which :func:`flowsr.load` reads. SIGINT and SIGTERM save
+    a checkpoint and return. Under ``torchrun`` every process calls this function.
+
+    Cost: per step, one to three passes through the flow and back.
+
+    Args:
+        model: a preset's name for random weights, or a model to go on training.
+        data: a folder of HR images, or :class:`Data` for more.
+        out: folder of the run; made if missing.
+        recipe: the recipe or its name; by default ``nll`` for super-resolution and ``rescaling`` for rescaling.
+        run: how to carry it out, see :class:`Run`.
+        start: initial weights of a preset, "haar" or "rotation".
+        resume: go on from the last good checkpoint in ``out``, if there is one.
+
+    Raises:
+        ValueError: for settings that do not fit, or if ``out`` has checkpoints and ``resume`` is False.
+        ImageError: if there are no usable images, or with ``strict`` for one that is not.
+        NonFiniteError: if too many steps in a row were not finite.
+        CheckpointError: if ``out`` has checkpoints but none is whole, or they belong to another architecture.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 4.1.
+    """
+    from flowsr.training.loop import Loop
+
+    run, out = run or Run(), Path(out)
+    data = data if isinstance(data, Data) else Data(folders=data)
+    checkpoints = CheckpointFolder(out / "checkpoints", keep=run.keep)
+    if checkpoints.steps() and not resume:
+        raise ValueError(f"expected a new folder, or resume=True to continue; {out} has checkpoints already")
+    torch.manual_seed(run.seed)
+    flow = HCFlow.from_preset(model, start=start) if isinstance(model, str) else model
+    recipe = choose_recipe(recipe, flow)
+    fabric = launch(run)
+    batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric)
+    found = checkpoints.read_last() if resume else None
+    if found is None:
+        initialize(flow, batches, bins=recipe.bins)
+    trainer = build_trainer(flow, recipe, run, fabric=fabric)
+    about = {"config": flow.config.to_dict(), "recipe": recipe.to_dict(), "data": batches.folder.fingerprint()}
+    if found is not None:
+        restore(trainer, found, about, out)
+    if fabric.is_global_zero:
+        out.mkdir(parents=True, exist_ok=True)
+        skipped = batches.folder.skipped
+        facts: dict[str, Any] = {
+            "model": about["config"],
+            "parameters": sum(p.numel() for p in flow.parameters()),
+            "start": start if isinstance(model, str) else "a given model",
+            "recipe": about["recipe"],
+            "data": data.to_dict(),
+            "data_fingerprint": about["data"],
+            "images": {"training": len(batches.indices), "validation": len(validation), "left out": skipped},
+            "run": run.to_dict(),
+            "processes": fabric.world_size,
+            "resumed at step": trainer.step,
+        }
+        write_json(out / "run.json", manifest(**facts))
+    loop = Loop(trainer, batches, validation, checkpoints, out=out, workers=data.workers, about=about)
+    interrupted = loop.run()
+    trainer.fabric.barrier()
+    set_memory(flow, "full")
+    if trainer.average is not None:
+        flow.load_state_dict(trainer.average.average)
+    return Trained(flow.eval(), trainer.step, out, interrupted, trainer.guard.total, loop.validation)
+
+
+def choose_recipe(recipe: Recipe | str | None, flow: HCFlow) -> Recipe:
+    """The recipe asked for, or the first one of the model's task; raises ValueError if it is for the other task."""
+    task = flow.config.task
+    if not isinstance(recipe, Recipe):
+        recipe = named_recipe(recipe or ("rescaling" if task == "rescaling" else "nll"), flow=flow)
+    if recipe.task != task:
+        raise ValueError(f"expected a recipe for {task}; got {recipe.name!r}, which is for {recipe.task}")
+    return recipe
+
+
+def launch(run: Run) -> "Fabric":
+    """Lightning Fabric with the devices and precision of a run; joins the other processes under torchrun."""
+    import os
+
+    from lightning.fabric import Fabric
+
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    several = world_size > 1 or run.devices > 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    fabric = Fabric(
+        accelerator=run.accelerator,
+        devices=local if world_size > 1 else run.devices,
+        num_nodes=max(1, world_size // local),
+        strategy="ddp" if several else "auto",
+        precision="bf16-mixed" if run.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def open_images(
+    data: Data, recipe: Recipe, run: Run, *, flow: HCFlow, fabric: "Fabric"
+) -> tuple[CropBatches, list[tuple[str, torch.Tensor]]]:
+    """The batches of a run for this process, and named validation images."""
+    channels = flow.config.image_channels
+    folder = ImageFolder(
+        data.folders,
+        lr_folders=data.lr_folders,
+        upscale=flow.upscale,
+        channels=channels,
+        minimum=recipe.crop,
+        cache_bytes=data.cache_bytes,
+        strict=data.strict,
+    )
+    train_on, held_out = folder.split(data.hold_out, seed=run.seed)
+    source = folder
+    if data.validation is not None:
+        source = ImageFolder(data.validation, channels=channels, minimum=16, strict=data.strict)
+        held_out = list(range(len(source)))
+    shown = held_out[: run.validation_images]
+    validation = [(source.pairs[index][0].name, source[index][0].float().div(255.0)) for index in shown]
+    batches = CropBatches(
+        folder,
+        train_on,
+        crop=recipe.crop,
+        upscale=flow.upscale,
+        batch_size=recipe.batch_size,
+        seed=run.seed,
+        flips=recipe.flips,
+        rotations=recipe.rotations,
+        scales=data.scales,
+        degradation=data.degradation,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        accumulate=run.accumulate,
+    )
+    return batches, validation
+
+
+def initialize(flow: HCFlow, batches: CropBatches, *, bins: int) -> None:
+    """Data-dependent start from the whole first batch, the same in all processes."""
+    first = batches.whole()[0].to(flow.device)
+    flow.initialize(dequantize(first, bins=bins))
+
+
+def build_trainer(flow: HCFlow, recipe: Recipe, run: Run, *, fabric: "Fabric") -> "Trainer":
+    """The trainer with the networks that the recipe's losses need."""
+    from flowsr.training.trainer import Trainer
+
+    set_memory(flow, run.memory)
+    if run.channels_last:
+        flow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = critic = None
+    if recipe.perceptual:
+        from flowsr.training.perceptual import VGGFeatures
+
+        features = VGGFeatures(run.vgg).to(fabric.device, flow.dtype)
+    if recipe.gan:
+        from flowsr.training.discriminator import Discriminator
+
+        critic = Discriminator(recipe.crop, image_channels=flow.config.image_channels).to(flow.dtype)
+    objective = Objective(flow, recipe, features=features, critic=critic)
+    return Trainer(fabric, objective, run, critic=critic)
+
+
+def restore(trainer: "Trainer", found: tuple[int, dict[str, Any]], about: dict[str, Any], out: Path) -> None:
+    """Continue from a checkpoint; warns if the recipe or the data are not those it was made with.
+
+    Raises:
+        CheckpointError: if it belongs to another architecture.
+    """
+    step, state = found
+    if state["about"]["config"] != about["config"]:
+        raise CheckpointError(f"expected checkpoints of {about['config']}; those in {out} are of another architecture")
+    for name in ("recipe", "data"):
+        if state["about"][name] != about[name]:
+            warnings.warn(
+                f"resuming at step {step} with another {name} than before: the run goes on, but as another run",
+                stacklevel=2,
+            )
+    trainer.restore(state)

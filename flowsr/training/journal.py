@@ -1,0 +1,119 @@
+"""What one sees of a run: rows in a CSV file, a progress bar, TensorBoard on request."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class CsvLog:
+    """Rows of numbers appended to a CSV file, one per call, on the disk as soon as written.
+
+    A resumed run continues the file: rows after the step it resumes from are dropped first, and a last line that a
+    kill cut short.
+
+    Args:
+        path: the file.
+        columns: its columns; the first must be ``step``.
+        start: the step the run starts at; rows of later steps are dropped.
+
+    Example:
+        >>> import tempfile
+        >>> log = CsvLog(Path(tempfile.mkdtemp()) / "log.csv", ["step", "loss"])
+        >>> log.write({"step": 1, "loss": 0.5})
+        >>> log.close()
+        >>> read_csv(log.path)
+        [{'step': 1.0, 'loss': 0.5}]
+    """
+
+    def __init__(self, path: Path, columns: list[str], *, start: int = 0) -> None:
+        self.path, self.columns = path, columns
+        rows = [row for row in read_csv(path) if row.get("step", 0) <= start] if start and path.exists() else []
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+            writer.writeheader()
+            writer.writerows({key: _format(key, value) for key, value in row.items()} for row in rows)
+        os.replace(temporary, path)
+        self._file: TextIO = open(path, "a", newline="")  # noqa: SIM115 - held for the length of the run
+        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore", restval="")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; columns that are missing stay empty."""
+        self._writer.writerow({key: _format(key, value) for key, value in row.items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_csv(path: Path) -> list[dict[str, float]]:
+    """The rows of a log as numbers, without empty cells and without a last line that was cut short."""
+    with open(path, newline="") as file:
+        text = file.read()
+    whole = text[: text.rfind("\n") + 1]
+    rows = []
+    for row in csv.DictReader(whole.splitlines()):
+        try:
+            rows.append({key: float(value) for key, value in row.items() if value})
+        except (TypeError, ValueError):
+            continue
+    return rows
+
+
+def _format(key: str, value: Any) -> Any:
+    if key in ("step", "skipped"):
+        return int(value)
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+class ProgressBar:
+    """A bar with speed, time left and the latest numbers; without a terminal, nothing.
+
+    Args:
+        total: steps of the whole run.
+        start: step it starts at.
+        enabled: False shows nothing.
+    """
+
+    def __init__(self, total: int, *, start: int = 0, enabled: bool = True) -> None:
+        self._progress = None
+        if not enabled:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
+        progress = Progress(*columns, speed_estimate_period=120.0)
+        if not progress.console.is_terminal:
+            return
+        progress.start()
+        self._progress = progress
+        self._task = progress.add_task("train", total=total, completed=start, numbers="")
+
+    def update(self, step: int, numbers: dict[str, float]) -> None:
+        """Show a step and its numbers."""
+        if self._progress is not None:
+            text = "  ".join(f"{LABELS.get(key, key)} {value:.4g}" for key, value in numbers.items())
+            self._progress.update(self._task, completed=step, numbers=text)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+LABELS = {"bits_per_dim": "bits/dim", "lr_psnr": "LR-PSNR", "psnr": "PSNR", "images_per_second": "images/s"}
+"""How numbers are called on the screen."""
+
+
+def tensorboard_writer(folder: Path) -> Any:
+    """Lightning's TensorBoard logger; raises ValueError with advice if TensorBoard is not installed."""
+    from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(folder, name="", version="")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "expected TensorBoard to be installed for tensorboard=True; it is not: pip install tensorboard"
+        ) from error

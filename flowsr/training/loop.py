@@ -1,0 +1,190 @@
+"""The loop around the steps: logs, validation, checkpoints at intervals, and a clean stop when asked for one."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from flowsr.models import save
+from flowsr.training.checkpoint import CheckpointFolder
+from flowsr.training.crops import Batch, CropBatches
+from flowsr.training.journal import CsvLog, ProgressBar, tensorboard_writer
+from flowsr.training.pictures import draw_curve, validation_grid
+from flowsr.training.process import StopSignals
+from flowsr.training.trainer import Numbers, Trainer
+from flowsr.training.validation import NUMBERS, score_images, summarize
+
+_FIRST = ["step", "loss", "bits_per_dim", "lr_psnr", "psnr", "images_per_second", "learning_rate", "gradient_norm"]
+_MORE = ["l1", "perceptual", "adversarial", "critic", "z_square", "skipped"]
+
+
+class Loop:
+    """Runs a trainer to the last step of its recipe, or to a signal.
+
+    Args:
+        trainer: at the step to start from.
+        batches: of this process.
+        validation: named images in [0, 1].
+        checkpoints: where to save.
+        out: folder of the run.
+        workers: processes that prepare batches.
+        about: facts saved with each checkpoint.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        batches: CropBatches,
+        validation: list[tuple[str, Tensor]],
+        checkpoints: CheckpointFolder,
+        *,
+        out: Path,
+        workers: int,
+        about: dict[str, Any],
+    ) -> None:
+        self.trainer, self.batches, self.images, self.checkpoints = trainer, batches, validation, checkpoints
+        self.out, self.workers, self.about = out, workers, about
+        self.validation: dict[str, float] = {}
+        self._unreadable: set[str] = set()
+        self._main = trainer.fabric.is_global_zero
+
+    def run(self) -> int | None:
+        """Run; returns the signal that stopped it, or None."""
+        trainer, run, steps = self.trainer, self.trainer.run, self.trainer.recipe.steps
+        self._open_logs()
+        loader = iter(self.batches.loader(trainer.step, steps, workers=self.workers))
+        stop = None
+        self._clock()
+        try:
+            with StopSignals() as signals:
+                while trainer.step < steps and not stop:
+                    micro = [next(loader) for _ in range(run.accumulate)]
+                    for batch in micro:
+                        self._report(batch.unreadable)
+                    numbers = trainer.make_step([self._place(batch) for batch in micro])
+                    done = trainer.step == steps
+                    if trainer.step % run.log_every == 0 or done:
+                        self._log(numbers)
+                    stop = self._agreed(signals.received)
+                    if trainer.step % run.checkpoint_every == 0 or done or stop:
+                        self._save()
+                    if done or (not stop and self._validates(trainer.step)):
+                        self._validate()
+                        self._clock()
+                if self._main:
+                    self.export()
+        finally:
+            self._close_logs()
+        if not stop and self._main and run.pictures:
+            try:
+                draw_curve(self.out)
+            except Exception as error:  # a picture must not cost the run
+                warnings.warn(f"could not draw the curve: {error}", stacklevel=2)
+        return stop
+
+    def _place(self, batch: Batch) -> Batch:
+        flow, run = self.trainer.objective.flow, self.trainer.run
+        return batch.to(self.trainer.fabric.device, dtype=flow.dtype, channels_last=run.channels_last)
+
+    def _validates(self, step: int) -> bool:
+        run = self.trainer.run
+        return step in run.validate_at or bool(run.validate_every and step % run.validate_every == 0)
+
+    def _save(self) -> None:
+        if self._main:
+            self.checkpoints.write(self.trainer.step, {**self.trainer.state(), "about": self.about})
+            self.export()
+        self.trainer.fabric.barrier()
+
+    def export(self) -> None:
+        """Write ``model.safetensors`` with the averaged weights; a full disk is a warning, not the end of the run."""
+        trainer, flow = self.trainer, self.trainer.objective.flow
+        facts = {"trained by": "flowsr.training", "step": trainer.step, "validation": self.validation}
+        flow.provenance |= {**self.about, **facts}
+        try:
+            with trainer.averaged():
+                save(flow, self.out / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            warnings.warn(f"could not write model.safetensors at step {trainer.step}: {error}", stacklevel=2)
+
+    def _agreed(self, received: int | None) -> int | None:
+        """The signal any process has received: all must stop at the same step."""
+        fabric = self.trainer.fabric
+        if fabric.world_size == 1:
+            return received
+        number = torch.tensor(float(received or 0), device=fabric.device)
+        return int(cast(Tensor, fabric.all_reduce(number, reduce_op="max"))) or None
+
+    def _validate(self) -> None:
+        trainer = self.trainer
+        if not self.images or not self._main:
+            trainer.fabric.barrier()
+            return
+        try:
+            self._score()
+        except Exception as error:  # whatever it was, it must not cost the run
+            warnings.warn(f"validation at step {trainer.step} failed: {error}", stacklevel=2)
+        trainer.fabric.barrier()
+
+    def _score(self) -> None:
+        trainer = self.trainer
+        flow, step = trainer.objective.flow, trainer.step
+        temperature = 1.0 if flow.config.task == "rescaling" else trainer.recipe.temperature
+        with trainer.averaged():
+            scores = score_images(flow, self.images, temperature=temperature)
+            self.validation = summarize(scores)
+            self._validation_log.write({"step": step, **self.validation})
+            self._to_tensorboard(step, {f"validation/{name}": value for name, value in self.validation.items()})
+            shown = ", ".join(f"{name} {self.validation[name]:.3f}" for name in NUMBERS)
+            print(f"step {step}: validation {shown}", flush=True)
+            if trainer.run.pictures:
+                path = self.out / "pictures" / f"step-{step:08d}.png"
+                validation_grid(flow, self.images, path, temperature=temperature)
+
+    def _open_logs(self) -> None:
+        if not self._main:
+            return
+        step, run = self.trainer.step, self.trainer.run
+        self._board = tensorboard_writer(self.out / "tensorboard") if run.tensorboard else None
+        summary = [*NUMBERS, *(f"{name}_median" for name in NUMBERS), "bits_per_dim_worst"]
+        self._train_log = CsvLog(self.out / "train.csv", [*_FIRST, *_MORE], start=step)
+        self._validation_log = CsvLog(self.out / "validation.csv", ["step", *summary], start=step)
+        self._bar = ProgressBar(self.trainer.recipe.steps, start=step, enabled=run.progress)
+
+    def _close_logs(self) -> None:
+        if self._main:
+            self._bar.close()
+            self._train_log.close()
+            self._validation_log.close()
+            if self._board is not None:
+                self._board.finalize("success")
+
+    def _log(self, numbers: Numbers) -> None:
+        elapsed = time.perf_counter() - self._since[0]
+        images = (self.trainer.step - self._since[1]) * self.trainer.recipe.batch_size
+        self._clock()
+        if not self._main:
+            return
+        step = self.trainer.step
+        numbers = {**numbers, "images_per_second": images / elapsed, "skipped": self.trainer.guard.total}
+        self._train_log.write({"step": step, **numbers})
+        self._to_tensorboard(step, {f"training/{name}": value for name, value in numbers.items()})
+        self._bar.update(step, {name: numbers[name] for name in _FIRST[2:6] if name in numbers})
+
+    def _to_tensorboard(self, step: int, numbers: Numbers) -> None:
+        if self._board is not None:
+            self._board.log_metrics(numbers, step)
+
+    def _clock(self) -> None:
+        self._since = (time.perf_counter(), self.trainer.step)
+
+    def _report(self, messages: tuple[str, ...]) -> None:
+        for message in messages:
+            if message not in self._unreadable:
+                self._unreadable.add(message)
+                count = len(self._unreadable) + len(self.batches.folder.skipped)
+                warnings.warn(f"left out image {count}: {message}", stacklevel=2)

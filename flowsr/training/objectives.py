@@ -1,0 +1,130 @@
+"""The losses of HCFlow, HCFlow+, HCFlow++ and the rescaling model, each a plain function of a model and images."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowsr.distributions import normal_log_prob
+from flowsr.images import round_to_8bit
+from flowsr.likelihood import decompose, dequantized_bits_per_dim
+from flowsr.models import HCFlow
+
+
+def likelihood_loss(
+    flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int = 256, lr_log_scale: float = -6.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The negative log-likelihood in bits per *pixel*, ``−log p(hr | lr)/(H·W·ln 2) + C·log2(bins)``.
+
+    It is C times the bits per dimension: this unit is the one that the published clipping thresholds and weights of
+    other losses belong to.
+
+    Cost: one encoding pass.
+
+    Args:
+        flow: the model.
+        hr: dequantized HR images ``(B, C, H, W)``, see :func:`flowsr.distributions.uniform_dequantize`.
+        lr: LR images in [0, 1].
+        bins: quantization levels of the dequantization.
+        lr_log_scale: log σ of the LR image.
+
+    Returns:
+        The mean over the batch, and ``bits_per_dim`` and ``lr_psnr`` (of the flow's LR image, dB) to look at.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
+
+    Example:
+        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> loss, seen = likelihood_loss(flow, torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4))
+        >>> torch.allclose(loss, 3 * seen["bits_per_dim"])
+        True
+    """
+    terms = decompose(flow, hr, lr, lr_log_scale=lr_log_scale)
+    bits = dequantized_bits_per_dim(terms, bins=bins).mean()
+    # The LR term is a squared error in disguise; undoing it saves a second pass.
+    constant = normal_log_prob(torch.zeros_like(bits), log_scale=lr_log_scale)
+    pixels = terms.dims / hr.shape[-2:].numel()
+    mse = 2 * math.exp(2 * lr_log_scale) * (constant - terms.lr.detach() / lr.shape[-3:].numel())
+    return bits * pixels, {"bits_per_dim": bits.detach(), "lr_psnr": mean_psnr(mse)}
+
+
+def l1_loss(flow: HCFlow, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean absolute error of the most likely decoding, ``|decode(lr, z = 0) − hr|``.
+
+    Cost: one decoding pass.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.4, equation 10.
+
+    Example:
+        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> l1_loss(flow, torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 4, 4))[0].item()
+        0.0
+    """
+    # The transform itself: a model that has diverged must give NaN, to be skipped, not an error about its images.
+    sr = flow.transform.decode(lr.to(flow.dtype), _zeros(flow, lr))[0]
+    loss = F.l1_loss(sr, hr)
+    return loss, {"l1": loss.detach(), "psnr": mean_psnr((sr.detach() - hr).square().mean((-3, -2, -1)))}
+
+
+def rescaling_loss(
+    flow: HCFlow,
+    hr: Tensor,
+    lr: Tensor,
+    noise: list[Tensor],
+    *,
+    hr_l1: float = 1.0,
+    lr_mse: float = 5e-2,
+    z_square: float = 1e-5,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Round trip through an 8-bit LR image: ``hr_l1·|decode(round8(y), z') − hr| + lr_mse·(y − lr)² + z_square·z²``.
+
+    ``(y, z) = encode(hr)`` and ``z'`` is the noise. Rounding passes gradients straight through. No log-determinant
+    takes part: a rescaling model is not trained to be a likelihood.
+
+    Cost: one encoding and one decoding pass.
+
+    Args:
+        flow: the model.
+        hr: HR images in [0, 1], not dequantized.
+        lr: what the LR images shall look like.
+        noise: latents to decode with, coarsest first.
+        hr_l1: weight of the HR error.
+        lr_mse: weight of the LR error.
+        z_square: weight of the mean square of the encoded latents.
+
+    Returns:
+        The loss, and ``psnr`` and ``lr_psnr`` (dB) to look at.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3.4, equation 11; the released weights.
+
+    Example:
+        >>> flow = HCFlow.from_preset("rescaling-x4-small")
+        >>> hr, lr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
+        >>> noise = [torch.zeros(2, *shape) for shape in flow.transform.latent_shapes(4, 4)]
+        >>> sorted(rescaling_loss(flow, hr, lr, noise)[1])
+        ['lr_psnr', 'psnr', 'z_square']
+    """
+    latents = flow.transform.encode(hr.to(flow.dtype))
+    sr = flow.transform.decode(round_to_8bit(latents.lr, straight_through=True), noise)[0]
+    squares = torch.cat([z.flatten(1).square() for z in latents.z], 1).mean()
+    loss = hr_l1 * F.l1_loss(sr, hr) + lr_mse * F.mse_loss(latents.lr, lr) + z_square * squares
+    seen = {
+        "psnr": mean_psnr((sr.detach() - hr).square().mean((-3, -2, -1))),
+        "lr_psnr": mean_psnr((latents.lr.detach() - lr).square().mean((-3, -2, -1))),
+        "z_square": squares.detach(),
+    }
+    return loss, seen
+
+
+def _zeros(flow: HCFlow, lr: Tensor) -> list[Tensor]:
+    shapes = flow.transform.latent_shapes(*lr.shape[-2:])
+    return [torch.zeros(*lr.shape[:-3], *shape, dtype=flow.dtype, device=lr.device) for shape in shapes]
+
+
+def mean_psnr(mse: Tensor) -> Tensor:
+    """The mean over a batch of ``−10·log10(mse)``, in dB."""
+    return -10.0 * mse.clamp_min(1e-10).log10().mean()

@@ -1,0 +1,102 @@
+"""Pictures of a run: how validation images look at a step, and the curve at the end."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit, write_image
+from flowsr.models import HCFlow
+from flowsr.training.journal import read_csv
+
+
+@torch.no_grad()
+def validation_grid(
+    flow: HCFlow,
+    images: list[tuple[str, Tensor]],
+    path: Path,
+    *,
+    temperature: float = 0.9,
+    side: int = 128,
+    rows: int = 4,
+    seed: int = 0,
+) -> None:
+    """Write a picture with a row per image: bicubic, decoding at temperature 0, one draw, the image itself.
+
+    Args:
+        flow: the model.
+        images: names and images in [0, 1]; their middles are shown.
+        path: of the PNG; its folder is made.
+        temperature: of the draw.
+        side: width of each part in pixels.
+        rows: at most this many images.
+        seed: of the draws.
+    """
+    generator = torch.Generator(flow.device).manual_seed(seed)
+    lines = []
+    for _, hr in images[:rows]:
+        hr = _middle(hr, side, flow.upscale).to(flow.device)
+        lr = round_to_8bit(bicubic_down(hr, flow.upscale))
+        source = lr if flow.config.task == "super-resolution" else round_to_8bit(flow.encode(hr).lr)
+        shapes = flow.transform.latent_shapes(*lr.shape[-2:])
+        z = [temperature * torch.randn(s, generator=generator, device=flow.device).to(flow.dtype) for s in shapes]
+        parts = [bicubic_up(lr, flow.upscale), flow.decode(source), flow.decode(source, z), hr]
+        canvas = torch.ones(hr.shape[-3], side, side * len(parts))
+        for column, part in enumerate(parts):
+            part = part.float().clamp(0, 1).cpu()
+            canvas[:, : part.shape[-2], column * side : column * side + part.shape[-1]] = part
+        lines.append(canvas)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, torch.cat(lines, -2), overwrite=True)
+
+
+def draw_curve(out: Path) -> Path | None:
+    """Draw ``curve.png`` from the logs of a run: what was measured in training and in validation against the step.
+
+    Returns:
+        The picture's path, or None if there is nothing to draw.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training, validation = (read_csv(out / name) if (out / name).exists() else [] for name in _LOGS)
+    panels = [
+        (label, ours, theirs)
+        for label, ours, theirs in _PANELS
+        if any(ours in row for row in training) or any(theirs in row for row in validation)
+    ]
+    if not panels:
+        return None
+    # Not pyplot: it would choose a backend for the whole process.
+    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, (label, ours, theirs) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        axes.set(xlabel="step", ylabel=label)
+        for rows, key, style in ((training, ours, _TRAINING), (validation, theirs, _VALIDATION)):
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label="training" if rows is training else "validation", **style)
+        if label == "bits/dim":
+            best = min((row[theirs] for row in validation if theirs in row), default=4.0)
+            axes.set_ylim(best - 0.5, best + 4)  # the first steps are far above
+        axes.legend()
+    figure.savefig(out / "curve.png", dpi=110)
+    return out / "curve.png"
+
+
+_LOGS = ("train.csv", "validation.csv")
+_TRAINING: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
+_VALIDATION: dict[str, Any] = {"marker": "."}
+_PANELS = (
+    ("bits/dim", "bits_per_dim", "bits_per_dim"),
+    ("LR-PSNR in dB", "lr_psnr", "lr_psnr"),
+    ("PSNR at τ = 0 in dB", "psnr", "psnr_mean"),
+)
+
+
+def _middle(image: Tensor, side: int, multiple: int) -> Tensor:
+    height, width = (min(side, length) // multiple * multiple for length in image.shape[-2:])
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return crop_to(image[..., top:, left:], (height, width))

@@ -1,0 +1,190 @@
+"""Recipes: what is optimized and how, with the published settings under their names (HCFlow, section 4.1)."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from flowsr.models import HCFlow
+
+Adversary = Literal["vanilla", "least-squares", "relativistic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Losses, optimizer, schedule and crops of a training run; frozen, so that a run can be named by it.
+
+    A loss takes part when its weight is not 0. Losses fall into passes, each with a backward pass and an optimizer
+    step of its own: likelihood; L1; perceptual and adversarial; rescaling.
+
+    Args:
+        name: what it is called.
+        task: which models it trains.
+        steps: optimizer iterations.
+        learning_rate: of Adam, after the warm-up.
+        batch_size: crops per iteration, over all processes and accumulation steps together.
+        crop: side of the square HR crops in pixels, a multiple of the upscale factor.
+        halve_at: fractions of ``steps`` at which the learning rate is halved.
+        cosine_to: instead, fall to this learning rate along half a cosine.
+        warmup: steps over which the learning rate rises from 0.
+        betas: of Adam.
+        clip_value: bound of each gradient entry, applied first; None for none.
+        clip_norm: bound of the norm of all gradients; None for none.
+        nll: weight of the negative log-likelihood in bits per pixel.
+        l1: weight of the mean |decode(lr, z = 0) − hr|.
+        perceptual: weight of the L1 distance of VGG19 features of a draw.
+        gan: weight of the adversarial loss of a draw.
+        hr_l1: rescaling: weight of the mean |decode(round8(y), z) − hr|, z ~ N(0, 1).
+        lr_mse: rescaling: weight of the mean squared error of the flow's LR image.
+        z_square: rescaling: weight of the mean square of the latents.
+        temperature: τ of the draws of the perceptual and adversarial losses.
+        separate: step each pass on its own, as published; False adds the losses up for one step.
+        adversary: form of the adversarial loss.
+        critic_learning_rate: of the discriminator.
+        critic_warmup: first iterations in which the discriminator trains alone.
+        bins: quantization levels per unit for uniform dequantization, 256 for 8-bit images.
+        lr_log_scale: log σ of the LR image in the likelihood.
+        lr_log_scale_start: if given, log σ falls linearly from here over the first half of the steps.
+        flips: random horizontal flips.
+        rotations: random rotations by multiples of 90 degrees.
+        ema: decay of the moving average of the weights; 0 for none.
+
+    Raises:
+        ValueError: for values out of range.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 4.1; the released configurations.
+
+    Example:
+        >>> RECIPES["nll+l1"].passes
+        ('likelihood', 'l1')
+    """
+
+    name: str
+    task: Literal["super-resolution", "rescaling"] = "super-resolution"
+    steps: int = 300_000
+    learning_rate: float = 2.5e-4
+    batch_size: int = 16
+    crop: int = 160
+    halve_at: tuple[float, ...] = ()
+    cosine_to: float | None = None
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_value: float | None = 5.0
+    clip_norm: float | None = 100.0
+    nll: float = 0.0
+    l1: float = 0.0
+    perceptual: float = 0.0
+    gan: float = 0.0
+    hr_l1: float = 0.0
+    lr_mse: float = 0.0
+    z_square: float = 0.0
+    temperature: float = 0.9
+    separate: bool = True
+    adversary: Adversary = "vanilla"
+    critic_learning_rate: float = 5e-5
+    critic_warmup: int = 1500
+    bins: int = 256
+    lr_log_scale: float = -6.0
+    lr_log_scale_start: float | None = None
+    flips: bool = True
+    rotations: bool = True
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("halve_at", "betas"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("steps", "batch_size", "crop"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1; got {getattr(self, name)}")
+        if min(self.learning_rate, self.critic_learning_rate) <= 0:
+            raise ValueError(f"expected positive learning rates; got {self.learning_rate}, {self.critic_learning_rate}")
+        if any(not 0 < fraction < 1 for fraction in self.halve_at):
+            raise ValueError(f"expected halve_at to be fractions of the steps between 0 and 1; got {self.halve_at}")
+        if self.halve_at and self.cosine_to is not None:
+            raise ValueError("expected either halve_at or cosine_to; got both")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"expected ema in [0, 1); got {self.ema}")
+        if self.adversary not in ("vanilla", "least-squares", "relativistic"):
+            raise ValueError(f"expected adversary to be vanilla, least-squares or relativistic; got {self.adversary!r}")
+        if not self.passes:
+            raise ValueError(f"expected at least one loss with a weight other than 0 in recipe {self.name!r}")
+        if self.task == "rescaling" and (self.l1 or self.perceptual or self.gan):
+            raise ValueError("expected rescaling losses (and nll) only for the rescaling task")
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """Names of the passes of an iteration, in order."""
+        present = {
+            "likelihood": self.nll,
+            "l1": self.l1,
+            "perceptual": self.perceptual or self.gan,
+            "rescaling": self.hr_l1 or self.lr_mse or self.z_square,
+        }
+        return tuple(name for name, weight in present.items() if weight)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The inverse of :meth:`to_dict`; raises ValueError for unknown names."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"expected fields of Recipe; unknown: {', '.join(unknown)}")
+        return cls(**values)
+
+
+_HALVE_TWICE = (0.4, 0.8)
+_PLUS = Recipe(name="nll+l1", steps=50_000, learning_rate=5e-5, halve_at=_HALVE_TWICE, nll=2e-3, l1=1.0)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="nll", nll=1.0, halve_at=(0.5, 0.75, 0.9, 0.95)),
+        _PLUS,
+        replace(_PLUS, name="nll+l1+perceptual+gan", learning_rate=1.25e-5, perceptual=5e-2, gan=0.5),
+        Recipe(
+            name="rescaling",
+            task="rescaling",
+            steps=500_000,
+            halve_at=(0.2, 0.4, 0.6, 0.8, 0.9),
+            hr_l1=1.0,
+            lr_mse=5e-2,
+            z_square=1e-5,
+        ),
+    )
+}
+"""Published recipes by name: HCFlow, HCFlow+, HCFlow++ and the rescaling model."""
+
+_X8_HALVE_AT = tuple(step / 350 for step in (200, 250, 280, 310, 340))
+
+
+def recipe(name: str, *, flow: HCFlow | None = None, **changes: Any) -> Recipe:
+    """A published recipe by name, with fields changed at will.
+
+    Args:
+        name: nll (HCFlow), nll+l1 (HCFlow+), nll+l1+perceptual+gan (HCFlow++) or rescaling.
+        flow: the model, for the settings that differ for x8 (schedule of ``nll``, no rotations, τ = 0.8).
+        **changes: fields of :class:`Recipe` to replace.
+
+    Raises:
+        ValueError: for an unknown name or field, or a recipe for the other task.
+
+    Example:
+        >>> recipe("nll", steps=1500, cosine_to=1e-5, halve_at=()).learning_rate
+        0.00025
+    """
+    if name not in RECIPES:
+        raise ValueError(f"expected a recipe among {', '.join(RECIPES)}; got {name!r}")
+    found = RECIPES[name]
+    if flow is not None:
+        if found.task != flow.config.task:
+            raise ValueError(f"expected a recipe for {flow.config.task}; {name!r} is for {found.task}")
+        if flow.upscale == 8:
+            found = replace(found, rotations=False, temperature=0.8)
+            if name == "nll":
+                found = replace(found, steps=350_000, halve_at=_X8_HALVE_AT)
+    unknown = sorted(set(changes) - {field.name for field in fields(Recipe)})
+    if unknown:
+        raise ValueError(f"expected fields of Recipe; unknown: {', '.join(unknown)}")
+    return replace(found, **changes)

@@ -1,0 +1,190 @@
+"""One step of training: passes, guarded optimizer steps, and all the state that the next step depends on.
+
+Lightning Fabric places the model, sets the precision and reduces gradients over processes; the steps are here,
+because HCFlow++ steps two networks in four passes, and because a resumed run must be the same bit for bit.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from flowsr.training.adversarial import CriticObjective
+from flowsr.training.crops import Batch
+from flowsr.training.ema import WeightAverage
+from flowsr.training.guard import NonFiniteGuard, clip_gradients, gradient_norm
+from flowsr.training.process import random_state, set_random_state
+from flowsr.training.recipes import Recipe
+from flowsr.training.schedule import learning_rate, lr_log_scale
+from flowsr.training.settings import Run
+from flowsr.training.wrapper import Objective
+
+Numbers = dict[str, float]
+
+
+class Trainer:
+    """State of a run and one step of it.
+
+    Args:
+        fabric: launched.
+        objective: the module to train.
+        run: settings.
+        critic: the discriminator, for recipes with an adversarial loss.
+
+    Attributes:
+        step: how many steps have been made.
+    """
+
+    def __init__(self, fabric: Fabric, objective: Objective, run: Run, *, critic: nn.Module | None = None) -> None:
+        self.fabric, self.objective, self.run, self.critic = fabric, objective, run, critic
+        self.recipe: Recipe = objective.recipe
+        self.step = 0
+        self.guard = NonFiniteGuard(patience=run.patience)
+        self.optimizer = self._adam(objective, self.recipe.learning_rate)
+        self._wrapped, self._wrapped_optimizer = fabric.setup(objective, self.optimizer)
+        # After the model has been moved to its device.
+        self.average = WeightAverage(objective.flow, decay=self.recipe.ema) if self.recipe.ema else None
+        if critic is not None:
+            self.critic_optimizer = self._adam(critic, self.recipe.critic_learning_rate)
+            critic_objective = CriticObjective(critic, form=self.recipe.adversary)
+            self._wrapped_critic, self._wrapped_critic_optimizer = fabric.setup(critic_objective, self.critic_optimizer)
+
+    def _adam(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=rate, betas=self.recipe.betas)
+
+    def make_step(self, batches: list[Batch]) -> Numbers:
+        """One iteration on the micro-batches of this process: every pass, then the moving average.
+
+        Raises:
+            NonFiniteError: when too many in a row were not finite.
+        """
+        self.objective.train()
+        rate = learning_rate(self.recipe, self.step)
+        _set_rate(self.optimizer, rate)
+        passes = self.recipe.passes
+        groups = [(name,) for name in passes] if self.recipe.separate else [passes]
+        if self.critic is not None and self.step < self.recipe.critic_warmup:
+            groups = []
+        seen: Numbers = {"learning_rate": rate}
+        draws: list[Tensor] | None = None
+        finite = True
+        for group in groups:
+            numbers, found, stepped = self._generator_step(group, batches)
+            seen |= numbers
+            draws = found or draws
+            finite = finite and stepped
+        if self.critic is not None:
+            numbers, stepped = self._critic_step(batches, draws)
+            seen |= numbers
+            finite = finite and stepped
+        # Counted once per iteration, whichever pass it was.
+        self.step += 1
+        if self.guard.accept(finite) and self.average is not None and groups:
+            self.average.update()
+        return seen
+
+    def _generator_step(self, passes: tuple[str, ...], batches: list[Batch]) -> tuple[Numbers, list[Tensor], bool]:
+        width = lr_log_scale(self.recipe, self.step)
+        draws: list[Tensor] = []
+        if self.critic is not None:
+            self.critic.requires_grad_(False)
+
+        def forward(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, seen, draw = self._wrapped(batch, passes, lr_log_scale=width)
+            if draw is not None:
+                draws.append(draw)
+            return loss, seen
+
+        numbers, stepped = self._optimize(forward, batches, self._wrapped, self.optimizer, self._wrapped_optimizer)
+        if self.critic is not None:
+            self.critic.requires_grad_(True)
+        return numbers, draws, stepped
+
+    def _critic_step(self, batches: list[Batch], draws: list[Tensor] | None) -> tuple[Numbers, bool]:
+        if draws is None:
+            with torch.no_grad():
+                draws = [self._wrapped(batch, ("draw",))[2] for batch in batches]
+        base = self.recipe.critic_learning_rate
+        _set_rate(self.critic_optimizer, learning_rate(self.recipe, self.step, base=base))
+        fakes: Iterator[Tensor] = iter(draws)
+
+        def forward(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            loss = self._wrapped_critic(next(fakes), batch.hr)
+            return loss, {"critic": loss.detach()}
+
+        optimizers = (self.critic_optimizer, self._wrapped_critic_optimizer)
+        return self._optimize(forward, batches, self._wrapped_critic, *optimizers)
+
+    def _optimize(
+        self,
+        forward: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]],
+        batches: list[Batch],
+        module: Any,
+        optimizer: torch.optim.Optimizer,
+        wrapped_optimizer: Any,
+    ) -> tuple[Numbers, bool]:
+        """Accumulate gradients over the micro-batches and step, unless loss or gradient are not finite."""
+        optimizer.zero_grad(set_to_none=True)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        totals: dict[str, Tensor] = {}
+        for index, batch in enumerate(batches):
+            with self.fabric.no_backward_sync(module, enabled=index < len(batches) - 1):
+                loss, seen = forward(batch)
+                self.fabric.backward(loss / len(batches))
+            for name, value in {**seen, "loss": loss.detach()}.items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value / len(batches)
+        norm = gradient_norm(parameters)
+        names = sorted(totals)
+        # One reduction for all numbers; all processes must agree on whether the step is finite.
+        numbers = self._reduced(torch.stack([norm.float(), *(totals[name].float() for name in names)])).tolist()
+        finite = bool(np.isfinite([numbers[0], numbers[1 + names.index("loss")]]).all())
+        if finite:
+            clip_gradients(parameters, value=self.recipe.clip_value, norm=self.recipe.clip_norm)
+            wrapped_optimizer.step()
+        return {"gradient_norm": numbers[0], **dict(zip(names, numbers[1:], strict=True))}, finite
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        if self.fabric.world_size == 1:
+            return values
+        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within this context the model has its averaged weights, if the recipe has them."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def state(self) -> dict[str, Any]:
+        """Everything the next step depends on, as tensors and plain values."""
+        state: dict[str, Any] = {
+            "step": self.step,
+            "flow": self.objective.flow.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "skipped": [self.guard.total, self.guard.in_a_row],
+            "random": random_state(),
+        }
+        if self.critic is not None:
+            state |= {"critic": self.critic.state_dict(), "critic_optimizer": self.critic_optimizer.state_dict()}
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a :meth:`state`."""
+        self.step = int(state["step"])
+        self.objective.flow.load_state_dict(state["flow"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        self.guard.total, self.guard.in_a_row = state["skipped"]
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        set_random_state(state["random"])
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

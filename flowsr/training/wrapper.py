@@ -1,0 +1,145 @@
+"""The module that is trained: its forward takes a batch and returns the loss of one pass.
+
+Torch's and Pyro's transforms are called past ``nn.Module.__call__``, so hooks, and with them distributed data parallel
+and automatic mixed precision, never see them. They see this module.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowsr.models import HCFlow
+from flowsr.training.adversarial import generator_loss
+from flowsr.training.crops import Batch
+from flowsr.training.objectives import l1_loss, likelihood_loss, rescaling_loss
+from flowsr.training.randomness import normal_noise, sample_generators
+from flowsr.training.recipes import Recipe
+
+Seen = dict[str, Tensor]
+
+# Names of the random streams of a sample.
+_DEQUANTIZATION, _LATENTS, _DRAW = 10, 20, 40
+
+
+class Objective(nn.Module):
+    """The losses of a recipe as a module around the flow; ``objective(batch, passes)`` returns their weighted sum.
+
+    Cost: the passes': one encoding for the likelihood, one decoding for L1 and for the draw of the perceptual and
+    adversarial losses, one of each for rescaling.
+
+    Args:
+        flow: the model to train.
+        recipe: weights and settings.
+        features: feature extractor of the perceptual loss; frozen, and not saved with the model.
+        critic: the discriminator as it is called; it is stepped elsewhere.
+
+    Raises:
+        ValueError: if the recipe needs a feature extractor or a discriminator that is not given.
+
+    Example:
+        >>> from flowsr.training.recipes import recipe
+        >>> objective = Objective(HCFlow.from_preset("sr-x4-small"), recipe("nll"))
+        >>> batch = Batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4), torch.tensor([1, 2]))
+        >>> loss, seen, draw = objective(batch, ("likelihood",))
+        >>> sorted(seen)
+        ['bits_per_dim', 'lr_psnr']
+    """
+
+    def __init__(
+        self,
+        flow: HCFlow,
+        recipe: Recipe,
+        *,
+        features: nn.Module | None = None,
+        critic: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if recipe.perceptual and features is None:
+            raise ValueError(f"expected a feature extractor for the perceptual loss of {recipe.name!r}; got none")
+        if recipe.gan and critic is None:
+            raise ValueError(f"expected a discriminator for the adversarial loss of {recipe.name!r}; got none")
+        self.flow = flow
+        self.recipe = recipe
+        # Not parts of the trained module: DDP must not reduce their gradients, checkpoints must not repeat them.
+        object.__setattr__(self, "_features", features)
+        object.__setattr__(self, "_critic", critic)
+
+    def forward(
+        self, batch: Batch, passes: tuple[str, ...], *, lr_log_scale: float | None = None
+    ) -> tuple[Tensor, Seen, Tensor | None]:
+        """Weighted sum of the losses of ``passes``, detached numbers to look at, and the draw if there was one.
+
+        The pass ``"draw"`` only draws: it is what the discriminator's own training needs.
+        """
+        loss = batch.hr.new_zeros(())
+        seen: Seen = {}
+        draw = None
+        if "likelihood" in passes:
+            loss, seen = self._likelihood(batch, lr_log_scale)
+        if "l1" in passes:
+            l1, more = l1_loss(self.flow, batch.hr, batch.lr)
+            loss, seen = loss + self.recipe.l1 * l1, seen | more
+        if "perceptual" in passes or "draw" in passes:
+            draw = self._draw(batch)
+        if "perceptual" in passes and draw is not None:
+            perceptual, more = self._perceptual(batch, draw)
+            loss, seen = loss + perceptual, seen | more
+        if "rescaling" in passes:
+            rescaling, more = self._rescaling(batch)
+            loss, seen = loss + rescaling, seen | more
+        return loss, seen, None if draw is None else draw.detach()
+
+    def _draw(self, batch: Batch) -> Tensor:
+        noise = self._noise(batch, _DRAW, self.recipe.temperature)
+        return self.flow.transform.decode(batch.lr.to(self.flow.dtype), noise)[0]
+
+    def _likelihood(self, batch: Batch, lr_log_scale: float | None) -> tuple[Tensor, Seen]:
+        hr = dequantize(batch, bins=self.recipe.bins)
+        loss, seen = likelihood_loss(
+            self.flow,
+            hr,
+            batch.lr,
+            bins=self.recipe.bins,
+            lr_log_scale=self.recipe.lr_log_scale if lr_log_scale is None else lr_log_scale,
+        )
+        return self.recipe.nll * loss, seen
+
+    def _perceptual(self, batch: Batch, sr: Tensor) -> tuple[Tensor, Seen]:
+        total = sr.new_zeros(())
+        seen: Seen = {}
+        if self.recipe.perceptual:
+            extract: Any = self._features
+            with torch.no_grad():
+                target = extract(batch.hr)
+            seen["perceptual"] = (extract(sr) - target).abs().mean()
+            total = total + self.recipe.perceptual * seen["perceptual"]
+        if self.recipe.gan:
+            critic: Any = self._critic
+            seen["adversarial"] = generator_loss(critic, sr, batch.hr, form=self.recipe.adversary)
+            total = total + self.recipe.gan * seen["adversarial"]
+        return total, {name: value.detach() for name, value in seen.items()}
+
+    def _rescaling(self, batch: Batch) -> tuple[Tensor, Seen]:
+        r = self.recipe
+        noise = self._noise(batch, _LATENTS, 1.0)
+        return rescaling_loss(self.flow, batch.hr, batch.lr, noise, hr_l1=r.hr_l1, lr_mse=r.lr_mse, z_square=r.z_square)
+
+    def _noise(self, batch: Batch, stream: int, temperature: float) -> list[Tensor]:
+        shapes = self.flow.transform.latent_shapes(*batch.lr.shape[-2:])
+        like = {"dtype": self.flow.dtype, "device": batch.lr.device}
+        return [
+            temperature * normal_noise(shape, batch.seeds, stream=stream + i, **like) for i, shape in enumerate(shapes)
+        ]
+
+
+def dequantize(batch: Batch, *, bins: int) -> Tensor:
+    """Uniform dequantization, ``hr + u/bins`` with ``u ~ U[0, 1)``, each image's noise from its own seed."""
+    from flowsr.distributions import uniform_dequantize
+
+    generators = sample_generators(batch.seeds, stream=_DEQUANTIZATION, device=batch.hr.device)
+    noisy = [uniform_dequantize(hr, bins=bins, generator=g) for hr, g in zip(batch.hr, generators, strict=True)]
+    stacked = torch.stack(noisy)
+    channels_last = batch.hr.is_contiguous(memory_format=torch.channels_last)
+    return stacked.contiguous(memory_format=torch.channels_last) if channels_last else stacked
