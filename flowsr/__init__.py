@@ -1,17 +1,39 @@
-"""flowsr: HCFlow, a flow between an image and its low-resolution version, as Pyro transforms and distributions."""
+"""flowsr: HCFlow, a flow between an image and its low-resolution version, as Pyro transforms and distributions.
 
-from flowsr import distributions, images, likelihood, metrics, models, nn, programs, transforms
-from flowsr.errors import CheckpointError, ImageError
-from flowsr.models import HCFlow, HCFlowConfig, Latents, load, save
+Names are looked up when first used, so that ``flowsr --help`` need not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flowsr.errors import CheckpointError, DownloadError, ImageError, NonFiniteError
+
+if TYPE_CHECKING:
+    from flowsr import (
+        distributions,
+        images,
+        likelihood,
+        metrics,
+        models,
+        nn,
+        plots,
+        programs,
+        testing,
+        training,
+        transforms,
+    )
+    from flowsr.models import HCFlow, HCFlowConfig, Latents, load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "DownloadError",
     "HCFlow",
     "HCFlowConfig",
     "ImageError",
     "Latents",
+    "NonFiniteError",
     "distributions",
     "images",
     "likelihood",
@@ -19,7 +41,24 @@ __all__ = [
     "metrics",
     "models",
     "nn",
+    "plots",
     "programs",
     "save",
+    "testing",
+    "training",
     "transforms",
 ]
+
+_FROM_MODELS = frozenset({"HCFlow", "HCFlowConfig", "Latents", "load", "save"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_MODELS:
+        return getattr(import_module("flowsr.models"), name)
+    if name in __all__:
+        return import_module(f"flowsr.{name}")
+    raise AttributeError(f"module 'flowsr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

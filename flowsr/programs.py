@@ -59,6 +59,9 @@ def super_resolution(
         >>> [name for name in trace.stochastic_nodes if name != "flow"]
         ['lr', 'z_2', 'z_1']
     """
+    for parameter in flow.parameters():
+        # Pyro's parameter store would copy other layouts (channels-last weights), and SVI would train the copy.
+        parameter.data = parameter.data.contiguous()
     pyro.module("flow", flow)
     # Checks lr and τ with the messages users know.
     base = flow.condition(lr, temperature=temperature, lr_log_scale=lr_log_scale).base_dist

@@ -69,7 +69,7 @@ def test_inside_the_callers_plate():
 
 
 def test_svi_trains_by_maximum_likelihood():
-    flow = tiny_flow()
+    flow = tiny_flow().to(memory_format=torch.channels_last)  # a layout that Pyro's parameter store would copy
     hr = torch.rand(4, 3, 1, 1).expand(4, 3, 8, 8) + 0.02 * torch.randn(4, 3, 8, 8)
     hr = hr.clamp(0, 1)
     lr = torch.nn.functional.avg_pool2d(hr, 4)
@@ -80,7 +80,9 @@ def test_svi_trains_by_maximum_likelihood():
         pyro.optim.ClippedAdam({"lr": 3e-3, "clip_norm": 10.0}),
         Trace_ELBO(),
     )
+    before = {name: value.clone() for name, value in flow.named_parameters()}
     losses = [svi.step() for _ in range(40)]
+    assert all(not torch.equal(before[name], value) for name, value in flow.named_parameters())
     assert losses[-1] < losses[0] - 500
     expected = -flow.condition(lr).log_prob(hr).sum().item()
     assert math.isclose(svi.evaluate_loss(), expected, rel_tol=1e-4)

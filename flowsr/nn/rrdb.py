@@ -1,8 +1,11 @@
 """Residual-in-residual dense blocks, and the encoder that turns LR images into features for conditional flows."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from flowsr.nn.conv import Conv2d
 from flowsr.nn.dense_block import DenseBlock
@@ -15,6 +18,9 @@ class RRDB(nn.Module):
         channels: channels of input and output.
         growth: growth of the dense blocks.
 
+    Attributes:
+        recompute: keep only the input for the backward pass, and run again there; off by default.
+
     References:
         Wang et al., ESRGAN (ECCVW 2018), section 3.1.
 
@@ -26,9 +32,15 @@ class RRDB(nn.Module):
     def __init__(self, channels: int, *, growth: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([DenseBlock(channels, channels, growth=growth, zero_start=False) for _ in range(3)])
+        self.recompute = False
 
     def forward(self, x: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """Apply the block; any batch shape."""
+        if self.recompute and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(self._forward, x, use_reentrant=False, preserve_rng_state=False))
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         h = x
         for block in self.blocks:
             h = torch.add(h, block(h), alpha=0.2)

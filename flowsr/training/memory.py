@@ -1,25 +1,9 @@
 """Activation memory: keep everything for the backward pass, or compute it again from what is kept."""
 
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-
 from flowsr.models import HCFlow
 from flowsr.nn import RRDB
 from flowsr.transforms import Compose
 from flowsr.transforms._reversible import MEMORY_MODES, Memory
-
-
-class CheckpointedRRDB(RRDB):
-    """An RRDB that keeps its input only, and runs again in the backward pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the block; any batch shape."""
-        if not torch.is_grad_enabled():
-            return super().forward(x)
-        return checkpoint(super().forward, x, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
 
 
 def set_memory(flow: HCFlow, mode: Memory) -> None:
@@ -56,6 +40,5 @@ def set_memory(flow: HCFlow, mode: Memory) -> None:
         if isinstance(module, Compose):
             module.memory = mode
         elif isinstance(module, RRDB):
-            # The class alone differs, so that weights keep their names and no block is wrapped in another.
-            block: Any = module
-            block.__class__ = RRDB if mode == "full" else CheckpointedRRDB
+            block: RRDB = module
+            block.recompute = mode != "full"

@@ -29,10 +29,10 @@ class Recipe:
         clip_value: bound of each gradient entry, applied first; None for none.
         clip_norm: bound of the norm of all gradients; None for none.
         nll: weight of the negative log-likelihood in bits per pixel.
-        l1: weight of the mean |decode(lr, z = 0) − hr|.
+        l1: weight of the mean ``|decode(lr, z = 0) − hr|``.
         perceptual: weight of the L1 distance of VGG19 features of a draw.
         gan: weight of the adversarial loss of a draw.
-        hr_l1: rescaling: weight of the mean |decode(round8(y), z) − hr|, z ~ N(0, 1).
+        hr_l1: rescaling: weight of the mean ``|decode(round8(y), z) − hr|``, z ~ N(0, 1).
         lr_mse: rescaling: weight of the mean squared error of the flow's LR image.
         z_square: rescaling: weight of the mean square of the latents.
         temperature: τ of the draws of the perceptual and adversarial losses.

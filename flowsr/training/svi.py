@@ -45,11 +45,6 @@ def likelihood_svi(flow: HCFlow, optimizer: Any, *, lr_log_scale: float = -6.0) 
         >>> pyro.clear_param_store()
     """
 
-    # Pyro's parameter store copies what is not contiguous (a rotation from a QR decomposition, channels-last weights)
-    # and would train the copy.
-    for parameter in flow.parameters():
-        parameter.data = parameter.data.contiguous()
-
     def model(hr: Tensor, lr: Tensor) -> Tensor:
         images = hr.shape[:-3].numel() * hr.shape[-2:].numel()
         with pyro.poutine.scale(scale=1.0 / (images * math.log(2.0))):

@@ -122,7 +122,8 @@ class InvertibleConv1x1PLU(ImageTransform):
 
 def random_rotation(channels: int) -> Tensor:
     """A random orthogonal matrix: the Q of the QR decomposition of a Gaussian matrix."""
-    return torch.linalg.qr(torch.randn(channels, channels))[0]
+    # Contiguous, as Pyro's parameter store copies other layouts and would then train the copy.
+    return torch.linalg.qr(torch.randn(channels, channels))[0].contiguous()
 
 
 def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
