@@ -17,6 +17,11 @@ def constant_ladj(x: Tensor, value: float | Tensor) -> Tensor:
     return value.expand(x.shape[:-3])
 
 
+def pixelwise_ladj(x: Tensor, per_pixel: Tensor) -> Tensor:
+    """The log-determinant of a map that acts alike on every pixel of ``x``, from that of one pixel."""
+    return constant_ladj(x, per_pixel * x.shape[-2:].numel())
+
+
 def check_image_shape(shape: Sequence[int], *, channels: int | None = None, multiple: int = 1, name: str) -> None:
     """Raise ValueError unless ``shape`` is ``(*batch, channels, H, W)`` with H and W positive multiples.
 
@@ -35,8 +40,20 @@ def check_image_shape(shape: Sequence[int], *, channels: int | None = None, mult
     if min(height, width) < 1 or height % multiple or width % multiple:
         raise ValueError(
             f"expected {name} with height and width that are multiples of {multiple}; got {height}x{width}: "
-            f"pad it to {_ceil(height, multiple)}x{_ceil(width, multiple)} (flowsr.images.pad_to_multiple, or pad=True)"
+            f"pad it to {_ceil(height, multiple)}x{_ceil(width, multiple)} with flowsr.images.pad_to_multiple, or "
+            "encode with pad=True"
         )
+
+
+def check_same_batch(hr: Sequence[int], lr: Sequence[int]) -> None:
+    """Raise ValueError unless the batch of an LR image broadcasts to that of the HR image it belongs to."""
+    batch = tuple(hr[:-3])
+    try:
+        fits = torch.broadcast_shapes(batch, lr[:-3]) == batch
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"expected an lr whose batch broadcasts to that of hr, {batch}; got {tuple(lr[:-3])}")
 
 
 def check_context(x: Tensor, context: Tensor | None, *, channels: int, name: str) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowsr._shapes import sum_event
+from flowsr._shapes import check_same_batch, sum_event
 from flowsr.distributions import normal_log_prob
 from flowsr.images import check_image, round_to_8bit
 from flowsr.models import HCFlow
@@ -108,6 +108,7 @@ def _encode(flow: HCFlow, hr: Tensor, lr: Tensor) -> Encoding:
     shape = flow.transform.inverse_shape(hr.shape)
     if lr.shape[-2:] != shape[-2:]:
         raise ValueError(f"expected an lr of size {tuple(shape[-2:])} for this hr; got {tuple(lr.shape[-2:])}")
+    check_same_batch(hr.shape, lr.shape)
     return flow.transform.encode(hr.to(flow.dtype))
 
 

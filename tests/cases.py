@@ -120,7 +120,7 @@ CASES: dict[str, Case] = {
     },
     "compose": Case(lambda: Compose([_fcn_coupling(4), ActNorm(4), PixelShuffle(2)]), (4, 3, 5)),
     "inverse": Case(lambda: Compose([ActNorm(3), PixelShuffle(1)]).inv, (3, 4, 4)),
-    "conditioned": Case(lambda: _fcn_coupling(4, context=3).condition(torch.rand(3, 3, 4).double()), (4, 3, 4)),
+    "conditioned": Case(lambda: _fcn_coupling(4, context=3).condition(torch.rand(3, 3, 4)), (4, 3, 4)),
     "flow-step": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4), mixing=InvertibleConv1x1(4)), (4, 3, 5)),
     "flow-step-unmixed": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4)), (4, 3, 5)),
     "conditional-level": Case(_level, (6, 2, 3), (3, 2, 3)),

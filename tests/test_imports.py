@@ -10,7 +10,7 @@ import flowsr
 ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
-    {"errors", "_shapes", "_precision", "_files"},
+    {"errors", "_shapes", "_precision", "_files", "_png_text"},
     {"nn", "images"},
     {"transforms"},
     {"distributions", "metrics"},
@@ -18,7 +18,8 @@ LAYERS = [
     {"programs", "likelihood", "draws"},
     {"plots", "cards"},
     {"training", "superresolve"},
-    {"demo"},
+    {"evaluation"},
+    {"demo", "rescale"},
     {"cli"},
     {"__main__"},
 ]
@@ -61,9 +62,20 @@ def test_modules_import_one_way():
     assert not wrong, "\n".join(wrong)
 
 
+# Names load when first used, so each is asked for.
+_EVERYTHING = "import flowsr; [getattr(flowsr, name) for name in flowsr.__all__]"
+
+
 def test_import_is_light():
-    heavy = ["matplotlib", "lpips", "skimage", "lightning", "torchvision", "imageio", "scipy", "typer", "rich"]
-    code = f"import sys, flowsr; print([m for m in {heavy} if m in sys.modules])"
+    heavy = ["matplotlib", "lpips", "skimage", "lightning", "torchvision", "imageio", "imagecodecs", "tifffile", "PIL"]
+    heavy += ["scipy", "typer", "rich"]
+    code = f"import sys; {_EVERYTHING}; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_command_line_starts_without_torch():
+    code = "import sys, flowsr, flowsr.cli.app; print([m for m in ('torch', 'pyro') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
@@ -71,7 +83,7 @@ def test_import_is_light():
 def test_import_changes_no_global_state():
     code = (
         "import torch, pyro; before = (torch.get_default_dtype(), torch.distributions.Distribution._validate_args);"
-        "import flowsr; after = (torch.get_default_dtype(), torch.distributions.Distribution._validate_args);"
+        f"{_EVERYTHING}; after = (torch.get_default_dtype(), torch.distributions.Distribution._validate_args);"
         "assert before == after"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

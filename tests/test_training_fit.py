@@ -13,7 +13,6 @@ from flowsr.errors import CheckpointError
 from flowsr.images import read_image, write_image
 from flowsr.models import HCFlow
 from flowsr.training import Data, Run, recipe, train
-from flowsr.training.__main__ import main
 from flowsr.training.journal import CsvLog, ProgressBar, read_csv
 from flowsr.training.pictures import draw_curve
 
@@ -138,17 +137,6 @@ def test_a_signal_saves_and_returns(images, tmp_path, number):
     assert signal.getsignal(number) is before
     assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{stopped.step:08d}.ckpt"]
     assert flowsr.load(out / "model.safetensors").provenance["step"] == stopped.step
-
-
-def test_the_command_goes_on_from_a_file(images, tmp_path, capsys):
-    first = train(tiny(), images, out=tmp_path / "a", recipe=short(2), run=Run(**QUICK))
-    arguments = [tmp_path / "a" / "model.safetensors", images, "--out", tmp_path / "b", "--recipe", "nll+l1"]
-    arguments += ["--validate-every", "0", "--accelerator", "cpu", "--set", "steps=2", "crop=16", "batch_size=2"]
-    assert main([str(argument) for argument in arguments]) == 0
-    assert "2 steps, 0 skipped" in capsys.readouterr().out
-    second = flowsr.load(tmp_path / "b" / "model.safetensors")
-    assert second.provenance["recipe"]["name"] == "nll+l1"
-    assert not equal(first.flow, second)
 
 
 def test_recipe_and_model_must_fit(images, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from flowsr.models import HCFlow
 from flowsr.training import RECIPES, Data, Recipe, Run, learning_rate, lr_log_scale, recipe
-from flowsr.training.__main__ import parse_field, parse_fields
+from flowsr.training.fields import parse_field, parse_fields
 
 
 def rates(chosen, *steps):

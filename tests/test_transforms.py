@@ -26,16 +26,13 @@ from flowsr.transforms import (
     affine_coupling,
     log_scale_map,
 )
+from flowsr.transforms.base import SameShapeTransform
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name):
     case = CASES[name]
     transform = case.transform()
-    if name == "conditioned":
-        # Its context stays in the dtype it was given: checked on one latent, in float64 only.
-        assert torch.isfinite(transform.double()(case.latent().double())).all()
-        return
     check_transform(transform, case.latent(), case.context(), model=case.model)
 
 
@@ -63,7 +60,7 @@ def test_no_transform_without_a_case():
     tested = set()
     for case in CASES.values():
         tested |= {type(module) for module in case.transform().modules() if isinstance(module, ImageTransform)}
-    missing = defined - tested
+    missing = {cls for cls in defined - tested if cls is not SameShapeTransform}  # abstract
     assert not missing, f"add a case to tests/cases.py for {sorted(cls.__name__ for cls in missing)}"
 
 
@@ -254,6 +251,12 @@ def test_conditioned_shares_parameters():
     conditioned = coupling.condition(torch.zeros(3, 2, 2))
     assert isinstance(conditioned, Conditioned)
     assert {id(p) for p in conditioned.parameters()} == {id(p) for p in coupling.parameters()}
+
+
+def test_conditioner_with_a_wrong_number_of_channels():
+    coupling = affine_coupling(4, FCN(2, 6, hidden_channels=4), kept_channels=2)
+    with pytest.raises(ValueError, match=r"conditioner to give 4 channels, 2 for each of 2; got 6"):
+        coupling(torch.zeros(4, 2, 2))
 
 
 def test_modules_convert_into_pyro_modules():

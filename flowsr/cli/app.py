@@ -5,10 +5,13 @@ from typing import Annotated
 import typer
 
 from flowsr.cli.demo import demo
+from flowsr.cli.evaluate import evaluate
 from flowsr.cli.guard import GuardedGroup
 from flowsr.cli.import_weights import import_weights
 from flowsr.cli.info import info
+from flowsr.cli.rescale import downscale, upscale
 from flowsr.cli.sample import sample
+from flowsr.cli.train import train
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -41,5 +44,9 @@ def _flowsr(
 
 app.command("demo")(demo)
 app.command("sample")(sample)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.command("downscale")(downscale)
+app.command("upscale")(upscale)
 app.command("info")(info)
 app.command("import")(import_weights)

@@ -1,7 +1,5 @@
 """Dequantization: from the density of real-valued images to the probability of 8-bit ones."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -41,13 +39,3 @@ def uniform_dequantize(
         raise ValueError(f"expected at least 2 bins; got {bins}")
     noise = torch.rand(image.shape, dtype=image.dtype, device=image.device, generator=generator)
     return image + noise / bins
-
-
-def dequantization_nats(image: Tensor, *, bins: int = 256) -> float:
-    """The constant ``−D·log(bins)`` that turns a log-density into a log-probability of bins, per image, in nats.
-
-    Example:
-        >>> print(f"{dequantization_nats(torch.zeros(5, 3, 2, 2)):.3f}")
-        -66.542
-    """
-    return -image.shape[-3:].numel() * math.log(bins)

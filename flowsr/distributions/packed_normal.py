@@ -110,6 +110,13 @@ class PackedNormal(TorchDistribution):
             raise ValueError(
                 f"expected a packed latent of event shape {tuple(self.event_shape)}; got shape {tuple(value.shape)}"
             )
+        try:
+            torch.broadcast_shapes(value.shape[:-3], self.batch_shape)
+        except RuntimeError:
+            raise ValueError(
+                f"expected values whose batch broadcasts with batch_shape {tuple(self.batch_shape)}; "
+                f"got {tuple(value.shape[:-3])}"
+            ) from None
         return sum_event(normal_log_prob(value - self.mean, log_scale=self.scale.log()))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "PackedNormal":

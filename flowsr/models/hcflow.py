@@ -11,21 +11,10 @@ from torch import Tensor, nn
 from flowsr._shapes import check_image_shape
 from flowsr.distributions import FlowDistribution, PackedNormal, level_temperatures
 from flowsr.images import check_image, crop_to, pad_to_multiple
+from flowsr.models.build import build_hierarchy
 from flowsr.models.config import HCFlowConfig, preset
 from flowsr.models.start import Start, haar_start
-from flowsr.nn import FCN, RRDBEncoder, initialize_from_data
-from flowsr.transforms import (
-    Compose,
-    ConditionalLevel,
-    FlowStep,
-    Haar,
-    Hierarchy,
-    ImageTransform,
-    InvertibleConv1x1,
-    PixelShuffle,
-    affine_coupling,
-    rescaling_coupling,
-)
+from flowsr.nn import initialize_from_data
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class Latents:
 class HCFlow(nn.Module):
     """Hierarchical conditional flow for super-resolution or rescaling.
 
-    The model of an HR image x given its LR image y* is
+    The model of an HR image x given its LR image y* is ::
 
         p(x | y*) = N(y; y*, σ²) · Π_l N(z_l; 0, 1) · |det ∂(y, z)/∂x|,   σ = e^-6 approximating δ(y − y*).
 
@@ -269,65 +258,3 @@ class HCFlow(nn.Module):
                 f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
                 f"that ends in that of lr, {own}; got shapes {got}"
             )
-
-
-def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
-    """Assemble the transform of an HCFlow from its configuration.
-
-    Level by level, fine to coarse, the channels after each change of resolution are 4·C, 8·C, 16·C, …; half of them
-    go on to the next level, except at the last, which keeps the C channels of the LR image.
-    """
-    rescaling = config.task == "rescaling"
-    feature_channels = config.features if rescaling else 2 * config.features
-    mains: list[ImageTransform] = []
-    conditionals: list[ConditionalLevel] = []
-    channels = config.image_channels
-    for level in range(config.levels):
-        channels *= 4
-        last = level == config.levels - 1
-        kept = config.image_channels if last else channels // 2
-        main_steps = [_main_step(config, channels, step) for step in range(config.steps - config.conditional_steps)]
-        mains.append(Compose([*reversed(main_steps), Haar() if rescaling else PixelShuffle(2)]))
-        encoder = RRDBEncoder(
-            kept + (config.levels - 1 - level) * feature_channels,
-            channels=config.features,
-            growth=config.growth,
-            blocks=config.rrdbs,
-            stack_trunks=not rescaling,
-        )
-        details = channels - kept
-        steps = [_conditional_step(config, details, feature_channels) for _ in range(config.conditional_steps)]
-        conditionals.append(
-            ConditionalLevel(
-                details, encoder=encoder, steps=reversed(steps), head_log_scale="atan" if rescaling else "exp"
-            )
-        )
-        channels = kept
-    return Hierarchy(mains, conditionals, image_channels=config.image_channels)
-
-
-def _main_step(config: HCFlowConfig, channels: int, step: int) -> FlowStep:
-    if config.task == "rescaling":
-        coupling = rescaling_coupling(
-            channels, step=step, image_channels=config.image_channels, growth=config.dense_growth
-        )
-        return FlowStep(channels, coupling=coupling)
-    kept = channels // 2
-    conditioner = FCN(kept, 2 * (channels - kept), hidden_channels=config.hidden_channels)
-    return FlowStep(
-        channels,
-        coupling=affine_coupling(channels, conditioner, kept_channels=kept),
-        mixing=InvertibleConv1x1(channels),
-    )
-
-
-def _conditional_step(config: HCFlowConfig, channels: int, feature_channels: int) -> FlowStep:
-    kept = channels // 2
-    conditioner = FCN(
-        kept,
-        2 * (channels - kept),
-        hidden_channels=config.conditional_hidden_channels,
-        context_channels=feature_channels,
-    )
-    coupling = affine_coupling(channels, conditioner, kept_channels=kept, context_channels=feature_channels)
-    return FlowStep(channels, coupling=coupling, mixing=InvertibleConv1x1(channels))

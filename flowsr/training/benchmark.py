@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from flowsr.training.__main__ import parse_fields
+from flowsr.training.fields import parse_fields
 from flowsr.training.fit import Trained, train
 from flowsr.training.folder import ImageFolder, find_images
 from flowsr.training.journal import read_csv

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr._shapes import pixelwise_ladj
 from flowsr.nn import ChannelAffine
-from flowsr.transforms.base import ImageTransform
+from flowsr.transforms.base import SameShapeTransform
 
 
-class ActNorm(ImageTransform):
+class ActNorm(SameShapeTransform):
     """Per-channel affine bijection; encoding ``z = (x + bias) · exp(logs)``, ``ladj = H·W·Σ logs``.
 
     Its parameters are set from data only inside :func:`flowsr.nn.initialize_from_data`, never while scoring.
@@ -29,25 +28,14 @@ class ActNorm(ImageTransform):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
+        super().__init__(channels)
         self.affine = ChannelAffine(channels)
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(z.shape)
-        return self.affine.inverse(z), -self._ladj(z)
+        return self.affine.inverse(z), -pixelwise_ladj(z, self.affine.logs.sum())
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
         z = self.affine(x)  # before the log-determinant: this call may initialize the parameters
-        return z, self._ladj(x)
-
-    def _ladj(self, x: Tensor) -> Tensor:
-        return constant_ladj(x, self.affine.logs.sum() * x.shape[-2:].numel())
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return self.inverse_shape(shape)
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        check_image_shape(shape, channels=self.channels, name="the input of ActNorm")
-        return shape
+        return z, pixelwise_ladj(x, self.affine.logs.sum())

@@ -16,6 +16,8 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 
+from flowsr._shapes import check_image_shape
+
 
 class ImageTransform(TransformModule):
     """A bijection between a latent ``z`` and an image ``x``, both of shape ``(*batch, C, H, W)``.
@@ -107,6 +109,25 @@ class ImageTransform(TransformModule):
         return nn.Module.__repr__(self)
 
 
+class SameShapeTransform(ImageTransform):
+    """An :class:`ImageTransform` between tensors of one shape with a given number of channels.
+
+    Args:
+        channels: channels of latent and image.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self.inverse_shape(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        check_image_shape(shape, channels=self.channels, name=f"the input of {type(self).__name__}")
+        return shape
+
+
 class Inverse(ImageTransform):
     """The inverse of a transform, with the two directions exchanged; its own inverse is the original.
 
@@ -153,7 +174,12 @@ class Conditioned(ImageTransform):
 
     def __init__(self, transform: ImageTransform, context: Any) -> None:
         super().__init__()
-        self.transform, self.context = transform, context
+        self.transform = transform
+        if isinstance(context, Tensor):
+            # A buffer moves with the module; not persistent, as it is no part of a checkpoint.
+            self.register_buffer("context", context, persistent=False)
+        else:
+            self.context = context
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self._refuse(context)

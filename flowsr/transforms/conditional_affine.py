@@ -1,14 +1,13 @@
 """An affine map of all channels whose parameters come from the context alone."""
 
-import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import check_context, check_image_shape
-from flowsr.transforms.base import ImageTransform
+from flowsr._shapes import check_context
+from flowsr.transforms.base import SameShapeTransform
 from flowsr.transforms.elementwise import AffineMap
 
 
-class ConditionalAffine(ImageTransform):
+class ConditionalAffine(SameShapeTransform):
     """Affine bijection with ``h = conditioner(context)``: a Gaussian of x given the context, or SRFlow's injector.
 
     With ``AffineMap(form="standardize", log_scale="exp")`` and a standard normal latent, x is Gaussian with the mean
@@ -36,8 +35,8 @@ class ConditionalAffine(ImageTransform):
     """
 
     def __init__(self, channels: int, conditioner: nn.Module, *, map: AffineMap, context_channels: int) -> None:
-        super().__init__()
-        self.channels, self.context_channels = channels, context_channels
+        super().__init__(channels)
+        self.context_channels = context_channels
         self.conditioner = conditioner
         self.map = map
 
@@ -50,13 +49,6 @@ class ConditionalAffine(ImageTransform):
     def _condition(self, x: Tensor, context: Tensor | None) -> Tensor:
         self.inverse_shape(x.shape)
         return self.conditioner(check_context(x, context, channels=self.context_channels, name="ConditionalAffine"))
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return self.inverse_shape(shape)
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        check_image_shape(shape, channels=self.channels, name="the input of ConditionalAffine")
-        return shape
 
     def extra_repr(self) -> str:
         return f"{self.channels}, context_channels={self.context_channels}"

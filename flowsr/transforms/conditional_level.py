@@ -7,13 +7,13 @@ from torch import Tensor
 
 from flowsr._shapes import check_image_shape
 from flowsr.nn import RRDBEncoder, ZeroConv2d
-from flowsr.transforms.base import ImageTransform
+from flowsr.transforms.base import ImageTransform, SameShapeTransform
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.conditional_affine import ConditionalAffine
 from flowsr.transforms.elementwise import AffineMap
 
 
-class ConditionalLevel(ImageTransform):
+class ConditionalLevel(SameShapeTransform):
     """Conditional flow with its own features: encoding is features, conditional steps, Gaussian head.
 
     With features ``u = encoder(context)`` encoding maps the details ``a`` of a level to a standard normal latent,
@@ -48,8 +48,7 @@ class ConditionalLevel(ImageTransform):
         steps: Iterable[ImageTransform],
         head_log_scale: str = "exp",
     ) -> None:
-        super().__init__()
-        self.channels = channels
+        super().__init__(channels)
         self.encoder = encoder
         self.steps = Compose(steps)
         self.head = ConditionalAffine(
@@ -84,13 +83,6 @@ class ConditionalLevel(ImageTransform):
         a, steps_ladj = self.steps.inv_call_and_ladj(a, features)
         z, head_ladj = self.head.inv_call_and_ladj(a, features)
         return z, steps_ladj, head_ladj
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return self.inverse_shape(shape)
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        check_image_shape(shape, channels=self.channels, name="the input of ConditionalLevel")
-        return shape
 
 
 def stack_context(image: Tensor, coarser: Sequence[Tensor]) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from flowsr._precision import full_precision
-from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr._shapes import pixelwise_ladj
 from flowsr.nn import conv2d
-from flowsr.transforms.base import ImageTransform
+from flowsr.transforms.base import SameShapeTransform
 
 
-class InvertibleConv1x1(ImageTransform):
+class InvertibleConv1x1(SameShapeTransform):
     """Dense invertible 1x1 convolution; encoding ``z = W x`` per pixel, ``ladj = H·W·log|det W|``.
 
     ``W`` starts as a random rotation. Its inverse and determinant are computed in float64 whatever the dtype, and
@@ -32,8 +32,7 @@ class InvertibleConv1x1(ImageTransform):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
+        super().__init__(channels)
         self.weight = nn.Parameter(random_rotation(channels))
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
@@ -45,18 +44,11 @@ class InvertibleConv1x1(ImageTransform):
         self.inverse_shape(x.shape)
         return mix_channels(x, self.weight), pixelwise_ladj(x, torch.linalg.slogdet(self.weight.double())[1])
 
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return self.inverse_shape(shape)
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        check_image_shape(shape, channels=self.channels, name=f"the input of {type(self).__name__}")
-        return shape
-
     def extra_repr(self) -> str:
         return f"{self.channels}"
 
 
-class InvertibleConv1x1PLU(ImageTransform):
+class InvertibleConv1x1PLU(SameShapeTransform):
     """Invertible 1x1 convolution with ``W = P·L·(U + diag(s))``; ``ladj = H·W·Σ log|s|`` costs O(C).
 
     ``P`` is a fixed permutation, ``L`` unit lower triangular, ``U`` strictly upper triangular. The start is a random
@@ -80,8 +72,7 @@ class InvertibleConv1x1PLU(ImageTransform):
     scale_sign: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
+        super().__init__(channels)
         permutation, lower, upper = torch.linalg.lu(random_rotation(channels).double())
         scale = upper.diagonal()
         dtype = torch.get_default_dtype()
@@ -109,13 +100,6 @@ class InvertibleConv1x1PLU(ImageTransform):
         upper = self.upper.double().triu(1) + torch.diag((self.scale_sign * self.log_scale.exp()).double())
         return lower, upper
 
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return self.inverse_shape(shape)
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        check_image_shape(shape, channels=self.channels, name=f"the input of {type(self).__name__}")
-        return shape
-
     def extra_repr(self) -> str:
         return f"{self.channels}"
 
@@ -130,8 +114,3 @@ def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply the channels of each pixel by a matrix, in the dtype of ``x``, outside of autocast."""
     with full_precision(x):
         return conv2d(x, weight.to(x.dtype)[:, :, None, None])
-
-
-def pixelwise_ladj(x: Tensor, per_pixel: Tensor) -> Tensor:
-    """The log-determinant of a map that acts alike on every pixel of ``x``."""
-    return constant_ladj(x, per_pixel * x.shape[-2:].numel())

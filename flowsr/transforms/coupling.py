@@ -5,14 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import check_context, check_image_shape
+from flowsr._shapes import check_context
 from flowsr.nn import DenseBlock
-from flowsr.transforms.base import ImageTransform
+from flowsr.transforms.base import SameShapeTransform
 from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
 from flowsr.transforms.log_scale import LogScaleMap
 
 
-class Coupling(ImageTransform):
+class Coupling(SameShapeTransform):
     """Coupling bijection: the kept channels pass through, the others go through ``map`` with ``h = conditioner(kept)``.
 
     Encoding ``z_kept = x_kept``, ``z_rest = map(x_rest; conditioner(x_kept, context))``; the Jacobian is triangular,
@@ -52,12 +52,12 @@ class Coupling(ImageTransform):
         keep: Literal["first", "last"] = "first",
         context_channels: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         if not 0 < kept_channels < channels:
             raise ValueError(f"expected kept_channels between 1 and {channels - 1}; got {kept_channels}")
         if keep not in ("first", "last"):
             raise ValueError(f"expected keep to be first or last; got {keep!r}")
-        self.channels, self.kept_channels, self.keep = channels, kept_channels, keep
+        self.kept_channels, self.keep = kept_channels, keep
         self.context_channels = context_channels
         self.conditioner = conditioner
         self.map = map
@@ -84,13 +84,6 @@ class Coupling(ImageTransform):
 
     def _join(self, kept: Tensor, changed: Tensor) -> Tensor:
         return torch.cat([kept, changed] if self.keep == "first" else [changed, kept], -3)
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return self.inverse_shape(shape)
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        check_image_shape(shape, channels=self.channels, name="the input of Coupling")
-        return shape
 
     def extra_repr(self) -> str:
         return f"{self.channels}, kept_channels={self.kept_channels}, keep={self.keep!r}"

@@ -15,6 +15,15 @@ class ElementwiseMap(nn.Module):
 
     params_per_channel: ClassVar[int]
 
+    def check_parameters(self, x: Tensor, h: Tensor) -> None:
+        """Raise ValueError unless ``h`` has ``params_per_channel`` channels for each of ``x``."""
+        wanted = self.params_per_channel * x.shape[-3]
+        if h.shape[-3] != wanted:
+            raise ValueError(
+                f"expected the conditioner to give {wanted} channels, {self.params_per_channel} for each of "
+                f"{x.shape[-3]}; got {h.shape[-3]}"
+            )
+
     def encode(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Image side to latent side: ``(z, log|det ∂z/∂x|)`` given the conditioner's output ``h``."""
         raise NotImplementedError
@@ -80,6 +89,7 @@ class AffineMap(ElementwiseMap):
         return z * log_scale.exp() + shift, sum_event(log_scale)
 
     def _shift_and_log_scale(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        self.check_parameters(x, h)
         # The conditioner may have run in bfloat16; the bijection does not. A context shared by many images
         # gives parameters with fewer batch dimensions than x.
         h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
@@ -108,7 +118,9 @@ class AdditiveMap(ElementwiseMap):
     params_per_channel = 1
 
     def encode(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        self.check_parameters(x, h)
         return x + h.to(x.dtype), constant_ladj(x, 0.0)
 
     def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        self.check_parameters(z, h)
         return z - h.to(z.dtype), constant_ladj(z, 0.0)

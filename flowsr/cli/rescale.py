@@ -1,0 +1,142 @@
+"""``flowsr downscale`` and ``flowsr upscale``: the two ways through a rescaling model, or one through any other."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowsr.cli.console import Reporter
+from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
+
+if TYPE_CHECKING:
+    from flowsr.rescale import Rescaled
+
+
+def downscale(
+    model: Model,
+    inputs: Inputs,
+    out: Out = Path("lr"),
+    device: Device = "auto",
+    dtype: Precision = Dtype.float32,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Make images small with a rescaling model: writes name_LR.png, from which `upscale` restores them.
+
+    Images of any size: sides that are not multiples of the factor are padded by reflection, and the size is kept in
+    the PNG file. Edit, convert or recompress the file, and what it hides is lost.
+    """
+    from flowsr.rescale import downscale_file, lr_name
+
+    reporter = Reporter(quiet=quiet, json_only=json)
+    files = expand_inputs(inputs)
+    targets = _targets(files, lr_name, out, force=force)
+
+    from flowsr.cli.models import open_model
+    from flowsr.rescale import check_rescaling
+
+    flow = open_model(model, device=device, dtype=dtype)
+    check_rescaling(flow)
+    make_folder(out)
+    results: list[Rescaled] = []
+    with reporter.progress("Downscaling", len(files)) as advance:
+        for path in files:
+            results.append(downscale_file(flow, path, targets[path], overwrite=force))
+            advance(path.name)
+    for result in results:
+        size = f"{result.size[0]} x {result.size[1]}{', padded' if result.padded else ''}"
+        reporter.result(
+            f"{result.file}: {size}, {result.lr_psnr:.2f} dB from bicubic (RGB, no border, both rounded to 8 bits)"
+        )
+    _finish(reporter, model, flow.provenance, results, out)
+
+
+def upscale(
+    model: Model,
+    inputs: Inputs,
+    out: Out = Path("hr"),
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="τ ≥ 0 of the latents; 0 is without noise.")
+    ] = 0.0,
+    original: Annotated[
+        Path | None,
+        typer.Option("--original", "--verify", help="The HR image, or a folder of them: prints the loss against it."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="HEIGHTxWIDTH to crop to. [default: the size downscale kept, or all]"),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Precision = Dtype.float32,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Bring back what `downscale` made small, or super-resolve any LR image: writes name_HR.png.
+
+    One image per LR image; `sample` draws several. With --original (or --verify) the loss is printed: PSNR and SSIM of
+    RGB and luma, border as wide as the factor, rounded to 8 bits.
+    """
+    from flowsr.rescale import hr_name, parse_size, stored_size, upscale_file
+    from flowsr.superresolve import DrawPlan, pair_with_hr
+
+    reporter = Reporter(quiet=quiet, json_only=json)
+    plan = DrawPlan(temperatures=(temperature,), seed=seed)
+    crop = parse_size(size) if size is not None else None
+    files = expand_inputs(inputs)
+    if crop is not None and len(files) > 1:
+        raise ValueError(f"expected one image with --size; got {len(files)}")
+    truths = pair_with_hr(files, expand_inputs([original]) if original is not None else None)
+    targets = _targets(files, hr_name, out, force=force)
+
+    from flowsr.cli.models import open_model
+    from flowsr.cli.tables import card_table
+
+    flow = open_model(model, device=device, dtype=dtype)
+    if flow.config.task == "rescaling" and any(stored_size(path) is None for path in files):
+        reporter.remark(
+            "Note: this is a rescaling model, which expects LR images that `flowsr downscale` made with it; on others "
+            "its results degrade."
+        )
+    make_folder(out)
+    results: list[Rescaled] = []
+    with reporter.progress("Upscaling", len(files)) as advance:
+        for path in files:
+            results.append(
+                upscale_file(
+                    flow,
+                    path,
+                    targets[path],
+                    temperature=plan.temperatures[0],
+                    seed=seed,
+                    size=crop,
+                    original=truths.get(path),
+                    overwrite=force,
+                )
+            )
+            advance(path.name)
+    for result in results:
+        if result.card is not None:
+            reporter.result(card_table(result.card))
+    _finish(reporter, model, flow.provenance, results, out, temperature=temperature, seed=seed)
+
+
+def _targets(files: Sequence[Path], name: Callable[[Path], str], out: Path, *, force: bool) -> dict[Path, Path]:
+    """The file to write for each file read; two of one name, and files that exist, are refused."""
+    targets = {path: out / name(path) for path in files}
+    if len(set(targets.values())) < len(files):
+        raise ValueError("expected images whose results have different names; got some that differ only by _LR")
+    check_outputs(out, [target.name for target in targets.values()], force=force)
+    return targets
+
+
+def _finish(
+    reporter: Reporter, model: str, provenance: dict[str, Any], results: "Sequence[Rescaled]", out: Path, **more: Any
+) -> None:
+    images = [result.to_dict() for result in results]
+    reporter.document({"model": model, "provenance": provenance, **more, "images": images})
+    reporter.remark(f"Wrote {len(results)} image{'s' if len(results) != 1 else ''} to {out}")

@@ -1,0 +1,204 @@
+"""``flowsr train``: a model trained on folders of images, in a run that can be stopped, killed and resumed."""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowsr.cli.console import Reporter
+from flowsr.cli.options import Json, Quiet, Seed
+
+if TYPE_CHECKING:
+    from flowsr.models import HCFlow
+
+_DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+_TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
+
+
+class Memory(StrEnum):
+    """How activations are kept."""
+
+    full = "full"
+    checkpoint = "checkpoint"
+    reversible = "reversible"
+
+
+class Autocast(StrEnum):
+    """The precisions of training."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Start(StrEnum):
+    """The random weights of a preset."""
+
+    haar = "haar"
+    rotation = "rotation"
+
+
+def train(
+    model: Annotated[
+        str, typer.Argument(help="A preset's name (random weights), or a model file to go on from.", metavar="MODEL")
+    ],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of HR images.", metavar="FOLDER...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", file_okay=False)],
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="nll, nll+l1, nll+l1+perceptual+gan or rescaling. [default: nll or rescaling]"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Field of the recipe to change: steps=1500. Repeatable."),
+    ] = None,
+    start: Annotated[Start, typer.Option(help="Random weights of a preset.")] = Start.haar,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Go on from the shipped or released weights of the preset.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last good checkpoint in --out.")] = False,
+    lr_folder: Annotated[
+        list[Path] | None,
+        typer.Option(help="LR images paired by name, one folder per HR folder. [default: bicubic]"),
+    ] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Folder of validation images. [default: those held out]")
+    ] = None,
+    hold_out: Annotated[int, typer.Option(min=0, help="Training images, drawn at random, not to train on.")] = 0,
+    scales: Annotated[str, typer.Option(help="Shrink each crop's image by one of these first: 1,0.7,0.5.")] = "1",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="How many; under torchrun its processes count.")] = 1,
+    precision: Annotated[Autocast, typer.Option(help="bf16 is for the conditioners only.")] = Autocast.fp32,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Faster with bf16.")] = False,
+    memory: Annotated[Memory, typer.Option(help="How activations are kept: less memory, more time.")] = Memory.full,
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts that each batch is made in.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    validate_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: at the end only.")] = 1000,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps per row of train.csv.")] = 10,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on folders of images with a published recipe.
+
+    Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C and
+    SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on. An existing run is never
+    overwritten. Several processes: torchrun --nproc-per-node 2 -m flowsr train …
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    reporter = Reporter(quiet=quiet or not first, json_only=json and first)
+    factors = _check(folders, out, resume=resume, device=device, scales=scales)
+
+    import torch
+
+    from flowsr.cards import json_number
+    from flowsr.cli.tables import facts_table
+    from flowsr.models import HCFlow
+    from flowsr.training import Data, Run
+    from flowsr.training import train as fit
+    from flowsr.training.fields import recipe_from_texts
+
+    data = Data(
+        folders=folders,
+        lr_folders=lr_folder or None,
+        validation=validation or None,
+        hold_out=hold_out,
+        scales=factors,
+        workers=workers,
+        strict=strict,
+    )
+    run = Run(
+        seed=seed,
+        accelerator=device,
+        devices=devices,
+        precision=precision.value,
+        channels_last=channels_last,
+        accumulate=accumulate,
+        memory=memory.value,
+        checkpoint_every=checkpoint_every,
+        validate_every=validate_every,
+        log_every=log_every,
+        tensorboard=tensorboard,
+        progress=not reporter.quiet,
+    )
+    source: HCFlow | str = _weights(model, pretrained=pretrained) or model
+    chosen = recipe_from_texts(
+        recipe, " ".join(set_ or []).split(), flow=HCFlow.from_preset(source) if isinstance(source, str) else source
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with _remarks(reporter):
+        trained = fit(source, data, out=out, recipe=chosen, run=run, start=start.value, resume=resume)
+    weights = str(trained.out / "model.safetensors")
+    facts: dict[str, Any] = {
+        "model": model,
+        "recipe": chosen.name,
+        "steps": trained.step,
+        "steps asked for": chosen.steps,
+        "steps skipped as not finite": trained.skipped,
+        "stopped by signal": trained.interrupted,
+        "weights": weights,
+    }
+    scores = {name: json_number(value) for name, value in trained.validation.items()}
+    reporter.result(facts_table(f"Run {out}", {name: value for name, value in facts.items() if value is not None}))
+    if trained.validation:
+        rounded = {name: f"{value:.4g}" for name, value in trained.validation.items()}
+        reporter.result(facts_table("validation at the last time", rounded))
+    reporter.document({**facts, "validation": scores})
+    if trained.interrupted:
+        reporter.remark(f"Stopped at step {trained.step} and saved; the same command with --resume goes on")
+        raise typer.Exit(128 + trained.interrupted)
+    reporter.remark(f"Next: flowsr evaluate {weights} YOUR_TEST_IMAGES --out evaluation")
+
+
+def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales: str) -> tuple[float, ...]:
+    """Refuse, before anything heavy is loaded, what cannot work; the scales as numbers."""
+    from flowsr.cli.paths import check_outputs
+
+    missing = [path for path in folders if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"expected folders of images; {missing[0]} does not exist: check the name")
+    if device not in _DEVICES:
+        raise ValueError(f"expected a device among {', '.join(_DEVICES)}; got {device!r}: see --devices for several")
+    found = [name for name in _TRACES if (out / name).exists()]
+    if found and not resume:
+        raise FileExistsError(f"{out} holds a run already ({found[0]}): choose another --out, or add --resume")
+    check_outputs(out, [], force=True)
+    try:
+        return tuple(float(part) for part in scales.split(","))
+    except ValueError as error:
+        raise ValueError(f"expected numbers with commas between for --scales; got {scales!r}") from error
+
+
+def _weights(model: str, *, pretrained: bool) -> "HCFlow | None":
+    """The model of a file, or of a preset's weights if asked for; None for a preset to start from random weights."""
+    from flowsr.models import PRESETS, load
+
+    if pretrained or model not in PRESETS:
+        return load(model).train()
+    return None
+
+
+@contextlib.contextmanager
+def _remarks(reporter: Reporter) -> Iterator[None]:
+    """Send the run's progress to stderr, and say its warnings in a line each."""
+
+    def say(message: Warning | str, *_where: Any, **_more: Any) -> None:
+        reporter.remark(f"Warning: {message}")
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("always", category=UserWarning, module=r"flowsr\.")  # each is about another thing
+        warnings.showwarning = say
+        target = stack.enter_context(open(os.devnull, "w", encoding="utf-8")) if reporter.quiet else sys.stderr
+        stack.enter_context(contextlib.redirect_stdout(target))
+        yield

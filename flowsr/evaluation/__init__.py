@@ -1,0 +1,20 @@
+"""How good a model is on files of images: every figure with its convention, per image and over all of them.
+
+:func:`evaluate_files` does the work for ``flowsr evaluate``; several processes share the images out by rank.
+"""
+
+from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
+from flowsr.evaluation.report import Evaluation
+from flowsr.evaluation.run import evaluate_files, pair_with_lr
+from flowsr.evaluation.score import compare, score_pair
+
+__all__ = [
+    "Column",
+    "Evaluation",
+    "EvaluationPlan",
+    "compare",
+    "evaluate_files",
+    "list_columns",
+    "pair_with_lr",
+    "score_pair",
+]

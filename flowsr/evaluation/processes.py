@@ -1,0 +1,94 @@
+"""Several processes, as torchrun starts them, sharing work out by rank and merging what they found."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from flowsr.errors import FlowsrError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among others.
+
+    Attributes:
+        rank: its number.
+        count: how many there are.
+        local_rank: its number on this machine, which chooses its accelerator.
+
+    Example:
+        >>> Processes(rank=1, count=2).share(["a", "b", "c"])
+        ['b']
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> "Processes":
+        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK; one process without it."""
+        count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        return cls(rank=rank, count=count, local_rank=int(os.environ.get("LOCAL_RANK", rank)))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and prints the results."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> list[Item]:
+        """Every ``count``-th item from ``rank`` on."""
+        return list(items[self.rank :: self.count])
+
+    def device(self, name: str) -> str:
+        """The accelerator of this process, where several processes are told "auto" or "cuda"."""
+        import torch
+
+        if self.count == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
+            return name
+        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+
+    def gather(self, work: Callable[[], Any]) -> list[Any]:
+        """Do this process's work, and return everybody's results, in the order of the ranks, in each process.
+
+        A mistake in one process (ValueError, OSError, FlowsrError) is raised in all of them.
+
+        Raises:
+            ValueError: with the message of another process's error.
+        """
+        if self.count == 1:
+            return [work()]
+        import torch.distributed as dist
+
+        with _group():
+            outcome: tuple[bool, Any]
+            error: Exception | None = None
+            try:
+                outcome = (True, work())
+            except (ValueError, OSError, FlowsrError) as caught:
+                error, outcome = caught, (False, str(caught))
+            outcomes: list[Any] = [None] * self.count
+            dist.all_gather_object(outcomes, outcome)
+        if error is not None:
+            raise error
+        for good, value in outcomes:
+            if not good:
+                raise ValueError(value)
+        return [value for _, value in outcomes]
+
+
+@contextmanager
+def _group() -> Iterator[None]:
+    """A gloo group for the time of the work; one share may take long, so nobody is given up within a week."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

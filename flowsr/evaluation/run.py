@@ -1,0 +1,111 @@
+"""Files in, figures out: pairs of HR and LR files, read one at a time, measured by this process or by several."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flowsr.errors import ImageError
+from flowsr.evaluation.columns import EvaluationPlan, list_columns
+from flowsr.evaluation.processes import Processes
+from flowsr.evaluation.report import Evaluation, merge_rows
+from flowsr.evaluation.score import Score, score_pair
+from flowsr.images import read_image
+from flowsr.models import HCFlow
+from flowsr.superresolve import pair_with_hr
+
+
+def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
+    """The files of one kind where a folder holds two, told apart by a word such as HR or LR in their names.
+
+    Example:
+        >>> keep_named([Path("a_HR.png"), Path("a_LR.png")], "HR", other="LR")
+        [PosixPath('a_HR.png')]
+    """
+    if not any(_has_word(path, word) for path in files):
+        return list(files)
+    return [path for path in files if _has_word(path, word) or not _has_word(path, other)]
+
+
+def _has_word(path: Path, word: str) -> bool:
+    return word in re.split(r"[_\-. ]", path.stem.upper())
+
+
+def pair_with_lr(files: Sequence[Path], lr_files: Sequence[Path] | None) -> dict[Path, Path]:
+    """The LR file of each HR file: the one of the same name, up to endings such as ``x4``, ``_LR``, ``_HR``.
+
+    Raises:
+        ValueError: if an HR file has no LR file, or several.
+
+    Example:
+        >>> pair_with_lr([Path("hr/baby.png")], [Path("lr/babyx4.png")])
+        {PosixPath('hr/baby.png'): PosixPath('lr/babyx4.png')}
+    """
+    if lr_files is None:
+        return {}
+    try:
+        return pair_with_hr(files, lr_files)  # which pairs names, whichever side they are of
+    except ValueError as error:
+        raise ValueError(f"cannot find the LR images of the HR images: {error}".replace("one HR", "one LR")) from error
+
+
+def evaluate_files(
+    flow: HCFlow,
+    files: Sequence[Path],
+    *,
+    plan: EvaluationPlan | None = None,
+    lr: Sequence[Path] | None = None,
+    title: str = "",
+    processes: Processes | None = None,
+    on_image: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measure a model on files of HR images, alone or paired with LR images.
+
+    Under torchrun every process calls this with the same files, measures its share of them, and gets the whole result.
+
+    Cost: one or two encoding passes per image, and one decoding pass per draw.
+
+    Args:
+        flow: the model; put into evaluation mode.
+        files: HR images, of different names.
+        plan: what is measured.
+        lr: LR images with the same names; by default LR is bicubic, rounded to 8 bits.
+        title: heading of the result.
+        processes: which of several processes this is; by default what torchrun's environment says.
+        on_image: called with the name of each image measured here.
+
+    Raises:
+        ValueError: if the plan does not fit the model, LR images are given to a rescaling model, or names do not match.
+        ImageError: for a file that cannot be used.
+    """
+    plan, processes = plan or EvaluationPlan(), processes or Processes.from_environment()
+    plan.check(flow)
+    if lr is not None and flow.config.task == "rescaling":
+        raise ValueError("expected no LR images for a rescaling model, which is measured on those it makes; got some")
+    pairs = pair_with_lr(files, lr)
+    columns = tuple(list_columns(flow, plan, given_lr=lr is not None))
+    flow.eval()
+
+    def measure() -> dict[str, dict[str, Score]]:
+        rows = {}
+        for path in processes.share(files):
+            rows[path.name] = _measure(flow, path, pairs.get(path), plan)
+            if on_image is not None:
+                on_image(path.name)
+        return rows
+
+    rows = merge_rows(processes.gather(measure), [path.name for path in files])
+    many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
+    heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {plan.multiple}"
+    return Evaluation(heading, columns, rows)
+
+
+def _measure(flow: HCFlow, path: Path, lr_path: Path | None, plan: EvaluationPlan) -> dict[str, Score]:
+    mode = "gray" if flow.config.image_channels == 1 else "RGB"
+    hr = read_image(path, mode=mode)
+    lr = None if lr_path is None else read_image(lr_path, mode=mode)
+    try:
+        return score_pair(flow, hr, lr, plan=plan)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,135 @@
+"""`flowsr train`: what it writes, refuses and returns, stopped from outside, and in two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import flowsr
+from flowsr.cli.app import app
+from flowsr.images import write_image
+from flowsr.training.fields import recipe_from_texts
+from flowsr.training.journal import read_csv
+
+from cases import tiny_flow  # isort: skip
+
+SMALL = ("--set", "steps=3 crop=16", "--set", "batch_size=2", "--device", "cpu", "--log-every", "1")
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        write_image(folder / f"{i}.png", torch.rand(3, 40, 36))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    flowsr.save(flowsr.HCFlow(tiny_flow().config, start="haar"), path)
+    return path
+
+
+def test_train_writes_a_run_and_says_so_in_json(model, images, tmp_path):
+    out = tmp_path / "run"
+    result = run("train", model, images, "--out", out, *SMALL, "--hold-out", 1, "--recipe", "nll+l1", "--json")
+    assert result.exit_code == 0, result.output
+    document, validated = json.loads(result.stdout), read_csv(out / "validation.csv")[-1]
+    assert (document["steps"], document["recipe"], document["stopped by signal"]) == (3, "nll+l1", None)
+    assert document["validation"]["bits_per_dim"] == pytest.approx(validated["bits_per_dim"], rel=1e-4)
+    assert len(read_csv(out / "train.csv")) == 3
+    assert "step 3: validation" in result.stderr
+    trained = flowsr.load(out / "model.safetensors")
+    assert trained.provenance["recipe"]["name"] == "nll+l1"
+    assert not torch.equal(next(trained.parameters()), next(flowsr.load(model).parameters()))
+
+
+def test_an_existing_run_is_not_overwritten_but_resumed(model, images, tmp_path):
+    out = tmp_path / "run"
+    assert run("train", model, images, "--out", out, *SMALL, "--quiet").output == ""
+    before = (out / "train.csv").read_text()
+    again = run("train", model, images, "--out", out, *SMALL)
+    assert again.exit_code == 2
+    assert "holds a run already" in again.stderr and "--resume" in again.stderr
+    assert (out / "train.csv").read_text() == before
+    on = run("train", model, images, "--out", out, *SMALL, "--set", "steps=5", "--resume")
+    assert on.exit_code == 0, on.output
+    assert len(read_csv(out / "train.csv")) == 5
+    assert "Warning: resuming at step 3 with another recipe" in on.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "steps=abc"), "expected a whole number for steps; got 'abc'"),
+        (("--set", "colour=red"), "unknown: colour"),
+        (("--recipe", "rescaling"), "'rescaling' is for rescaling"),
+        (("--scales", "1;2"), "expected numbers with commas between"),
+        (("--device", "cuda:1"), "expected a device among auto, cpu"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_no_folder(model, images, tmp_path, arguments, words):
+    result = run("train", model, images, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_folder_and_unreadable_images(model, images, tmp_path):
+    assert "nowhere does not exist" in run("train", model, tmp_path / "nowhere", "--out", tmp_path / "a").stderr
+    (images / "9.png").write_text("not an image")
+    strict = run("train", model, images, "--out", tmp_path / "b", *SMALL, "--strict")
+    assert strict.exit_code == 2 and "9.png" in strict.stderr
+    lenient = run("train", model, images, "--out", tmp_path / "c", *SMALL)
+    assert lenient.exit_code == 0, lenient.output
+    assert "Warning: left out image 1" in lenient.stderr
+
+
+def test_recipes_know_the_model():
+    flow = tiny_flow("sr-x8")
+    assert recipe_from_texts(None, ["clip_value=none", "flips=false"], flow=flow).steps == 350_000
+    with pytest.raises(ValueError, match="expected true or false for flips; got 1"):
+        recipe_from_texts(None, ["flips=1"], flow=flow)
+
+
+def start(arguments, *, processes=1):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "flowsr", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_signal_saves_and_leaves_with_its_number(model, images, tmp_path):
+    out = tmp_path / "run"
+    process = start(["train", model, images, "--out", out, *SMALL, "--set", "steps=100000"])
+    end = time.monotonic() + 120
+    while not ((out / "train.csv").exists() and (out / "train.csv").read_text().count("\n") > 3):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert "--resume goes on" in " ".join(stderr.split())
+    assert (out / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(model, images, tmp_path):
+    process = start(["train", model, images, "--out", tmp_path / "run", *SMALL, "--json"], processes=2)
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr[-3000:]
+    assert json.loads(stdout)["steps"] == 3  # one document, from one process
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
