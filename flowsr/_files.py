@@ -28,12 +28,15 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
         'all or nothing'
     """
     path = Path(path)
-    if path.exists() and not overwrite:
+    if path.is_dir():
+        raise IsADirectoryError(f"expected a file name; got {path}, which is a folder: name a file in it")
+    # lexists: a broken link counts as something that is there.
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"expected {path} not to exist; it does: choose another name, or ask to overwrite it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected the folder {path.parent} to exist; got none: create it first")
     # The suffix stays, as writers choose the format by it.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=".flowsr-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def sum_event(values: Tensor) -> Tensor:
-    """Sum over channels, height and width: one number per image of the batch."""
-    return values.sum((-3, -2, -1))
+    """Sum over channels, height and width: one number per image of the batch, in at least float32."""
+    return values.sum((-3, -2, -1), dtype=_at_least_float32(values.dtype))
 
 
 def constant_ladj(x: Tensor, value: float | Tensor) -> Tensor:
-    """A log-determinant that is the same for every image of the batch of ``x``, in its shape and dtype."""
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    """A log-determinant that is the same for every image of the batch of ``x``, in at least float32."""
+    value = torch.as_tensor(value, dtype=_at_least_float32(x.dtype), device=x.device)
     return value.expand(x.shape[:-3])
 
 
@@ -75,3 +75,8 @@ def check_context(x: Tensor, context: Tensor | None, *, channels: int, name: str
 
 def _ceil(size: int, multiple: int) -> int:
     return max(1, -(-size // multiple)) * multiple
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    # A log-density of an image has thousands of nats, which half precision rounds to multiples of 16.
+    return torch.promote_types(dtype, torch.float32)

@@ -38,7 +38,7 @@ class LogLikelihoodTerms:
 
     @property
     def total(self) -> Tensor:
-        """``log p(hr | lr)`` in nats: the sum of all terms, equal to ``flow.condition(lr).log_prob(hr)``."""
+        """The sum of all terms, ``log p(hr | lr)`` in nats; equal to ``flow.condition(lr).log_prob(hr)``."""
         return torch.stack([self.lr, *self.z, *self.ladj_main, *self.ladj_steps, *self.ladj_head]).sum(0)
 
     @property
@@ -96,8 +96,8 @@ def decompose(flow: HCFlow, hr: Tensor, lr: Tensor, *, lr_log_scale: float = -6.
         >>> torch.allclose(decompose(flow, hr, lr).total, flow.condition(lr).log_prob(hr))
         True
     """
-    if not math.isfinite(lr_log_scale):
-        raise ValueError(f"expected a finite lr_log_scale; got {lr_log_scale}")
+    if not -40 <= lr_log_scale <= 40:
+        raise ValueError(f"expected a finite lr_log_scale from -40 to 40; got {lr_log_scale}")
     encoding = _encode(flow, hr, lr)
     return _terms(encoding, encoding.lr - lr.to(flow.dtype), lr_log_scale=lr_log_scale)
 

@@ -47,7 +47,8 @@ def super_resolution(
         The HR image.
 
     Raises:
-        ValueError: on wrong shapes or values, or when an image is scored without a density (τ = 0 or σ = 0).
+        ValueError: on wrong shapes or values, if another flow is registered in Pyro's parameter store, or when an
+            image is scored without a density (τ = 0 or σ = 0).
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.2, equations 4 to 8.
@@ -59,10 +60,7 @@ def super_resolution(
         >>> [name for name in trace.stochastic_nodes if name != "flow"]
         ['lr', 'z_2', 'z_1']
     """
-    for parameter in flow.parameters():
-        # Pyro's parameter store would copy other layouts (channels-last weights), and SVI would train the copy.
-        parameter.data = parameter.data.contiguous()
-    pyro.module("flow", flow)
+    _register(flow)
     # Checks lr and τ with the messages users know.
     base = flow.condition(lr, temperature=temperature, lr_log_scale=lr_log_scale).base_dist
     lr = base.lr
@@ -84,10 +82,12 @@ def super_resolution(
         # Pyro counts batch dimensions from the right.
         for i, size in enumerate(lr.shape[:-3]):
             plates.enter_context(pyro.plate(f"batch_{i}", size, dim=i - (lr.dim() - 3)))
-        y = _normal_site("lr", lr, sigma, None if encoding is None else encoding.lr)
+        batch = lr.shape[:-3]
+        observed = (None,) * (1 + len(shapes)) if encoding is None else (encoding.lr, *encoding.z)
+        y = _normal_site("lr", lr, sigma, observed[0], batch=batch)
         z = [
-            _normal_site(name, lr.new_zeros(shape), tau, None if encoding is None else encoding.z[i])
-            for i, (name, shape, tau) in enumerate(zip(names, shapes, temperatures, strict=True))
+            _normal_site(name, lr.new_zeros(shape), tau, obs, batch=batch)
+            for name, shape, tau, obs in zip(names, shapes, temperatures, observed[1:], strict=True)
         ]
         if encoding is None or hr is None:
             image = flow.transform.decode(*_broadcast(y, z))[0]
@@ -97,9 +97,25 @@ def super_resolution(
         return pyro.deterministic("hr", image, event_dim=3)
 
 
-def _normal_site(name: str, mean: Tensor, scale: float, obs: Tensor | None) -> Tensor:
+def _register(flow: HCFlow) -> None:
+    store = pyro.get_param_store()
+    for name, parameter in flow.named_parameters():
+        if not parameter.is_contiguous():
+            # Pyro's parameter store would copy other layouts (channels-last weights), and SVI would train the copy.
+            parameter.data = parameter.data.contiguous()
+        key = f"flow$$${name}"
+        # The store keeps the first tensors under a name: a second flow would be scored but never trained.
+        if parameter.requires_grad and key in store and store[key].data_ptr() != parameter.data_ptr():
+            raise ValueError(
+                "expected one flow per parameter store; another one is registered under the name flow: call "
+                "pyro.clear_param_store() first"
+            )
+    pyro.module("flow", flow)
+
+
+def _normal_site(name: str, mean: Tensor, scale: float, obs: Tensor | None, *, batch: torch.Size) -> Tensor:
     if scale == 0:
-        return pyro.deterministic(name, mean, event_dim=3)
+        return pyro.deterministic(name, mean.expand(*batch, *mean.shape[-3:]), event_dim=3)
     return pyro.sample(name, dist.Normal(mean, scale).to_event(3), obs=obs)
 
 

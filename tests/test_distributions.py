@@ -68,7 +68,7 @@ def test_temperature_zero_and_dirac_limit():
         (lambda lr: PackedNormal(lr, latent_channels=(9,), temperature=-1), "finite temperatures >= 0; got -1"),
         (lambda lr: PackedNormal(lr, latent_channels=(9,), temperature=(1.0, 1.0)), "one temperature or 1"),
         (lambda lr: PackedNormal(lr, latent_channels=(9,), temperature=math.nan), "finite temperatures"),
-        (lambda lr: PackedNormal(lr, latent_channels=(9,), lr_log_scale=math.nan), "finite lr_log_scale"),
+        (lambda lr: PackedNormal(lr, latent_channels=(9,), lr_log_scale=math.nan), "lr_log_scale from -40 to 40"),
         (
             lambda lr: PackedNormal(lr, latent_channels=(9,)).log_prob(torch.zeros(3, 2, 2)),
             "packed latent of event shape",

@@ -192,6 +192,13 @@ IMAGE = torch.full((3, 8, 8), 0.5)
         (lambda f: f.encode(torch.where(IMAGE > 0.6, IMAGE, math.inf)), "hr: expected finite"),
         (lambda f: f.sample(IMAGE * 4), r"lr: expected values in \[0, 1\]"),
         (lambda f: f.sample(IMAGE, num_samples=0), "num_samples >= 1; got 0"),
+        (lambda f: f.sample(IMAGE, num_samples=1.5), r"integer num_samples >= 1; got 1.5"),
+        (lambda f: f.sample(IMAGE, temperature="12"), "a temperature, or one for each level; got '12'"),
+        (lambda f: f.condition(IMAGE, lr_log_scale=-200.0), "lr_log_scale from -40 to 40"),
+        (lambda f: f.condition(IMAGE).log_prob(torch.zeros(3, 32, 32, dtype=torch.uint8)), "got torch.uint8"),
+        (lambda f: f.decode(IMAGE, [torch.full((21, 8, 8), math.nan), torch.zeros(6, 16, 16)]), "z: expected finite"),
+        (lambda f: flowsr.HCFlow("sr-x4"), "for a preset use HCFlow.from_preset"),
+        (lambda f: flowsr.HCFlow.from_preset("sr-x4", depth=3), "fields of HCFlowConfig; got depth"),
         (lambda f: f.sample(IMAGE, temperature=-0.1), "temperatures >= 0"),
         (lambda f: f.condition(IMAGE[:1]), "lr: expected 3 channels"),
         (lambda f: f.decode(IMAGE, [torch.zeros(21, 8, 8)]), r"expected z .*\(21, 8, 8\), \(6, 16, 16\).*got"),
@@ -214,6 +221,44 @@ IMAGE = torch.full((3, 8, 8), 0.5)
 def test_messages(call, message):
     with pytest.raises(ValueError, match=message):
         call(tiny_flow())
+
+
+@pytest.mark.parametrize("hr", [torch.full((2, 3, 16, 16), 0.5), torch.rand(1, 3, 4, 4)], ids=["flat", "tiny"])
+def test_initialization_from_a_poor_batch_is_refused_and_undone(hr):
+    flow = tiny_flow()
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    with pytest.raises(ValueError, match="every channel varies"):
+        flow.initialize(hr)
+    assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())
+    flow.initialize(torch.rand(4, 3, 16, 16))
+    assert torch.isfinite(flow.encode(torch.rand(3, 16, 16)).ladj)
+
+
+def test_half_precision_weights_score_in_single():
+    flow = tiny_flow().bfloat16()
+    log_prob = flow.condition(torch.rand(3, 4, 4)).log_prob(torch.rand(3, 16, 16))
+    assert log_prob.dtype == torch.float32
+    assert torch.isfinite(log_prob)
+
+
+def test_images_and_latents_of_another_precision():
+    flow = tiny_flow()
+    hr, lr = torch.rand(3, 8, 8), torch.rand(3, 2, 2)
+    assert torch.equal(flow.condition(lr).log_prob(hr.double()), flow.condition(lr).log_prob(hr))
+    z = [torch.randn(shape) for shape in flow.transform.latent_shapes(2, 2)]
+    assert torch.equal(flow.decode(lr, [latent.double() for latent in z]), flow.decode(lr, z))
+
+
+def test_an_empty_batch_passes_through():
+    flow = tiny_flow()
+    assert flow.condition(torch.rand(3, 2, 2)).log_prob(torch.zeros(0, 3, 8, 8)).shape == (0,)
+
+
+def test_numbers_of_other_libraries_as_temperature():
+    import numpy as np
+
+    for tau in (np.float32(0.5), torch.tensor(0.5), 0.5, [0.5, 0.5]):
+        assert tiny_flow().condition(torch.rand(3, 2, 2), temperature=tau).base_dist.temperature == (0.5, 0.5)
 
 
 def test_config_round_trip():

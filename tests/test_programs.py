@@ -112,6 +112,24 @@ def test_hmc_on_the_latents():
     assert residual < 0.5 * prior
 
 
+def test_a_second_flow_is_refused_until_the_store_is_cleared():
+    """The store keeps the first flow's tensors: the second would be scored, and never trained."""
+    lr = torch.rand(3, 2, 2)
+    super_resolution(tiny_flow(), lr)
+    other = tiny_flow()
+    with pytest.raises(ValueError, match=r"pyro\.clear_param_store"):
+        super_resolution(other, lr)
+    pyro.clear_param_store()
+    super_resolution(other, lr)
+
+
+def test_a_latent_of_temperature_zero_has_the_batch():
+    draws = Predictive(super_resolution, num_samples=4, parallel=True)(
+        tiny_flow(), torch.rand(2, 3, 2, 2), temperature=(0.0, 1.0)
+    )
+    assert draws["z_2"].shape == (4, 2, 21, 2, 2)
+
+
 def test_parameters_are_registered():
     flow = tiny_flow()
     super_resolution(flow, torch.rand(3, 2, 2))
@@ -129,5 +147,6 @@ def test_parameters_are_registered():
 def test_messages(kwargs, message):
     with pytest.raises(ValueError, match=message):
         super_resolution(tiny_flow(), torch.rand(3, 2, 2), torch.rand(3, 8, 8), **kwargs)
+    pyro.clear_param_store()
     with pytest.raises(ValueError, match=r"expected an hr image for an lr of shape \(3, 2, 2\)"):
         super_resolution(tiny_flow(), torch.rand(3, 2, 2), torch.rand(3, 8, 16))

@@ -104,6 +104,8 @@ def _poison(state):
         (lambda p: p.write_bytes(pickle.dumps(Malicious())), "was not unpickled"),
         (lambda p: torch.save({"a": Malicious()}, p), "was not unpickled"),
         (lambda p: torch.save([torch.zeros(1)], p), "plain state dict"),
+        (lambda p: torch.save({1: torch.zeros(1)}, p), "plain state dict"),
+        (lambda p: p.write_bytes(b"hello world"), "complete .pth file"),
         (lambda p: torch.save({"conv.weight": torch.zeros(1)}, p), "got keys like conv.weight"),
         (lambda p: _write(p, _drop), "missing flow.level0_condFlow.f.bias; surplus none"),
         (lambda p: _write(p, _add), "missing none; surplus flow.extra"),
@@ -117,6 +119,10 @@ def test_official_refusals(tmp_path, write, message):
     with pytest.raises(CheckpointError, match=message):
         flowsr.load(path)
     assert not Path("/tmp/flowsr-was-here").exists()
+
+
+def _poisoned(state):
+    return {key: value * torch.nan if value.is_floating_point() else value for key, value in state.items()}
 
 
 def _metadata(**changes):
@@ -143,6 +149,12 @@ def _metadata(**changes):
             "size mismatch",
         ),
         (lambda p, s: save_file(dict(list(s.items())[1:]), p, _metadata()), "Missing key"),
+        (
+            lambda p, s: save_file({k: v * torch.nan for k, v in s.items()}, p, _metadata()),
+            "one floating|finite weights",
+        ),
+        (lambda p, s: save_file({k: v.int() for k, v in s.items()}, p, _metadata()), "one floating dtype .*int32"),
+        (lambda p, s: save_file(s, p, _metadata(provenance="3")), "valid configuration"),
         (lambda p, s: save_file({**s, "extra": torch.zeros(1)}, p, _metadata()), "Unexpected key"),
     ],
 )
@@ -154,6 +166,22 @@ def test_safetensors_refusals(tmp_path, change, message):
         flowsr.load(path)
 
 
+def test_provenance_must_be_json(tmp_path):
+    flow = tiny_flow()
+    flow.provenance = {"loss": float("nan")}
+    with pytest.raises(ValueError, match="JSON's finite values"):
+        flowsr.save(flow, tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_does_not_move_the_random_state(tmp_path):
+    flowsr.save(tiny_flow(), tmp_path / "a.safetensors")
+    before = torch.get_rng_state()
+    flowsr.load(tmp_path / "a.safetensors")
+    flowsr.load(GOLDEN / "sr_x4_official_state_dict.pth")
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_other_messages(tmp_path):
     with pytest.raises(ValueError, match=r"ends in .safetensors; got 'a.pth'"):
         flowsr.save(tiny_flow(), tmp_path / "a.pth")
@@ -161,6 +189,9 @@ def test_other_messages(tmp_path):
         flowsr.load("nowhere")
     with pytest.raises(FileNotFoundError, match=r"folder .* to exist"):
         flowsr.save(tiny_flow(), tmp_path / "no" / "a.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError, match="which is a folder"):
+        flowsr.save(tiny_flow(), tmp_path / "folder.safetensors")
     (tmp_path / "a.bin").touch()
     with pytest.raises(CheckpointError, match=r"ends in .safetensors, .pth or .pt"):
         flowsr.load(tmp_path / "a.bin")

@@ -36,10 +36,21 @@ class FlowDistribution(dist.TransformedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density in nats, ``(*sample, *batch)``. Cost: one encoding pass."""
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"expected a floating point image in [0, 1]; got {kind}: divide 8-bit images by 255")
         if value.shape[-3:] != self.event_shape:
             raise ValueError(
                 f"expected an image of event shape {tuple(self.event_shape)}; got shape {tuple(value.shape)}"
             )
+        try:
+            torch.broadcast_shapes(value.shape[:-3], self.batch_shape)
+        except RuntimeError:
+            raise ValueError(
+                f"expected images whose batch broadcasts with batch_shape {tuple(self.batch_shape)}; "
+                f"got {tuple(value.shape[:-3])}"
+            ) from None
+        value = value.to(self.base_dist.mean.dtype)
         total: Tensor | float = 0.0
         for transform in reversed(self.transforms):
             value, ladj = transform.inv_call_and_ladj(value)

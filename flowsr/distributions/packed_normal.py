@@ -24,12 +24,19 @@ def level_temperatures(temperature: float | Sequence[float], levels: int) -> tup
     Raises:
         ValueError: for a negative or non-finite temperature, or a wrong number of them.
     """
-    values = (temperature,) * levels if isinstance(temperature, int | float) else tuple(float(t) for t in temperature)
+    try:
+        if isinstance(temperature, str | set):
+            raise TypeError
+        several = isinstance(temperature, Sequence) or (isinstance(temperature, Tensor) and temperature.dim() > 0)
+        # float() takes the numbers of any library.
+        values = tuple(map(float, temperature)) if several else (float(temperature),) * levels  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"expected a temperature, or one for each level; got {temperature!r}") from None
     if len(values) != levels:
         raise ValueError(f"expected one temperature or {levels}, one per level from coarse to fine; got {len(values)}")
     if any(not math.isfinite(t) or t < 0 for t in values):
         raise ValueError(f"expected finite temperatures >= 0; got {temperature}")
-    return tuple(float(t) for t in values)
+    return values
 
 
 class PackedNormal(TorchDistribution):
@@ -72,8 +79,8 @@ class PackedNormal(TorchDistribution):
         lr_log_scale: float = -6.0,
         validate_args: bool | None = None,
     ) -> None:
-        if math.isnan(lr_log_scale) or lr_log_scale == math.inf:
-            raise ValueError(f"expected a finite lr_log_scale, or -inf for the Dirac limit; got {lr_log_scale}")
+        if not isinstance(lr_log_scale, int | float) or not (lr_log_scale == -math.inf or -40 <= lr_log_scale <= 40):
+            raise ValueError(f"expected lr_log_scale from -40 to 40, or -inf for the Dirac limit; got {lr_log_scale!r}")
         self.lr = lr
         self.latent_channels = tuple(latent_channels)
         self.temperature = level_temperatures(temperature, len(self.latent_channels))
@@ -110,13 +117,6 @@ class PackedNormal(TorchDistribution):
             raise ValueError(
                 f"expected a packed latent of event shape {tuple(self.event_shape)}; got shape {tuple(value.shape)}"
             )
-        try:
-            torch.broadcast_shapes(value.shape[:-3], self.batch_shape)
-        except RuntimeError:
-            raise ValueError(
-                f"expected values whose batch broadcasts with batch_shape {tuple(self.batch_shape)}; "
-                f"got {tuple(value.shape[:-3])}"
-            ) from None
         return sum_event(normal_log_prob(value - self.mean, log_scale=self.scale.log()))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "PackedNormal":

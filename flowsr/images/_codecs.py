@@ -36,12 +36,12 @@ def decode(path: Path, *, max_pixels: int) -> np.ndarray:
         raise ImageError(f"{path}: expected a PNG, JPEG or TIFF image; got other content, starting with {head[:8]!r}")
     try:
         pixels, orientation = read(path, head, max_pixels)
+        pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
+        return np.ascontiguousarray(_upright(pixels, orientation))
     except ImageError:
         raise
     except Exception as error:  # damaged files raise nearly anything: OSError, struct.error, SyntaxError, KeyError
         raise ImageError(f"{path}: expected a complete image; got a damaged or truncated file ({error})") from error
-    pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
-    return np.ascontiguousarray(_upright(pixels, orientation))
 
 
 def encode(pixels: np.ndarray, *, suffix: str, quality: int) -> bytes:

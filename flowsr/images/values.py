@@ -42,7 +42,7 @@ def check_image(
     """
     if not isinstance(image, Tensor):
         raise ValueError(f"{name}: expected a torch tensor; got {type(image).__name__}")
-    if not image.dtype.is_floating_point:
+    if image.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or image.is_sparse:
         raise ValueError(
             f"{name}: expected a floating point tensor in [0, 1]; got {image.dtype}; "
             f"convert 8-bit images with image.float() / 255"

@@ -1,7 +1,7 @@
 """HCFlow: one bijection between an HR image and its LR image with a Gaussian latent per level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -68,6 +68,8 @@ class HCFlow(nn.Module):
 
     def __init__(self, config: HCFlowConfig, *, start: Start = "rotation") -> None:
         super().__init__()
+        if not isinstance(config, HCFlowConfig):
+            raise ValueError(f"expected an HCFlowConfig; got {config!r}: for a preset use HCFlow.from_preset")
         if start not in ("rotation", "haar"):
             raise ValueError(f"expected start to be rotation or haar; got {start!r}")
         self.config = config
@@ -88,6 +90,9 @@ class HCFlow(nn.Module):
         Raises:
             ValueError: for an unknown preset.
         """
+        unknown = sorted(set(changes) - {field.name for field in fields(HCFlowConfig)})
+        if unknown:
+            raise ValueError(f"expected changes to fields of HCFlowConfig; got {', '.join(unknown)}")
         return cls(replace(preset(name), **changes), start=start)
 
     @property
@@ -151,7 +156,7 @@ class HCFlow(nn.Module):
         if z is None:
             z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
         self._check_latents(lr, z, shapes)
-        return self.transform.decode(lr, z)[0]
+        return self.transform.decode(lr, [latent.to(lr.dtype) for latent in z])[0]
 
     def sample(
         self,
@@ -180,8 +185,8 @@ class HCFlow(nn.Module):
             ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        if num_samples < 1:
-            raise ValueError(f"expected num_samples >= 1; got {num_samples}")
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
         lr = lr.to(self.dtype)
         batch = (num_samples, *lr.shape[:-3])
         shapes = self.transform.latent_shapes(*lr.shape[-2:])
@@ -245,10 +250,22 @@ class HCFlow(nn.Module):
             ValueError: on wrong shape, dtype or values.
         """
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
+        before = {name: value.clone() for name, value in self.state_dict().items()}
         with initialize_from_data(self):
-            self.transform.encode(hr.to(self.dtype))
+            encoding = self.transform.encode(hr.to(self.dtype))
+        changed = [value for name, value in self.named_parameters() if not torch.equal(value, before[name])]
+        # A channel without variation gets the largest scale there is, exp(-log 1e-6).
+        degenerate = any(value.abs().max() > 13.0 for value in changed) or not torch.isfinite(encoding.ladj).all()
+        if degenerate:
+            self.load_state_dict(before)
+            raise ValueError(
+                "expected a batch of images in which every channel varies at every level; got one that is flat or has "
+                f"too few pixels, of shape {tuple(hr.shape)}: take several larger crops of photographs"
+            )
 
     def _check_latents(self, lr: Tensor, z: Sequence[Tensor], shapes: Sequence[torch.Size]) -> None:
+        for latent in z:
+            check_image(latent, name="z", tolerance=None)
         got = [tuple(latent.shape) for latent in z]
         batches = {shape[:-3] for shape in got}
         own = tuple(lr.shape[:-3])

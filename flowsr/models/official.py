@@ -44,7 +44,8 @@ def from_official(state: StateDict, *, name: str = "the checkpoint") -> HCFlow:
     dtypes = {value.dtype for value in state.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
         raise CheckpointError(f"expected one floating dtype in {name}; got {sorted(map(str, dtypes))}")
-    flow = HCFlow(config).to(next(iter(dtypes)))
+    with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
+        flow = HCFlow(config).to(next(iter(dtypes)))
     own = flow.state_dict()
     pairs = dict(_key_pairs(config))
     missing, surplus = sorted(set(pairs) - set(state)), sorted(set(state) - set(pairs))

@@ -35,7 +35,7 @@ def save(flow: HCFlow, path: str | os.PathLike[str], *, overwrite: bool = True) 
         overwrite: replace an existing file.
 
     Raises:
-        ValueError: for another suffix.
+        ValueError: for another suffix, or provenance that JSON cannot hold.
         FileExistsError: if the file exists and must not be overwritten.
 
     Example:
@@ -52,11 +52,18 @@ def save(flow: HCFlow, path: str | os.PathLike[str], *, overwrite: bool = True) 
         "flowsr_format": _FORMAT,
         "model": "HCFlow",
         "config": json.dumps(flow.config.to_dict()),
-        "provenance": json.dumps(flow.provenance),
+        "provenance": _to_json(flow.provenance),
     }
     tensors = {key: value.detach().contiguous().cpu() for key, value in flow.state_dict().items()}
     with atomic_path(path, overwrite=overwrite) as temporary:
         save_file(tensors, temporary, metadata)
+
+
+def _to_json(provenance: dict[str, Any]) -> str:
+    try:
+        return json.dumps(provenance, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected flow.provenance to hold JSON's finite values; got {provenance}") from error
 
 
 def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> HCFlow:
@@ -116,13 +123,17 @@ def _load_safetensors(path: Path) -> HCFlow:
             f"{metadata.get('flowsr_format')}, model {metadata.get('model')}"
         )
     try:
-        flow = HCFlow(HCFlowConfig.from_dict(json.loads(metadata["config"])))
-        flow.provenance = json.loads(metadata["provenance"])
-    except (KeyError, ValueError, TypeError) as error:
+        with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
+            flow = HCFlow(HCFlowConfig.from_dict(json.loads(metadata["config"])))
+        flow.provenance = dict(json.loads(metadata["provenance"]))
+    except (KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:  # RecursionError is a RuntimeError
         raise CheckpointError(f"expected a valid configuration in {path}; {error}") from error
-    floating = {value.dtype for value in state.values() if value.is_floating_point()}
-    if len(floating) == 1:
-        flow.to(floating.pop())
+    dtypes = {value.dtype for value in state.values()} - {torch.bool}
+    if len(dtypes) != 1 or not dtypes <= {torch.float16, torch.bfloat16, torch.float32, torch.float64}:
+        raise CheckpointError(f"expected one floating dtype in {path}; got {', '.join(sorted(map(str, dtypes)))}")
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise CheckpointError(f"expected finite weights in {path}; got NaN or infinity")
+    flow.to(dtypes.pop())
     try:
         flow.load_state_dict(state)
     except RuntimeError as error:
@@ -140,9 +151,10 @@ def _load_official(path: Path) -> HCFlow:
             f"expected {path} to hold tensors only; it is damaged or holds other objects, and was not unpickled: such "
             "objects can run code. Save a plain state dict."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"expected a complete .pth file; {path} cannot be read: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    except Exception as error:  # damaged files raise nearly anything: RuntimeError, EOFError, KeyError
+        raise CheckpointError(f"expected a complete .pth file; {path} cannot be read: {error!r}") from error
+    plain = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    if not plain or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"expected {path} to hold a plain state dict of tensors; got something else")
     if not is_official(state):
         raise CheckpointError(

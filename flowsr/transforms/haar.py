@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from flowsr._precision import full_precision
 from flowsr._shapes import constant_ladj
 from flowsr.transforms.base import ImageTransform
-from flowsr.transforms.pixel_shuffle import depth_from_space, space_from_depth
+from flowsr.transforms.pixel_shuffle import depth_from_space, depth_to_space, space_from_depth, space_to_depth
 
 # Rows: average, left − right, top − bottom, diagonal; columns: the pixels a b / c d of a 2x2 block.
 _SIGNS = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
@@ -48,11 +47,11 @@ class Haar(ImageTransform):
         bands = z.unflatten(-3, (4, shape[-3]))
         with full_precision(z):
             blocks = torch.einsum("kp,...kchw->...cphw", self.signs.to(z.dtype), bands)
-        return F.pixel_shuffle(blocks.flatten(-4, -3), 2), constant_ladj(z, math.log(2.0) * z.shape[-3:].numel())
+        return depth_to_space(blocks.flatten(-4, -3), 2), constant_ladj(z, math.log(2.0) * z.shape[-3:].numel())
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        blocks = F.pixel_unshuffle(x, 2).unflatten(-3, (x.shape[-3], 4))
+        blocks = space_to_depth(x, 2).unflatten(-3, (x.shape[-3], 4))
         with full_precision(x):
             bands = torch.einsum("kp,...cphw->...kchw", self.signs.to(x.dtype) / 4, blocks)
         return bands.flatten(-4, -3), constant_ladj(x, -math.log(2.0) * x.shape[-3:].numel())

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from flowsr._shapes import check_image_shape
+from flowsr._shapes import check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.conditional_level import ConditionalLevel, stack_context
+from flowsr.transforms.pixel_shuffle import depth_to_space, space_to_depth
 
 
 class Encoding(NamedTuple):
@@ -107,7 +107,7 @@ class Hierarchy(ImageTransform):
         coarsest level's features are then computed once for all draws.
         """
         batch = z[0].shape[:-3]
-        total = torch.zeros(batch, dtype=lr.dtype, device=lr.device)
+        total = constant_ladj(z[0], 0.0)
         image = lr
         features: list[Tensor] = []
         for latent, main, conditional in zip(z, reversed(self.mains), reversed(self.conditionals), strict=True):
@@ -129,7 +129,7 @@ class Hierarchy(ImageTransform):
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
         batch = torch.broadcast_shapes(lr.shape[:-3], z[0].shape[:-3])
-        parts = [lr, *(F.pixel_unshuffle(latent, 2**i) for i, latent in enumerate(z))]
+        parts = [lr, *(space_to_depth(latent, 2**i) for i, latent in enumerate(z))]
         return torch.cat([part.expand(*batch, *part.shape[-3:]) for part in parts], -3)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -137,7 +137,7 @@ class Hierarchy(ImageTransform):
         self.forward_shape(packed.shape)
         sizes = [conditional.channels * 4**i for i, conditional in enumerate(reversed(self.conditionals))]
         lr, *z = packed.split([self.image_channels, *sizes], -3)
-        return lr, tuple(F.pixel_shuffle(latent, 2**i) for i, latent in enumerate(z))
+        return lr, tuple(depth_to_space(latent, 2**i) for i, latent in enumerate(z))
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         return self.decode(*self.unpack(z))

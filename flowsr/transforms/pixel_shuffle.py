@@ -39,12 +39,10 @@ class PixelShuffle(ImageTransform):
         self.factor = factor
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
-        self.forward_shape(z.shape)
-        return F.pixel_shuffle(z, self.factor), constant_ladj(z, 0.0)
+        return depth_to_space(z, self.factor), constant_ladj(z, 0.0)
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
-        self.inverse_shape(x.shape)
-        return F.pixel_unshuffle(x, self.factor), constant_ladj(x, 0.0)
+        return space_to_depth(x, self.factor), constant_ladj(x, 0.0)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         return space_from_depth(shape, self.factor, name="PixelShuffle")
@@ -54,6 +52,18 @@ class PixelShuffle(ImageTransform):
 
     def extra_repr(self) -> str:
         return f"{self.factor}"
+
+
+def depth_to_space(z: Tensor, factor: int) -> Tensor:
+    """``(*batch, C·r², H, W) -> (*batch, C, r·H, r·W)``; torch forgets the new shape of an empty batch."""
+    shape = space_from_depth(z.shape, factor, name="PixelShuffle")
+    return F.pixel_shuffle(z, factor).reshape(shape)
+
+
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """``(*batch, C, r·H, r·W) -> (*batch, C·r², H, W)``; torch forgets the new shape of an empty batch."""
+    shape = depth_from_space(x.shape, factor, name="PixelShuffle")
+    return F.pixel_unshuffle(x, factor).reshape(shape)
 
 
 def space_from_depth(shape: torch.Size, factor: int, *, name: str) -> torch.Size:
