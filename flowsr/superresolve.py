@@ -151,9 +151,8 @@ def superresolve_file(
     lr = _read(path, channels, flow.dtype)
     size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
     truth = _read(hr, channels, flow.dtype) if hr is not None else None
-    if truth is not None and tuple(truth.shape[-2:]) != size:
-        got = f"{truth.shape[-2]} x {truth.shape[-1]}"
-        raise ImageError(f"expected {hr} to be {flow.upscale} times {path}, {size[0]} x {size[1]} pixels; got {got}")
+    if truth is not None and hr is not None:
+        _check_truth(truth, hr, path, size, flow.upscale)
     names = iter(plan.names(path))
     columns = {"bicubic": bicubic_up(lr, flow.upscale)}
     for tau in plan.temperatures:
@@ -179,6 +178,23 @@ def superresolve_file(
         title = f"{path.name}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
         card = MetricCard(title, tuple(columns), tuple(fidelity_metrics(columns, truth, lr, upscale=flow.upscale)))
     return Draws(path, tuple(plan.names(path)), size, card)
+
+
+def check_file(flow: HCFlow, path: Path, *, hr: Path | None = None) -> None:
+    """Raise ImageError now, before hours of drawing, if an LR image or its truth cannot be used.
+
+    Cost: reading the files once more.
+    """
+    lr = _read(path, flow.config.image_channels, flow.dtype)
+    if hr is not None:
+        size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
+        _check_truth(_read(hr, flow.config.image_channels, flow.dtype), hr, path, size, flow.upscale)
+
+
+def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], upscale: int) -> None:
+    if tuple(truth.shape[-2:]) != size:
+        got = f"{truth.shape[-2]} x {truth.shape[-1]}"
+        raise ImageError(f"expected {hr} to be {upscale} times {path}, {size[0]} x {size[1]} pixels; got {got}")
 
 
 def _read(path: Path, channels: int, dtype: torch.dtype) -> Tensor:

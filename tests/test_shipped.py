@@ -49,4 +49,4 @@ def test_rescaling(photograph):
         back = round_to_8bit(flow.sample(lr, generator=torch.Generator().manual_seed(0))[0])
     bicubic = round_to_8bit(bicubic_up(round_to_8bit(bicubic_down(photograph, 4)), 4))
     assert psnr(lr, round_to_8bit(bicubic_down(photograph, 4)), border=0) > 30
-    assert psnr(back, photograph, border=4) > psnr(bicubic, photograph, border=4) + 3
+    assert psnr(back, photograph, border=4) > psnr(bicubic, photograph, border=4) + 2.5

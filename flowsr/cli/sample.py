@@ -46,7 +46,7 @@ def sample(
     Draws are as HCFlow makes them: the flow's LR image is the given one exactly. The same seed gives the same files,
     whichever other images are given.
     """
-    from flowsr.superresolve import DrawPlan, pair_with_hr, superresolve_file
+    from flowsr.superresolve import DrawPlan, check_file, pair_with_hr, superresolve_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
     plan = DrawPlan(num_samples=num_samples, temperatures=tuple(temperature or (0.8,)), moments=moments, seed=seed)
@@ -62,6 +62,8 @@ def sample(
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
         )
+    for path in files:
+        check_file(flow, path, hr=truths.get(path))
     make_folder(out)
     results: list[Draws] = []
     with reporter.progress("Sampling", len(files) * plan.draws) as advance:
