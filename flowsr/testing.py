@@ -204,7 +204,7 @@ def check_precision(transform: ImageTransform, z: Tensor, context: Any = None, *
         mixed, mixed_ladj = single.call_and_ladj(z32, context32)
         back, _ = single.inv_call_and_ladj(mixed, context32)
     assert mixed.dtype == mixed_ladj.dtype == torch.float32, f"autocast reached the bijection: {mixed.dtype}"
-    # Conditioners see bitwise equal inputs in both directions up to rounding, so inversion survives bfloat16.
+    # Both directions run the same conditioner on nearly the same input, so inversion survives its bfloat16.
     _close(back.double(), z, max(0.05, 50 * tolerance) * scale, "inverse under bfloat16 autocast")
 
 

@@ -117,6 +117,13 @@ def test_sample_with_truth_names_every_convention(model, lr, tmp_path):
     assert "border 4" in result.stdout
 
 
+def test_a_damaged_second_image_is_found_before_the_first_is_drawn(model, lr, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(lr.read_bytes()[:60])
+    assert refused(run("sample", model, lr, bad, "--out", tmp_path / "out"), "bad.png", "damaged")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_overwritten_without_force(model, lr, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -50,8 +50,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not self.convention:
             raise ValueError(f"expected a convention for {self.name}: a number without one cannot be compared; got ''")
-        if not self.values and not self.reason:
-            raise ValueError(f"expected values for {self.name}, or a reason why there are none; got neither")
+        if (not self.values or None in self.values.values()) and not self.reason:
+            raise ValueError(f"expected all values of {self.name}, or a reason why some are missing; got neither")
 
     @property
     def label(self) -> str:
@@ -110,7 +110,7 @@ class MetricCard:
 
 
 def format_value(value: float | None) -> str:
-    """Four digits at most: two decimals above 1, four below.
+    """Two decimals from 1 on, four below.
 
     Example:
         >>> format_value(28.4166), format_value(0.81044), format_value(None), format_value(math.inf)

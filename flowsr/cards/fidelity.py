@@ -65,7 +65,7 @@ def fidelity_metrics(images: Mapping[str, Tensor], hr: Tensor, lr: Tensor, *, up
         _lpips(rounded, hr),
         row(
             "LR-PSNR",
-            "RGB, bicubic ÷" + f"{upscale} of the rounded image, rounded, against the LR image, no border",
+            f"{colours}, bicubic ÷{upscale} of the rounded image, rounded, against the LR image, no border",
             lambda x: lr_psnr(x, lr, upscale=upscale),
             "dB",
         ),

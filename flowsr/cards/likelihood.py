@@ -58,7 +58,7 @@ def likelihood_metrics(
         ),
         Metric(
             "LR-PSNR of the flow's own LR image",
-            "encode(hr).lr rounded, against the LR image given, RGB, no border",
+            "encode(hr).lr rounded, against the LR image given, all channels, no border",
             {column: float(agreement)},
             unit="dB",
         ),

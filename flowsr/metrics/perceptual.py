@@ -1,6 +1,6 @@
 """LPIPS: distance in the features of a classifier, or an honest "not available".
 
-LPIPS needs the ImageNet weights of its backbone, which no package ships. flowsr never downloads anything: it uses a
+LPIPS needs the ImageNet weights of its backbone, which no package ships. Nothing is downloaded here: it uses a
 local file, yours or the one torchvision has already cached, and otherwise returns no number and the reason. Random
 backbone weights would give a number that looks like LPIPS and is not.
 """

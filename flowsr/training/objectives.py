@@ -51,7 +51,7 @@ def likelihood_loss(
 
 
 def l1_loss(flow: HCFlow, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean absolute error of the most likely decoding, ``|decode(lr, z = 0) − hr|``.
+    """The mean absolute error of the decoding at temperature 0, ``|decode(lr, z = 0) − hr|``.
 
     Cost: one decoding pass.
 

@@ -28,17 +28,6 @@ def derive_seed(*keys: int) -> int:
     return state >> 1
 
 
-def noise_like(image: Tensor, seeds: Tensor, *, stream: int) -> Tensor:
-    """Standard normal noise of the shape of ``image``, each image's from its own seed.
-
-    Args:
-        image: ``(B, C, H, W)``, for shape, dtype and device.
-        seeds: ``(B,)`` integers.
-        stream: distinguishes several noises of one sample.
-    """
-    return normal_noise(image.shape[1:], seeds, stream=stream, dtype=image.dtype, device=image.device)
-
-
 def normal_noise(
     shape: Sequence[int], seeds: Tensor, *, stream: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
