@@ -61,8 +61,8 @@ def train(
 
     The folder ``out`` then has ``run.json`` (what was run), ``train.csv`` and ``validation.csv``, ``checkpoints/``,
     ``pictures/`` and ``curve.png``, and ``model.safetensors``, which :func:`flowsr.load` reads. SIGINT and SIGTERM save
-    a checkpoint and return. Torch's global random
-    state is set from the seed. Under ``torchrun`` every process calls this function.
+    a checkpoint and return. Torch's global random state is set from the seed. Under ``torchrun`` every process calls
+    this function.
 
     Cost: per step, one to three passes through the flow and back.
 
