@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from flowsr.distributions import level_temperatures
+from flowsr.distributions import Temperature, level_temperatures
 from flowsr.models import HCFlow
 
 
 @torch.no_grad()
-def draw_images(
-    flow: HCFlow, lr: Tensor, *, num_samples: int, temperature: float | Sequence[float], seed: int
-) -> Iterator[Tensor]:
+def draw_images(flow: HCFlow, lr: Tensor, *, num_samples: int, temperature: Temperature, seed: int) -> Iterator[Tensor]:
     """Draw HR images of one LR image one after the other, as :meth:`flowsr.HCFlow.sample` draws them.
 
     The noise depends on the seed and the number of the draw only: neither on how many are drawn, nor on the

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from flowsr.distributions import level_temperatures
+from flowsr.distributions import Temperature, level_temperatures
 from flowsr.models import HCFlow
 
 
@@ -17,7 +17,7 @@ def super_resolution(
     lr: Tensor,
     hr: Tensor | None = None,
     *,
-    temperature: float | Sequence[float] = 1.0,
+    temperature: Temperature = 1.0,
     lr_log_scale: float = -6.0,
 ) -> Tensor:
     """The generative program ``y ~ N(lr, σ²)``, ``z_l ~ N(0, τ_l²)``, ``hr = decode(y, z)``.

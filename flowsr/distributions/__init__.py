@@ -2,11 +2,12 @@
 
 from flowsr.distributions.dequantization import uniform_dequantize
 from flowsr.distributions.flow import FlowDistribution
-from flowsr.distributions.packed_normal import PackedNormal, level_temperatures, normal_log_prob
+from flowsr.distributions.packed_normal import PackedNormal, Temperature, level_temperatures, normal_log_prob
 
 __all__ = [
     "FlowDistribution",
     "PackedNormal",
+    "Temperature",
     "level_temperatures",
     "normal_log_prob",
     "uniform_dequantize",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat, TypeAlias
 
 import torch
 from pyro.distributions import constraints
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from flowsr._shapes import sum_event
 
+Temperature: TypeAlias = SupportsFloat | Sequence[float]
+"""One temperature for all levels, a number of any library, or one per level from coarse to fine."""
+
 
 def normal_log_prob(x: Tensor, *, log_scale: float | Tensor = 0.0) -> Tensor:
     """Elementwise ``log N(x; 0, exp(log_scale)²)`` in nats."""
@@ -18,7 +21,7 @@ def normal_log_prob(x: Tensor, *, log_scale: float | Tensor = 0.0) -> Tensor:
     return -0.5 * ((x * (-log_scale).exp()) ** 2 + math.log(2.0 * math.pi)) - log_scale
 
 
-def level_temperatures(temperature: float | Sequence[float], levels: int) -> tuple[float, ...]:
+def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ...]:
     """One temperature per level, coarse to fine, from a number for all or a sequence.
 
     Raises:
@@ -75,7 +78,7 @@ class PackedNormal(TorchDistribution):
         lr: Tensor,
         *,
         latent_channels: Sequence[int],
-        temperature: float | Sequence[float] = 1.0,
+        temperature: Temperature = 1.0,
         lr_log_scale: float = -6.0,
         validate_args: bool | None = None,
     ) -> None:

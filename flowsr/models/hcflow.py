@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flowsr._shapes import check_image_shape
-from flowsr.distributions import FlowDistribution, PackedNormal, level_temperatures
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, level_temperatures
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.build import build_hierarchy
 from flowsr.models.config import HCFlowConfig, preset
@@ -163,7 +163,7 @@ class HCFlow(nn.Module):
         lr: Float[Tensor, "*batch channels h w"],
         *,
         num_samples: int = 1,
-        temperature: float | Sequence[float] = 1.0,
+        temperature: Temperature = 1.0,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "num_samples *batch channels height width"]:
         """Draw HR images as HCFlow does: y is the LR image exactly (the Dirac limit), ``z_l ~ N(0, τ_l²)``.
@@ -201,7 +201,7 @@ class HCFlow(nn.Module):
         self,
         lr: Float[Tensor, "*batch channels h w"],
         *,
-        temperature: float | Sequence[float] = 1.0,
+        temperature: Temperature = 1.0,
         lr_log_scale: float = -6.0,
     ) -> FlowDistribution:
         """The posterior over HR images given an LR image, as a Pyro distribution.
