@@ -138,7 +138,7 @@ def test_running_moments_are_those_of_the_stack():
 def test_a_metric_needs_a_convention_and_a_reason():
     with pytest.raises(ValueError, match="convention for PSNR"):
         Metric("PSNR", "", {"a": 1.0})
-    with pytest.raises(ValueError, match="a reason why some are missing"):
+    with pytest.raises(ValueError, match="a reason why there are none"):
         Metric("LPIPS", "AlexNet", {})
     with pytest.raises(ValueError, match=r"got \['b'\] too"):
         MetricCard("card", ("a",), (Metric("PSNR", "RGB", {"b": 1.0}),))

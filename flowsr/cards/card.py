@@ -34,7 +34,7 @@ class Metric:
         reason: why values are missing, and what would provide them.
 
     Raises:
-        ValueError: without a convention, or if a value is missing without a reason.
+        ValueError: without a convention, or without both values and a reason why there are none.
 
     Example:
         >>> Metric("PSNR", "RGB, border 4, rounded to 8 bits", {"bicubic": 28.42}, unit="dB").label
@@ -50,8 +50,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not self.convention:
             raise ValueError(f"expected a convention for {self.name}: a number without one cannot be compared; got ''")
-        if (not self.values or None in self.values.values()) and not self.reason:
-            raise ValueError(f"expected all values of {self.name}, or a reason why some are missing; got neither")
+        if not self.values and not self.reason:
+            raise ValueError(f"expected values for {self.name}, or a reason why there are none; got neither")
 
     @property
     def label(self) -> str:
