@@ -10,7 +10,7 @@ import flowsr
 ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
-    {"errors", "_shapes", "_precision", "_files", "_png_text"},
+    {"errors", "results", "bootstrap", "_shapes", "_precision", "_files", "_png_text"},
     {"nn", "images"},
     {"transforms"},
     {"distributions", "metrics"},

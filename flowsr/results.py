@@ -1,0 +1,112 @@
+"""What every analysis returns: named fields that can be drawn, written as JSON, and read as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """The base of all results of analyses: a frozen dataclass with units in its docstring.
+
+    A subclass defines :meth:`to_text` and :meth:`plot`; :meth:`to_dict` follows from its fields.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Count(Result):
+        ...     images: int
+        >>> Count(3).to_dict()
+        {'images': 3}
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values: tensors become lists, infinities and NaN strings that ``float`` reads."""
+        return {field.name: to_plain(getattr(self, field.name)) for field in fields(self)}
+
+    def to_text(self) -> str:
+        """The result as a table for people."""
+        raise NotImplementedError
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Draw the result: its main panel into ``ax`` if given, else all panels into a figure of their own.
+
+        Returns:
+            The figure drawn into; save it with :func:`flowsr.plots.save_figure`.
+        """
+        raise NotImplementedError
+
+
+def to_plain(value: Any) -> Any:
+    """A value as JSON can hold it.
+
+    Raises:
+        TypeError: for a value of a kind that JSON has no place for.
+
+    Example:
+        >>> import torch
+        >>> to_plain({"mean": torch.tensor([1.0, math.inf]), "of": (1, None)})
+        {'mean': [1.0, 'inf'], 'of': [1, None]}
+    """
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return to_plain(value.tolist())
+    if isinstance(value, Result):
+        return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"expected a value that JSON can hold; got {type(value).__name__}")
+
+
+def text_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", notes: Sequence[str] = ()
+) -> str:
+    """Rows under a head, the first column to the left and the others to the right, as plain text.
+
+    Args:
+        head: names of the columns, with their units.
+        rows: cells, as many as there are columns.
+        title: a line above.
+        notes: lines below, for conventions.
+
+    Raises:
+        ValueError: if a row has not as many cells as the head.
+
+    Example:
+        >>> print(text_table(["level", "std"], [["1", "1.02"], ["2", "0.97"]], title="Latents"))
+        Latents
+        level   std
+        1      1.02
+        2      0.97
+    """
+    for row in rows:
+        if len(row) != len(head):
+            raise ValueError(f"expected {len(head)} cells per row; got {len(row)}: {row}")
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [title] if title else []
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *notes])
