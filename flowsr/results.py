@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Result:
     """The base of all results of analyses: a frozen dataclass with units in its docstring.
 
-    A subclass defines :meth:`to_text` and :meth:`plot`; :meth:`to_dict` follows from its fields.
+    A subclass defines :meth:`to_text` and what :meth:`plot` draws; :meth:`to_dict` follows from its fields.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -45,7 +45,22 @@ class Result:
         Returns:
             The figure drawn into; save it with :func:`flowsr.plots.save_figure`.
         """
-        raise NotImplementedError
+        if ax is None:
+            return self._draw_figure()
+        self._draw_main(ax)
+        return ax.get_figure(root=True)  # type: ignore[return-value]
+
+    def _draw_main(self, ax: Axes) -> None:
+        """The main panel; what a subclass defines."""
+        raise NotImplementedError(f"{type(self).__name__} has no figure")
+
+    def _draw_figure(self) -> Figure:
+        """All panels; a subclass with more than the main one defines this too."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5.0, 3.5), layout="constrained")
+        self._draw_main(figure.subplots())
+        return figure
 
 
 def to_plain(value: Any) -> Any:

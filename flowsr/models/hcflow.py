@@ -1,5 +1,6 @@
 """HCFlow: one bijection between an HR image and its LR image with a Gaussian latent per level."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flowsr._shapes import check_image_shape
-from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, level_temperatures
+from flowsr._shapes import check_image_shape, check_same_batch, sum_event
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, level_temperatures, normal_log_prob
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.build import build_hierarchy
 from flowsr.models.config import HCFlowConfig, preset
 from flowsr.models.start import Start, haar_start
+from flowsr.models.terms import LRLikelihood, Term, TermKind, lr_term
 from flowsr.nn import initialize_from_data
 
 
@@ -229,6 +231,74 @@ class HCFlow(nn.Module):
             lr_log_scale=lr_log_scale,
         )
         return FlowDistribution(base, [self.transform])
+
+    def check_pair(self, hr: Tensor, lr: Tensor) -> None:
+        """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image s times smaller that may be its own."""
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        shape = self.transform.inverse_shape(hr.shape)
+        if lr.shape[-2:] != shape[-2:]:
+            raise ValueError(f"expected an lr of size {tuple(shape[-2:])} for this hr; got {tuple(lr.shape[-2:])}")
+        check_same_batch(hr.shape, lr.shape)
+
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float = -6.0,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr | lr)``: LR image, latents, log-determinants per level, coarse to fine.
+
+        :func:`flowsr.likelihood.decompose` is the way to them. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        if lr is None:
+            raise ValueError("expected an LR image, as this model is conditional; got none")
+        self.check_pair(hr, lr)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        levels = range(len(encoding.z), 0, -1)
+        latents = [sum_event(normal_log_prob(z)) for z in encoding.z]
+        parts: list[tuple[TermKind, Sequence[Tensor]]] = [
+            ("latent", latents),
+            ("main", encoding.ladj_main),
+            ("conditional", encoding.ladj_steps),
+            ("head", encoding.ladj_head),
+        ]
+        first = lr_term(encoding.lr, lr.to(self.dtype), log_scale=lr_log_scale, likelihood=lr_likelihood)
+        rest = [Term(kind, value, level) for kind, values in parts for level, value in zip(levels, values, strict=True)]
+        return (first, *rest)
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float = -6.0) -> dict[str, Tensor]:
+        """The noise that an image would be made from: standard normal under the model, by name, coarse to fine.
+
+        The LR residual ``(y − lr)/σ`` and the latents. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        if lr is None:
+            raise ValueError("expected an LR image, as this model is conditional; got none")
+        self.check_pair(hr, lr)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        residual = (encoding.lr - lr.to(self.dtype)) * math.exp(-lr_log_scale)
+        levels = range(len(encoding.z), 0, -1)
+        return {"LR residual": residual, **{f"z_{level}": z for level, z in zip(levels, encoding.z, strict=True)}}
+
+    def lr_features(self, lr: Tensor) -> Tensor:
+        """What the coarsest conditional flow sees in an LR image: mean and deviation of its features, ``(*batch, F)``.
+
+        Cost: the coarsest encoder.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        features = self.transform.conditionals[-1].features(lr.to(self.dtype))
+        return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""

@@ -46,7 +46,7 @@ def likelihood_loss(
     # The LR term is a squared error in disguise; undoing it saves a second pass.
     constant = normal_log_prob(torch.zeros_like(bits), log_scale=lr_log_scale)
     pixels = terms.dims / hr.shape[-2:].numel()
-    mse = 2 * math.exp(2 * lr_log_scale) * (constant - terms.lr.detach() / lr.shape[-3:].numel())
+    mse = 2 * math.exp(2 * lr_log_scale) * (constant - terms.of("lr")[0].detach() / lr.shape[-3:].numel())
     return bits * pixels, {"bits_per_dim": bits.detach(), "lr_psnr": mean_psnr(mse)}
 
 
