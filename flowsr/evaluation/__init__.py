@@ -5,7 +5,7 @@
 
 from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
 from flowsr.evaluation.report import Evaluation
-from flowsr.evaluation.run import evaluate_files, pair_with_lr
+from flowsr.evaluation.run import evaluate_files
 from flowsr.evaluation.score import compare, score_pair
 
 __all__ = [
@@ -15,6 +15,5 @@ __all__ = [
     "compare",
     "evaluate_files",
     "list_columns",
-    "pair_with_lr",
     "score_pair",
 ]
