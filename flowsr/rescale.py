@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from flowsr._files import atomic_path
+from flowsr._json import json_number
 from flowsr._png_text import add_text, read_text
-from flowsr.cards import Metric, MetricCard, json_number
+from flowsr.cards import Metric, MetricCard
 from flowsr.draws import draw_images
 from flowsr.errors import ImageError
 from flowsr.evaluation import compare
@@ -35,7 +36,7 @@ class Rescaled:
         file: the file written.
         size: height and width of what was written.
         padded: whether the model saw a padded image.
-        lr_psnr: downscaling: the LR image against the bicubic one, both 8-bit, RGB, no border, in dB.
+        encoded_lr_psnr: downscaling: the LR image against the bicubic one, both 8-bit, RGB, no border, in dB.
         card: upscaling: the loss against the original, if it was given.
     """
 
@@ -43,14 +44,14 @@ class Rescaled:
     file: Path
     size: tuple[int, int]
     padded: bool = False
-    lr_psnr: float | None = None
+    encoded_lr_psnr: float | None = None
     card: MetricCard | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values; what does not apply is left out."""
         record: dict[str, Any] = {"source": str(self.source), "file": str(self.file), "size": list(self.size)}
-        if self.lr_psnr is not None:
-            record |= {"padded": self.padded, "lr_psnr": json_number(self.lr_psnr)}
+        if self.encoded_lr_psnr is not None:
+            record |= {"padded": self.padded, "encoded_lr_psnr": json_number(self.encoded_lr_psnr)}
         return {**record, "card": self.card.to_dict()} if self.card is not None else record
 
 

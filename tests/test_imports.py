@@ -11,7 +11,7 @@ ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
     {"errors", "_shapes", "_precision", "_files", "_png_text"},
-    {"nn", "images"},
+    {"nn", "images", "_json"},
     {"transforms"},
     {"distributions", "metrics"},
     {"models", "testing"},

@@ -100,7 +100,6 @@ def train(
 
     import torch
 
-    from flowsr.cards import json_number
     from flowsr.cli.tables import facts_table
     from flowsr.models import HCFlow
     from flowsr.training import Data, Run
@@ -148,12 +147,11 @@ def train(
         "stopped by signal": trained.interrupted,
         "weights": weights,
     }
-    scores = {name: json_number(value) for name, value in trained.validation.items()}
     reporter.result(facts_table(f"Run {out}", {name: value for name, value in facts.items() if value is not None}))
     if trained.validation:
         rounded = {name: f"{value:.4g}" for name, value in trained.validation.items()}
         reporter.result(facts_table("validation at the last time", rounded))
-    reporter.document({**facts, "validation": scores})
+    reporter.document({**facts, "validation": trained.validation})
     if trained.interrupted:
         reporter.remark(f"Stopped at step {trained.step} and saved; the same command with --resume goes on")
         raise typer.Exit(128 + trained.interrupted)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from flowsr.cards import Metric, MetricCard, json_number
+from flowsr._json import json_number
+from flowsr.cards import Metric, MetricCard
 from flowsr.evaluation.columns import Column
 from flowsr.evaluation.score import Score
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowsr._json import write_json
 from flowsr.errors import CheckpointError
 from flowsr.models import HCFlow
 from flowsr.models.start import Start
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import CropBatches
 from flowsr.training.folder import Folder, ImageFolder
-from flowsr.training.manifest import manifest, write_json
+from flowsr.training.journal import require_tensorboard
+from flowsr.training.manifest import manifest
 from flowsr.training.memory import set_memory
 from flowsr.training.recipes import Recipe
 from flowsr.training.recipes import recipe as named_recipe
@@ -91,6 +93,8 @@ def train(
     checkpoints = CheckpointFolder(out / "checkpoints", keep=run.keep)
     if checkpoints.steps() and not resume:
         raise ValueError(f"expected a new folder, or resume=True to continue; {out} has checkpoints already")
+    if run.tensorboard:
+        require_tensorboard()
     torch.manual_seed(run.seed)
     flow = HCFlow.from_preset(model, start=start) if isinstance(model, str) else model
     recipe = choose_recipe(recipe, flow)
