@@ -32,7 +32,7 @@ def test_scores_follow_their_definitions():
     nats = flow.condition(lr).log_prob(noisy).mean().item()
     assert score.bits_per_dim == pytest.approx(-nats / (3 * 32 * 48 * math.log(2)) + 8, rel=0.05)
     fidelity = psnr(flow.encode(crop).lr.clamp(0, 1), lr, border=0).item()
-    assert score.lr_psnr == pytest.approx(fidelity, abs=1e-6)
+    assert score.encoded_lr_psnr == pytest.approx(fidelity, abs=1e-6)
     decoded = round_to_8bit(flow.sample(lr, temperature=0.0)[0])
     assert score.psnr_mean == pytest.approx(psnr(decoded, crop, border=4).item(), abs=1e-6)
     assert score.psnr_y_mean == pytest.approx(psnr(decoded, crop, border=4, colour="y").item(), abs=1e-6)
@@ -71,7 +71,7 @@ def test_means_medians_and_the_worst():
 
 
 def test_the_table_has_both_columns():
-    rows = [{"step": 250.0, "bits_per_dim": 4.5, "lr_psnr": 47.0, "psnr_mean": 25.0, "bits_per_dim_worst": 6.5}]
+    rows = [{"step": 250.0, "bits_per_dim": 4.5, "encoded_lr_psnr": 47.0, "psnr_mean": 25.0, "bits_per_dim_worst": 6.5}]
     lines = table("sr-x4-small", 1500, rows).splitlines()
     assert lines[1].split() == [
         "250",

@@ -57,7 +57,7 @@ def likelihood_metrics(
             unit="bits/dim",
         ),
         Metric(
-            "LR-PSNR of the flow's own LR image",
+            "Encoded LR-PSNR",
             "encode(hr).lr rounded, against the LR image given, all channels, no border",
             {column: float(agreement)},
             unit="dB",

@@ -41,7 +41,7 @@ def score_pair(flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: Eval
     Example:
         >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
         >>> scores = score_pair(flow, torch.rand(3, 40, 52), plan=EvaluationPlan(num_samples=1))
-        >>> scores["lr_psnr"] > 20, scores["ssim_y τ=0"] > 0
+        >>> scores["encoded_lr_psnr"] > 20, scores["ssim_y τ=0"] > 0
         (True, True)
     """
     plan.check(flow)
@@ -59,7 +59,7 @@ def score_pair(flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: Eval
     own = flow.encode(hr.to(flow.device)).lr.cpu()
     scores["seconds encode"] = time.perf_counter() - start
     own = round_to_8bit(own) if task == "rescaling" else own.clamp(0, 1)
-    scores["lr_psnr"] = float(psnr(own, lr, border=0))
+    scores["encoded_lr_psnr"] = float(psnr(own, lr, border=0))
     scores |= _named(compare(bicubic_up(lr, s).clamp(0, 1), hr, border=s), BICUBIC)
     source = own if task == "rescaling" else lr
     seconds: list[float] = []

@@ -91,7 +91,7 @@ _TRAINING: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
 _VALIDATION: dict[str, Any] = {"marker": "."}
 _PANELS = (
     ("bits/dim", "bits_per_dim", "bits_per_dim"),
-    ("LR-PSNR in dB", "lr_psnr", "lr_psnr"),
+    ("encoded LR-PSNR in dB", "encoded_lr_psnr", "encoded_lr_psnr"),
     ("PSNR at τ = 0 in dB", "psnr", "psnr_mean"),
 )
 

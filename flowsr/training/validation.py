@@ -23,7 +23,7 @@ class ImageScores:
         name: of the image.
         bits_per_dim: of the uniformly dequantized image (one draw of noise of width 1/256), LR term with σ = e^-6
             included; D = C·H·W. For a rescaling model this is not what it was trained for.
-        lr_psnr: clamp(encode(hr).lr) against the bicubic LR rounded to 8 bits, dB, no border.
+        encoded_lr_psnr: clamp(encode(hr).lr) against the bicubic LR rounded to 8 bits, dB, no border.
         psnr_mean: super-resolution: decode(lr, z = 0); rescaling: of the flow's own LR rounded to 8 bits. RGB, border
             s, 8-bit, dB.
         psnr_draw: the same with one draw at the temperature asked for.
@@ -33,7 +33,7 @@ class ImageScores:
 
     name: str
     bits_per_dim: float
-    lr_psnr: float
+    encoded_lr_psnr: float
     psnr_mean: float
     psnr_draw: float
     psnr_y_mean: float
@@ -61,7 +61,7 @@ def score_image(
         multiple: what both sides are cropped to, itself a multiple of the upscale factor.
 
     Example:
-        >>> score_image(HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 40, 52)).lr_psnr > 20
+        >>> score_image(HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 40, 52)).encoded_lr_psnr > 20
         True
     """
     hr = crop_to(hr, (hr.shape[-2] // multiple * multiple, hr.shape[-1] // multiple * multiple)).to(flow.device)
@@ -80,7 +80,7 @@ def score_image(
         found[f"psnr_{label}"] = float(psnr(sr, target, border=flow.upscale))
         found[f"psnr_y_{label}"] = float(psnr(sr, target, border=flow.upscale, colour=colour))
     fidelity = float(psnr(encoded.clamp(0, 1), lr.to(flow.dtype), border=0))
-    return ImageScores(name=name, bits_per_dim=bits, lr_psnr=fidelity, **found)
+    return ImageScores(name=name, bits_per_dim=bits, encoded_lr_psnr=fidelity, **found)
 
 
 def score_images(

@@ -44,7 +44,7 @@ class Objective(nn.Module):
         >>> batch = Batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4), torch.tensor([1, 2]))
         >>> loss, seen, draw = objective(batch, ("likelihood",))
         >>> sorted(seen)
-        ['bits_per_dim', 'lr_psnr']
+        ['bits_per_dim', 'encoded_lr_psnr']
     """
 
     def __init__(
