@@ -17,10 +17,10 @@ from flowsr._json import json_number
 from flowsr._png_text import add_text, read_text
 from flowsr.cards import Metric, MetricCard
 from flowsr.draws import draw_images
+from flowsr.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.errors import ImageError
-from flowsr.evaluation import compare
 from flowsr.images import bicubic_down, crop_to, pad_to_multiple, read_image, round_to_8bit, write_image
-from flowsr.metrics import psnr
+from flowsr.metrics import compare
 from flowsr.models import HCFlow
 
 SIZE_KEY = "flowsr:hr-size"
@@ -103,7 +103,7 @@ def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = 
     if target.suffix.lower() != ".png":
         raise ValueError(f"expected a PNG file to write, as other formats lose what it hides; got {target.name}")
     padded, size = pad_to_multiple(_read(flow, path), flow.upscale)
-    lr = round_to_8bit(flow.encode(padded.to(flow.device)).lr.cpu())
+    lr = encoded_lr(flow, padded).cpu()
     if not bool(torch.isfinite(lr).all()):
         raise ValueError(f"{path}: expected a finite LR image; got NaN or infinity: use float64")
     bicubic = round_to_8bit(bicubic_down(padded, flow.upscale))
@@ -111,7 +111,7 @@ def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = 
         write_image(temporary, lr, overwrite=True)
         temporary.write_bytes(add_text(temporary.read_bytes(), SIZE_KEY, f"{size[0]}x{size[1]}"))
     shape = (lr.shape[-2], lr.shape[-1])
-    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), float(psnr(lr, bicubic, border=0)))
+    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), encoded_lr_psnr(lr, bicubic))
 
 
 def upscale_file(

@@ -83,7 +83,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validate_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: at the end only.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Steps per row of train.csv.")] = 10,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (an extra).")] = False,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,

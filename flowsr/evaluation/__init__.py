@@ -6,13 +6,12 @@
 from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
 from flowsr.evaluation.report import Evaluation
 from flowsr.evaluation.run import evaluate_files
-from flowsr.evaluation.score import compare, score_pair
+from flowsr.evaluation.score import score_pair
 
 __all__ = [
     "Column",
     "Evaluation",
     "EvaluationPlan",
-    "compare",
     "evaluate_files",
     "list_columns",
     "score_pair",

@@ -11,7 +11,7 @@ from typing import Any
 from flowsr._json import json_number
 from flowsr.cards import Metric, MetricCard
 from flowsr.evaluation.columns import Column
-from flowsr.evaluation.score import Score
+from flowsr.metrics.comparison import Score
 
 Rows = Mapping[str, Mapping[str, Score]]
 """Figures by image and by key of the column."""

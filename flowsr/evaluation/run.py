@@ -8,8 +8,9 @@ from flowsr.errors import ImageError
 from flowsr.evaluation.columns import EvaluationPlan, list_columns
 from flowsr.evaluation.processes import Processes
 from flowsr.evaluation.report import Evaluation, merge_rows
-from flowsr.evaluation.score import Score, score_pair
+from flowsr.evaluation.score import score_pair
 from flowsr.images import pair_by_name, read_image
+from flowsr.metrics.comparison import Score
 from flowsr.models import HCFlow
 
 

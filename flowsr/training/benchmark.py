@@ -22,7 +22,7 @@ from flowsr.training.folder import ImageFolder, find_images
 from flowsr.training.journal import read_csv
 from flowsr.training.recipes import Recipe, recipe
 from flowsr.training.settings import Data, Run
-from flowsr.training.validation import ImageScores, score_images, summarize
+from flowsr.training.validation import NUMBERS, ImageScores, score_images, summarize
 
 COLUMNS = ("bits_per_dim", "encoded_lr_psnr", "psnr_mean", "psnr_draw")
 RESCALING_COLUMNS = ("psnr_y_draw", "encoded_lr_psnr", "psnr_y_mean")
@@ -50,6 +50,9 @@ AUTHORS: dict[tuple[str, int], dict[int, tuple[float, ...]]] = {
 """What the authors' program reached on Set5, by model and length of the cosine schedule: step -> columns."""
 
 BICUBIC = {"sr-x4-small": "bicubic: 26.66 dB", "rescaling-x4-small": "bicubic: 28.43 dB (Y)"}
+
+
+_WIDTH = 17
 
 
 def yardstick(model: str, steps: int, **changes: Any) -> Recipe:
@@ -82,25 +85,25 @@ def table(model: str, steps: int, rows: list[dict[str, float]]) -> str:
     theirs = AUTHORS.get((model, steps), {})
     ours = {int(row["step"]): row for row in rows}
     extra = ("bits_per_dim_median", "bits_per_dim_worst") if columns is COLUMNS else ("encoded_lr_psnr_median",)
-    head = f"{'step':>6} |" + "".join(f"{'authors ' + name:>21}" for name in columns)
-    head += " |" + "".join(f"{'ours ' + name:>25}" for name in (*columns, *extra))
+    head = f"{'step':>6} |" + "".join(f"{'authors ' + name:>25}" for name in columns)
+    head += " |" + "".join(f"{'ours ' + name:>29}" for name in (*columns, *extra))
     lines = [head]
     for step in sorted(set(theirs) | set(ours)):
         left = [f"{value:.2f}" for value in theirs.get(step, ())]
         left += ["-"] * (len(columns) - len(left))
         right = [f"{ours[step][name]:.2f}" if name in ours.get(step, {}) else "-" for name in (*columns, *extra)]
-        lines.append(f"{step:>6} |" + "".join(f"{x:>21}" for x in left) + " |" + "".join(f"{x:>25}" for x in right))
+        lines.append(f"{step:>6} |" + "".join(f"{x:>25}" for x in left) + " |" + "".join(f"{x:>29}" for x in right))
     return "\n".join([*lines, BICUBIC.get(model, "")])
 
 
 def per_image(scores: list[ImageScores]) -> str:
     """Every image's scores, with means and medians, as text."""
-    names = [name for name in asdict(scores[0]) if name != "name"]
     summary = summarize(scores)
-    lines = [f"{'image':<24}" + "".join(f"{name:>14}" for name in names)]
-    lines += [f"{s.name:<24}" + "".join(f"{getattr(s, name):>14.2f}" for name in names) for s in scores]
-    lines.append(f"{'mean':<24}" + "".join(f"{summary[name]:>14.2f}" for name in names))
-    lines.append(f"{'median':<24}" + "".join(f"{summary[f'{name}_median']:>14.2f}" for name in names))
+    names = [name for name in NUMBERS if name in summary]
+    lines = [f"{'image':<24}" + "".join(f"{name:>{_WIDTH}}" for name in names)]
+    lines += [f"{s.name:<24}" + "".join(f"{getattr(s, name):>{_WIDTH}.2f}" for name in names) for s in scores]
+    lines.append(f"{'mean':<24}" + "".join(f"{summary[name]:>{_WIDTH}.2f}" for name in names))
+    lines.append(f"{'median':<24}" + "".join(f"{summary[f'{name}_median']:>{_WIDTH}.2f}" for name in names))
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from flowsr.training.memory import set_memory
 from flowsr.training.recipes import Recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
+from flowsr.training.validation import Named
 from flowsr.training.wrapper import Objective, dequantize
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def launch(run: Run) -> "Fabric":
 
 def open_images(
     data: Data, recipe: Recipe, run: Run, *, flow: HCFlow, fabric: "Fabric"
-) -> tuple[CropBatches, list[tuple[str, torch.Tensor]]]:
-    """The batches of a run for this process, and named validation images."""
+) -> tuple[CropBatches, list[Named]]:
+    """The batches of a run for this process, and named validation images, with their LR images if they are paired."""
     channels = flow.config.image_channels
     folder = ImageFolder(
         data.folders,
@@ -182,7 +183,11 @@ def open_images(
         source = ImageFolder(data.validation, channels=channels, minimum=16, strict=data.strict)
         held_out = list(range(len(source)))
     shown = held_out[: run.validation_images]
-    validation = [(source.pairs[index][0].name, source[index][0].float().div(255.0)) for index in shown]
+    validation: list[Named] = []
+    for index in shown:
+        hr, lr = source[index]
+        name = source.pairs[index][0].name
+        validation.append((name, hr.float().div(255.0), None if lr is None else lr.float().div(255.0)))
     batches = CropBatches(
         folder,
         train_on,

@@ -17,7 +17,7 @@ from flowsr.training.journal import CsvLog, ProgressBar, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
 from flowsr.training.process import StopSignals
 from flowsr.training.trainer import Numbers, Trainer
-from flowsr.training.validation import NUMBERS, score_images, summarize
+from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
 _FIRST = [
     "step",
@@ -38,7 +38,7 @@ class Loop:
     Args:
         trainer: at the step to start from.
         batches: of this process.
-        validation: named images in [0, 1].
+        validation: named images in [0, 1], with LR images if they are paired.
         checkpoints: where to save.
         out: folder of the run.
         workers: processes that prepare batches.
@@ -49,7 +49,7 @@ class Loop:
         self,
         trainer: Trainer,
         batches: CropBatches,
-        validation: list[tuple[str, Tensor]],
+        validation: list[Named],
         checkpoints: CheckpointFolder,
         *,
         out: Path,
@@ -150,7 +150,7 @@ class Loop:
             self.validation = summarize(scores)
             self._validation_log.write({"step": step, **self.validation})
             self._to_tensorboard(step, {f"validation/{name}": value for name, value in self.validation.items()})
-            shown = ", ".join(f"{name} {self.validation[name]:.3f}" for name in NUMBERS)
+            shown = ", ".join(f"{name} {self.validation[name]:.3f}" for name in NUMBERS if name in self.validation)
             print(f"step {step}: validation {shown}", flush=True)
             if trainer.run.pictures:
                 path = self.out / "pictures" / f"step-{step:08d}.png"

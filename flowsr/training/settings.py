@@ -18,7 +18,8 @@ class Data:
     Args:
         folders: one folder of HR images or several; sub-folders are searched where a folder has no images itself.
         lr_folders: folders of paired LR images; by default LR is made by bicubic downscaling, rounded to 8 bits.
-        validation: folder of validation images, or files; by default those held out.
+        validation: folder of validation images, or files, whose LR images are bicubic; by default those held out, with
+            their paired LR images if they have any.
         hold_out: how many images of the training folders, drawn with the run's seed, not to train on.
         scales: factors in (0, 1], one drawn for each crop, by which an image is shrunk first.
         degradation: how LR is made instead of by bicubic downscaling.
@@ -66,7 +67,7 @@ class Run:
         log_every: steps per row of the log.
         patience: steps in a row that may be not finite before the run is stopped.
         vgg: file with VGG19's weights for the perceptual loss; torchvision's by default.
-        tensorboard: write TensorBoard logs too.
+        tensorboard: write TensorBoard logs too; needs ``pip install 'flowsr[tensorboard]'``.
         progress: show a progress bar.
         pictures: write grids of validation images, and the curve at the end.
 
