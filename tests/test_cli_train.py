@@ -78,6 +78,12 @@ def test_an_existing_run_is_not_overwritten_but_resumed(model, images, tmp_path)
         (("--recipe", "rescaling"), "'rescaling' is for rescaling"),
         (("--scales", "1;2"), "expected numbers with commas between"),
         (("--device", "cuda:1"), "expected a device among auto, cpu"),
+        (("--device", "mps"), "expected a device with float64, which determinants are computed in; got 'mps'"),
+        pytest.param(
+            ("--device", "gpu"),
+            "expected a machine with a CUDA device for 'gpu'; this one has none",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA"),
+        ),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_no_folder(model, images, tmp_path, arguments, words):

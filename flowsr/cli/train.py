@@ -17,7 +17,7 @@ from flowsr.cli.options import Json, Quiet, Seed
 if TYPE_CHECKING:
     from flowsr.models import HCFlow
 
-_DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+_DEVICES = ("auto", "cpu", "gpu", "cuda")
 _TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
 
 
@@ -73,7 +73,7 @@ def train(
     scales: Annotated[str, typer.Option(help="Shrink each crop's image by one of these first: 1,0.7,0.5.")] = "1",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many; under torchrun its processes count.")] = 1,
     precision: Annotated[Autocast, typer.Option(help="bf16 is for the conditioners only.")] = Autocast.fp32,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Faster with bf16.")] = False,
@@ -165,6 +165,8 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
     missing = [path for path in folders if not path.exists()]
     if missing:
         raise FileNotFoundError(f"expected folders of images; {missing[0]} does not exist: check the name")
+    if device == "mps":
+        raise ValueError("expected a device with float64, which determinants are computed in; got 'mps': use cpu")
     if device not in _DEVICES:
         raise ValueError(f"expected a device among {', '.join(_DEVICES)}; got {device!r}: see --devices for several")
     found = [name for name in _TRACES if (out / name).exists()]

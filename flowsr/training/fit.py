@@ -144,7 +144,11 @@ def choose_recipe(recipe: Recipe | str | None, flow: HCFlow) -> Recipe:
 
 
 def launch(run: Run) -> "Fabric":
-    """Lightning Fabric with the devices and precision of a run; joins the other processes under torchrun."""
+    """Lightning Fabric with the devices and precision of a run; joins the other processes under torchrun.
+
+    Raises:
+        ValueError: if a GPU is asked for and there is none.
+    """
     import os
 
     from lightning.fabric import Fabric
@@ -153,7 +157,7 @@ def launch(run: Run) -> "Fabric":
     several = world_size > 1 or run.devices > 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     fabric = Fabric(
-        accelerator=run.accelerator,
+        accelerator=choose_accelerator(run.accelerator),
         devices=local if world_size > 1 else run.devices,
         num_nodes=max(1, world_size // local),
         strategy="ddp" if several else "auto",
@@ -161,6 +165,23 @@ def launch(run: Run) -> "Fabric":
     )
     fabric.launch()
     return fabric
+
+
+def choose_accelerator(name: str) -> str:
+    """Lightning's name of the accelerator asked for; its own "auto" and "gpu" may be Apple's, which lacks float64.
+
+    Raises:
+        ValueError: if CUDA is asked for, and this machine does not have it.
+
+    Example:
+        >>> choose_accelerator("cpu"), choose_accelerator("auto") in ("cpu", "cuda")
+        ('cpu', True)
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(f"expected a machine with a CUDA device for {name!r}; this one has none: use cpu or auto")
+    return "cuda"
 
 
 def open_images(

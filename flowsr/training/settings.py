@@ -53,7 +53,7 @@ class Run:
 
     Args:
         seed: of weights, crops and noise.
-        accelerator: cpu, gpu or auto, for Lightning.
+        accelerator: cpu, gpu or cuda, which are the same, or auto for a GPU where there is one.
         devices: how many per machine; under torchrun its number of processes counts.
         precision: fp32, or bf16 for autocast of the conditioners (the bijection stays in fp32).
         channels_last: keep convolution weights and images in channels-last order, faster for bf16.
@@ -95,6 +95,8 @@ class Run:
     pictures: bool = True
 
     def __post_init__(self) -> None:
+        if self.accelerator not in ("auto", "cpu", "gpu", "cuda"):
+            raise ValueError(f"expected accelerator auto, cpu, gpu or cuda; got {self.accelerator!r}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"expected precision fp32 or bf16; got {self.precision!r}")
         if self.memory not in MEMORY_MODES:
