@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
+from flowsr._json import to_plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,38 +57,6 @@ class Result:
         figure = Figure(figsize=(5.0, 3.5), layout="constrained")
         self._draw_main(figure.subplots())
         return figure
-
-
-def to_plain(value: Any) -> Any:
-    """A value as JSON can hold it.
-
-    Raises:
-        TypeError: for a value of a kind that JSON has no place for.
-
-    Example:
-        >>> import torch
-        >>> to_plain({"mean": torch.tensor([1.0, math.inf]), "of": (1, None)})
-        {'mean': [1.0, 'inf'], 'of': [1, None]}
-    """
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return to_plain(value.tolist())
-    if isinstance(value, Result):
-        return value.to_dict()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
-        return [to_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"expected a value that JSON can hold; got {type(value).__name__}")
 
 
 def text_table(

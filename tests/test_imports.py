@@ -10,17 +10,19 @@ import flowsr
 ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
-    {"errors", "results", "bootstrap", "_shapes", "_precision", "_files", "_png_text"},
-    {"nn", "images"},
-    {"transforms", "plots"},
+    {"errors", "bootstrap", "_shapes", "_precision", "_files", "_png_text"},
+    {"nn", "images", "_json"},
+    {"results", "plots"},
+    {"transforms"},
     {"distributions", "metrics"},
     {"models", "testing"},
     {"draws"},
     {"programs", "likelihood"},
+    {"encoded"},
     {"cards"},
-    {"training", "superresolve"},
-    {"evaluation"},
-    {"demo", "rescale"},
+    {"evaluation", "superresolve", "rescale"},
+    {"training"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 ]

@@ -16,7 +16,7 @@ class Dtype(StrEnum):
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.", file_okay=False)]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of all randomness: same seed, same files.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …; auto takes an accelerator if any.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …; auto takes an accelerator if any.")]
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the computation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and nothing else, on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowsr._json import to_plain
 from flowsr._shapes import per_pixel, spread
 from flowsr.distributions import Dequantizer
 from flowsr.models import HasTerms, LRLikelihood, Term
-from flowsr.results import Result, text_table, to_plain
+from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

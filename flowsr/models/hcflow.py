@@ -160,6 +160,55 @@ class HCFlow(nn.Module):
         self._check_latents(lr, z, shapes)
         return self.transform.decode(lr, [latent.to(lr.dtype) for latent in z])[0]
 
+    def draw_latents(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        sample_shape: Sequence[int] = (),
+        temperature: Temperature = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Draw latents ``z_l ~ N(0, τ_l²)``, independent of each other, for :meth:`decode`.
+
+        The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up
+        to rounding, in any dtype and, with a generator of the CPU, on any device.
+
+        Cost: one normal number per entry.
+
+        Args:
+            lr: LR image, of which only shape and device matter.
+            sample_shape: draws per LR image.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            generator: source of randomness; the global one of the LR image's device by default.
+
+        Returns:
+            Latents, coarsest first, ``(*sample_shape, *batch, C_l, 2^i·h, 2^i·w)``, of the weights' dtype.
+
+        Raises:
+            ValueError: on a wrong shape of ``lr``, or a negative temperature.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Kingma and Dhariwal, Glow (NeurIPS 2018), section 6, for τ.
+
+        Example:
+            >>> flow, lr = HCFlow.from_preset("sr-x4-small"), torch.rand(2, 3, 6, 8)
+            >>> z = flow.draw_latents(lr, sample_shape=(5,), temperature=(0.9, 0.5))
+            >>> [tuple(latent.shape) for latent in z]
+            [(5, 2, 21, 6, 8), (5, 2, 6, 12, 16)]
+            >>> flow.decode(lr, z).shape
+            torch.Size([5, 2, 3, 24, 32])
+        """
+        check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
+        shapes = self.transform.latent_shapes(*lr.shape[-2:])
+        temperatures = level_temperatures(temperature, len(shapes))
+        place = lr.device if generator is None else generator.device
+        latents = []
+        for tau, shape in zip(temperatures, shapes, strict=True):
+            size = (*sample_shape, *lr.shape[:-3], *shape)
+            noise = torch.randn(size, dtype=torch.float32, device=place, generator=generator)
+            latents.append(tau * noise.to(lr.device, self.dtype))
+        return tuple(latents)
+
     def sample(
         self,
         lr: Float[Tensor, "*batch channels h w"],
@@ -189,15 +238,8 @@ class HCFlow(nn.Module):
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
-        lr = lr.to(self.dtype)
-        batch = (num_samples, *lr.shape[:-3])
-        shapes = self.transform.latent_shapes(*lr.shape[-2:])
-        temperatures = level_temperatures(temperature, len(shapes))
-        z = [
-            tau * torch.randn((*batch, *shape), dtype=lr.dtype, device=lr.device, generator=generator)
-            for tau, shape in zip(temperatures, shapes, strict=True)
-        ]
-        return self.transform.decode(lr, z)[0]
+        z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
+        return self.transform.decode(lr.to(self.dtype), z)[0]
 
     def condition(
         self,
