@@ -22,7 +22,8 @@ LAYERS = [
     {"cards"},
     {"evaluation", "superresolve", "rescale"},
     {"training"},
-    {"demo"},
+    {"demo", "score"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

@@ -26,3 +26,11 @@ Model = Annotated[
     str,
     typer.Argument(help="A .safetensors file, an official .pth, or a preset's name.", metavar="MODEL"),
 ]
+ScoredModel = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name."),
+]
+GivenLR = Annotated[
+    Path | None,
+    typer.Option("--lr", help="LR images with the same names. [default: bicubic of the HR images, 8 bits]"),
+]

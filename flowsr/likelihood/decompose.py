@@ -83,8 +83,11 @@ class LogLikelihoodTerms(Result):
         """
         if not self.maps:
             raise ValueError("expected terms with maps; got none: call decompose(..., maps=True)")
-        maps = torch.stack(list(self.maps.values())).sum(0)
-        return -maps * maps.shape[-2:].numel() / (self.dims * math.log(2.0))
+        return self.to_map_bits_per_dim(torch.stack(list(self.maps.values())).sum(0))
+
+    def to_map_bits_per_dim(self, nats: Tensor) -> Tensor:
+        """A map in nats per pixel as bits per dimension, so that its mean over pixels is a share of the total."""
+        return -nats * nats.shape[-2:].numel() / (self.dims * math.log(2.0))
 
     def of(self, kind: str) -> tuple[Tensor, ...]:
         """The values of the terms of one kind, in nats, from the coarsest level to the finest."""
