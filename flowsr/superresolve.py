@@ -117,6 +117,16 @@ def superresolve_file(
 
     Raises:
         ImageError: if a file is not an image that can be used, or the truth is not s times as large.
+        ValueError: if a draw is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_image(folder / "baby.png", torch.rand(3, 6, 8))
+        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> drawn = superresolve_file(flow, folder / "baby.png", folder, plan=DrawPlan(temperatures=(0.0, 0.8)))
+        >>> drawn.files, drawn.size
+        (('baby_tau0_0.png', 'baby_tau0.8_0.png'), (24, 32))
     """
     channels = flow.config.image_channels
     lr = _read(path, channels, flow.dtype)

@@ -58,6 +58,8 @@ def test_figures_are_those_of_the_metrics(flow):
     assert scores["bits_per_dim"] == pytest.approx(metrics[0].values["flow"], rel=1e-6)
     own = flow.encode(hr).lr.detach().clamp(0, 1)
     assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, lr, border=0)), rel=1e-6)
+    assert metrics[1].values["flow"] == scores["encoded_lr_psnr"]
+    assert metrics[1].convention.startswith("encode(hr).lr clamped, not rounded")
     draws = torch.stack(list(draw_images(flow, lr, num_samples=3, temperature=0.8, seed=5)))
     rounded = round_to_8bit(draws)
     expected = {

@@ -90,7 +90,11 @@ class HCFlow(nn.Module):
             **changes: fields of :class:`HCFlowConfig` to change, for example ``image_channels=1``.
 
         Raises:
-            ValueError: for an unknown preset.
+            ValueError: for an unknown preset, or a change to something that is not a field.
+
+        Example:
+            >>> HCFlow.from_preset("sr-x8-small", image_channels=1).sample(torch.rand(1, 2, 3)).shape
+            torch.Size([1, 1, 16, 24])
         """
         unknown = sorted(set(changes) - {field.name for field in fields(HCFlowConfig)})
         if unknown:
@@ -124,6 +128,14 @@ class HCFlow(nn.Module):
 
         Raises:
             ValueError: on wrong shape, dtype, or values (not finite, or far out of [0, 1], as for 0 to 255).
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.1.
+
+        Example:
+            >>> latents = HCFlow.from_preset("sr-x4-small").encode(torch.rand(2, 3, 16, 24))
+            >>> latents.lr.shape, [tuple(z.shape) for z in latents.z], latents.ladj.shape
+            (torch.Size([2, 3, 4, 6]), [(2, 21, 4, 6), (2, 6, 8, 12)], torch.Size([2]))
         """
         # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
@@ -147,6 +159,16 @@ class HCFlow(nn.Module):
 
         Raises:
             ValueError: on wrong shapes, dtype or values.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.1.
+
+        Example:
+            >>> flow, hr = HCFlow.from_preset("sr-x4-small"), torch.rand(3, 18, 23)
+            >>> torch.allclose(flow.decode(flow.encode(hr, pad=True)), hr, atol=1e-3)
+            True
+            >>> flow.decode(torch.rand(3, 5, 6)).shape  # z = 0
+            torch.Size([3, 20, 24])
         """
         if isinstance(lr, Latents):
             if z is not None:
@@ -234,6 +256,15 @@ class HCFlow(nn.Module):
 
         Raises:
             ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2.
+
+        Example:
+            >>> flow, lr = HCFlow.from_preset("sr-x4-small"), torch.rand(3, 6, 8)
+            >>> draws = flow.sample(lr, num_samples=2, temperature=0.8, generator=torch.Generator().manual_seed(0))
+            >>> draws.shape, torch.allclose(flow.encode(draws).lr, lr.expand(2, 3, 6, 8), atol=1e-3)
+            (torch.Size([2, 3, 24, 32]), True)
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         if not isinstance(num_samples, int) or num_samples < 1:
@@ -263,6 +294,15 @@ class HCFlow(nn.Module):
 
         Raises:
             ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Bingham et al., Pyro (JMLR 2019).
+
+        Example:
+            >>> flow, hr = HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(2, 3, 16, 16)
+            >>> posterior = flow.condition(torch.nn.functional.avg_pool2d(hr, 4))
+            >>> posterior.batch_shape, posterior.event_shape, posterior.log_prob(hr).shape
+            (torch.Size([2]), torch.Size([3, 16, 16]), torch.Size([2]))
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         shapes = self.transform.latent_shapes(1, 1)
@@ -343,13 +383,50 @@ class HCFlow(nn.Module):
         return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
+        """Put LR image and latents into one tensor, the latent that :attr:`transform` maps to the image.
+
+        Cost: copies; no arithmetic.
+
+        Args:
+            lr: LR image ``(*batch, C, h, w)``.
+            z: latents, coarsest first, ``(*batch, C_l, 2^i·h, 2^i·w)``.
+
+        Returns:
+            Packed latent ``(*batch, C·s², h, w)``.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values.
+
+        Example:
+            >>> flow, hr = HCFlow.from_preset("sr-x4-small"), torch.rand(3, 16, 16)
+            >>> latents = flow.encode(hr)
+            >>> packed = flow.pack(latents.lr, latents.z)
+            >>> packed.shape, torch.allclose(flow.transform(packed), hr, atol=1e-3)
+            (torch.Size([48, 4, 4]), True)
+        """
         check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
         self._check_latents(lr, z, self.transform.latent_shapes(*lr.shape[-2:]))
         return self.transform.pack(lr, z)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Take a packed latent apart: LR image and latents, coarsest first."""
+        """Take a packed latent apart, the inverse of :meth:`pack`.
+
+        Cost: copies; no arithmetic.
+
+        Args:
+            packed: latent ``(*batch, C·s², h, w)``.
+
+        Returns:
+            LR image ``(*batch, C, h, w)``, and latents, coarsest first, ``(*batch, C_l, 2^i·h, 2^i·w)``.
+
+        Raises:
+            ValueError: on a wrong number of channels.
+
+        Example:
+            >>> lr, z = HCFlow.from_preset("sr-x4-small").unpack(torch.rand(48, 4, 6))
+            >>> lr.shape, [tuple(latent.shape) for latent in z]
+            (torch.Size([3, 4, 6]), [(21, 4, 6), (6, 8, 12)])
+        """
         return self.transform.unpack(packed)
 
     @torch.no_grad()
@@ -358,8 +435,22 @@ class HCFlow(nn.Module):
 
         Cost: about two encoding passes. Scoring and sampling never do this by themselves.
 
+        Args:
+            hr: several HR images ``(*batch, C, H, W)`` in [0, 1], as they are trained on.
+
         Raises:
-            ValueError: on wrong shape, dtype or values.
+            ValueError: on wrong shape, dtype or values, or images too flat or too small to start from; the weights are
+                then as before.
+
+        References:
+            Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.1.
+
+        Example:
+            >>> flow, hr = HCFlow.from_preset("sr-x4-small"), torch.rand(4, 3, 32, 32)
+            >>> flow.initialize(hr)
+            >>> z = flow.encode(hr).z[0]  # latents are now of about unit size
+            >>> bool(0.5 < z.std() < 2)
+            True
         """
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
         before = {name: value.clone() for name, value in self.state_dict().items()}

@@ -86,6 +86,19 @@ def train(
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 4.1.
+
+    Example:
+        >>> import tempfile
+        >>> from flowsr.images import write_image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("a.png", "b.png"):
+        ...     write_image(folder / name, torch.rand(3, 40, 48))
+        >>> quick = named_recipe("nll", steps=2, batch_size=2, crop=16)
+        >>> run = Run(accelerator="cpu", progress=False, pictures=False)
+        >>> train("sr-x4-small", folder, out=folder / "run", recipe=quick, run=run).step
+        2
+        >>> sorted(path.name for path in (folder / "run").iterdir())
+        ['checkpoints', 'model.safetensors', 'run.json', 'train.csv', 'validation.csv']
     """
     from flowsr.training.loop import Loop
 
