@@ -133,7 +133,7 @@ class LatentDiagnostics(Result):
             f"log-density against automatic differentiation: {error}",
             f"differs from the model's own draws ({self.significance:g} over all tests, Holm): {failed}",
         ]
-        return text_table(head, rows, title=f"Latents of {self.images} images", notes=notes)
+        return text_table(head, rows, title=f"Latents of {self.images} image{'s' * (self.images > 1)}", notes=notes)
 
     def _draw_main(self, ax: Axes) -> None:
         """Quantiles against those of N(0, 1)."""

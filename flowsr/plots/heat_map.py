@@ -19,7 +19,6 @@ def draw_heat_map(
     title: str,
     unit: str,
     limits: tuple[float, float] | None = None,
-    signed: bool = False,
 ) -> None:
     """Draw a map ``(H, W)`` with a colour bar in its unit.
 
@@ -31,7 +30,6 @@ def draw_heat_map(
         title: what it shows.
         unit: of the values.
         limits: smallest and largest value of the colours instead of the percentiles.
-        signed: use colours that tell positive from negative values, with white at zero.
 
     Raises:
         ValueError: unless the map has two dimensions.
@@ -52,11 +50,7 @@ def draw_heat_map(
         low, high = (float(finite.quantile(q)) if finite.numel() else 0.0 for q in (0.01, 0.99))
     else:
         low, high = limits
-    if signed:
-        high = max(abs(low), abs(high), 1e-12)
-        low = -high
-    colours = "PuOr" if signed else "cividis"
-    picture = axes.imshow(shown.numpy(), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+    picture = axes.imshow(shown.numpy(), cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
     axes.set_title(title, loc="left", fontsize=9, color=PALETTE["ink"])
     axes.set_axis_off()
     bar = axes.figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
