@@ -1,7 +1,24 @@
-"""Models: configurations, HCFlow, and the files that hold their weights."""
+"""Models: configurations, HCFlow and its family, and the files that hold their weights."""
 
 from flowsr.models.config import PRESETS, HCFlowConfig, preset
-from flowsr.models.hcflow import HCFlow, Latents
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.irn import IRN, IRNConfig
+from flowsr.models.latents import ImageLatents, Latents
+from flowsr.models.registry import REGISTRY, from_preset, presets
 from flowsr.models.storage import load, save
 
-__all__ = ["PRESETS", "HCFlow", "HCFlowConfig", "Latents", "load", "preset", "save"]
+__all__ = [
+    "IRN",
+    "PRESETS",
+    "REGISTRY",
+    "HCFlow",
+    "HCFlowConfig",
+    "IRNConfig",
+    "ImageLatents",
+    "Latents",
+    "from_preset",
+    "load",
+    "preset",
+    "presets",
+    "save",
+]

@@ -1,13 +1,15 @@
 """The configuration of HCFlow and the named presets."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from flowsr.models.base_config import ModelConfig, is_int
 
 Task = Literal["super-resolution", "rescaling"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HCFlowConfig:
+class HCFlowConfig(ModelConfig):
     """What fixes the architecture of an HCFlow; the upscale factor is ``2 ** levels``.
 
     Args:
@@ -47,18 +49,12 @@ class HCFlowConfig:
     rrdbs: tuple[int, int] = (7, 7)
 
     def __post_init__(self) -> None:
-        if self.task not in ("super-resolution", "rescaling"):
-            raise ValueError(f"expected task super-resolution or rescaling; got {self.task!r}")
+        self.check_choice("task", ("super-resolution", "rescaling"))
         object.__setattr__(self, "rrdbs", tuple(self.rrdbs))
-        if len(self.rrdbs) != 2 or any(not _is_int(n) or n < 0 for n in self.rrdbs):
+        if len(self.rrdbs) != 2 or any(not is_int(n) or n < 0 for n in self.rrdbs):
             raise ValueError(f"expected rrdbs to be two integers >= 0; got {self.rrdbs}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("task", "rrdbs"):
-                continue
-            least = 0 if field.name == "conditional_steps" else 1
-            if not _is_int(value) or value < least:
-                raise ValueError(f"expected {field.name} to be an integer >= {least}; got {value!r}")
+        least = {field.name: 1 for field in fields(self) if isinstance(field.default, int)}
+        self.check_integers({**least, "conditional_steps": 0})
         if self.conditional_steps > self.steps:
             raise ValueError(f"expected conditional_steps <= steps = {self.steps}; got {self.conditional_steps}")
 
@@ -66,23 +62,6 @@ class HCFlowConfig:
     def upscale(self) -> int:
         """The upscale factor s = 2^L."""
         return int(2**self.levels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return {**asdict(self), "rrdbs": list(self.rrdbs)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "HCFlowConfig":
-        """The inverse of :meth:`to_dict`; raises ValueError for unknown or missing names."""
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            wrong = sorted(set(values) ^ names)
-            raise ValueError(f"expected the fields {sorted(names)}; missing or unknown: {wrong}")
-        return cls(**{**values, "rrdbs": tuple(values["rrdbs"])})
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _SMALL: dict[str, Any] = {

@@ -1,40 +1,17 @@
 """HCFlow: one bijection between an HR image and its LR image with a Gaussian latent per level."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from flowsr._shapes import check_image_shape
-from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, level_temperatures
-from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.build import build_hierarchy
-from flowsr.models.config import HCFlowConfig, preset
+from flowsr.models.config import PRESETS, HCFlowConfig
+from flowsr.models.hierarchy_model import HierarchyModel
+from flowsr.models.latents import Latents
 from flowsr.models.start import Start, haar_start
-from flowsr.nn import initialize_from_data
+
+__all__ = ["HCFlow", "Latents"]
 
 
-@dataclass(frozen=True)
-class Latents:
-    """What an image is under the flow.
-
-    Attributes:
-        lr: the flow's own LR image, ``(*batch, C, H/s, W/s)``; close to the bicubic one after training.
-        z: latents, coarsest level first; level i has resolution ``2^i`` times that of ``lr``.
-        ladj: ``log|det ∂(lr, z)/∂hr|`` in nats, of the batch's shape.
-        size: height and width of the image before padding.
-    """
-
-    lr: Tensor
-    z: tuple[Tensor, ...]
-    ladj: Tensor
-    size: tuple[int, int]
-
-
-class HCFlow(nn.Module):
+class HCFlow(HierarchyModel):
     """Hierarchical conditional flow for super-resolution or rescaling.
 
     The model of an HR image x given its LR image y* is ::
@@ -66,20 +43,20 @@ class HCFlow(nn.Module):
         torch.Size([2])
     """
 
+    config_class = HCFlowConfig
+    presets: ClassVar[dict[str, HCFlowConfig]] = PRESETS
+    config: HCFlowConfig
+
     def __init__(self, config: HCFlowConfig, *, start: Start = "rotation") -> None:
-        super().__init__()
-        if not isinstance(config, HCFlowConfig):
-            raise ValueError(f"expected an HCFlowConfig; got {config!r}: for a preset use HCFlow.from_preset")
+        super().__init__(config)
         if start not in ("rotation", "haar"):
             raise ValueError(f"expected start to be rotation or haar; got {start!r}")
-        self.config = config
         self.transform = build_hierarchy(config)
-        self.provenance: dict[str, Any] = {}
         if start == "haar":
             haar_start(self.transform)
 
     @classmethod
-    def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> "HCFlow":
+    def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> Self:
         """A model with random weights from a named configuration.
 
         Args:
@@ -90,188 +67,4 @@ class HCFlow(nn.Module):
         Raises:
             ValueError: for an unknown preset.
         """
-        unknown = sorted(set(changes) - {field.name for field in fields(HCFlowConfig)})
-        if unknown:
-            raise ValueError(f"expected changes to fields of HCFlowConfig; got {', '.join(unknown)}")
-        return cls(replace(preset(name), **changes), start=start)
-
-    @property
-    def upscale(self) -> int:
-        """The upscale factor s = 2^L."""
-        return self.config.upscale
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return next(self.parameters()).device
-
-    def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Latents:
-        """LR image and latents of an HR image, with the log-determinant.
-
-        Cost: one pass through the flow.
-
-        Args:
-            hr: HR image in [0, 1].
-            pad: pad sides that are not multiples of the upscale factor at the bottom and the right by reflection;
-                :meth:`decode` crops back. The log-determinant is then that of the padded image.
-
-        Raises:
-            ValueError: on wrong shape, dtype, or values (not finite, or far out of [0, 1], as for 0 to 255).
-        """
-        # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
-        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
-        size = (hr.shape[-2], hr.shape[-1])
-        if pad:
-            hr, _ = pad_to_multiple(hr, self.upscale)
-        encoding = self.transform.encode(hr.to(self.dtype))
-        return Latents(encoding.lr, encoding.z, encoding.ladj, size)
-
-    def decode(self, lr: Tensor | Latents, z: Sequence[Tensor] | None = None) -> Tensor:
-        """HR image from LR image and latents, the exact inverse of :meth:`encode`.
-
-        Cost: one pass through the flow. The coarsest features are computed once for all draws of one LR image.
-
-        Args:
-            lr: LR image ``(*batch, C, h, w)``, or the result of :meth:`encode`, which is cropped back to its size.
-            z: latents, coarsest first, ``(*sample, *batch, C_l, 2^i·h, 2^i·w)``; None for zeros (temperature 0).
-
-        Returns:
-            HR image ``(*sample, *batch, C, s·h, s·w)``, not clamped.
-
-        Raises:
-            ValueError: on wrong shapes, dtype or values.
-        """
-        if isinstance(lr, Latents):
-            if z is not None:
-                raise ValueError("expected either Latents or an LR image with z; got both")
-            return crop_to(self.decode(lr.lr, lr.z), lr.size)
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=16.0)
-        lr = lr.to(self.dtype)
-        shapes = self.transform.latent_shapes(*lr.shape[-2:])
-        if z is None:
-            z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
-        self._check_latents(lr, z, shapes)
-        return self.transform.decode(lr, [latent.to(lr.dtype) for latent in z])[0]
-
-    def sample(
-        self,
-        lr: Float[Tensor, "*batch channels h w"],
-        *,
-        num_samples: int = 1,
-        temperature: Temperature = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "num_samples *batch channels height width"]:
-        """Draw HR images as HCFlow does: y is the LR image exactly (the Dirac limit), ``z_l ~ N(0, τ_l²)``.
-
-        This is not quite the model that :meth:`condition` scores, whose y has the width σ.
-
-        Cost: one decoding pass for all draws together; memory grows with their number.
-
-        Args:
-            lr: LR image in [0, 1].
-            num_samples: number of draws per LR image.
-            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
-            generator: source of randomness; the global one by default.
-
-        Returns:
-            HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped.
-
-        Raises:
-            ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
-        """
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
-        lr = lr.to(self.dtype)
-        batch = (num_samples, *lr.shape[:-3])
-        shapes = self.transform.latent_shapes(*lr.shape[-2:])
-        temperatures = level_temperatures(temperature, len(shapes))
-        z = [
-            tau * torch.randn((*batch, *shape), dtype=lr.dtype, device=lr.device, generator=generator)
-            for tau, shape in zip(temperatures, shapes, strict=True)
-        ]
-        return self.transform.decode(lr, z)[0]
-
-    def condition(
-        self,
-        lr: Float[Tensor, "*batch channels h w"],
-        *,
-        temperature: Temperature = 1.0,
-        lr_log_scale: float = -6.0,
-    ) -> FlowDistribution:
-        """The posterior over HR images given an LR image, as a Pyro distribution.
-
-        Cost: nothing until it is sampled or scored.
-
-        Args:
-            lr: LR image in [0, 1]; its batch shape becomes the distribution's.
-            temperature: τ ≥ 0 of the latents, global or per level; τ = 1 is the model, at τ = 0 sampling is the
-                deterministic decode and there is no density.
-            lr_log_scale: log σ of the LR image; ``-inf`` gives the Dirac limit, which can be sampled, not scored.
-
-        Returns:
-            Distribution with ``batch_shape = lr.shape[:-3]`` and ``event_shape = (C, s·h, s·w)``.
-
-        Raises:
-            ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
-        """
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        shapes = self.transform.latent_shapes(1, 1)
-        base = PackedNormal(
-            lr.to(self.dtype),
-            latent_channels=[shape.numel() for shape in shapes],
-            temperature=temperature,
-            lr_log_scale=lr_log_scale,
-        )
-        return FlowDistribution(base, [self.transform])
-
-    def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
-        check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
-        self._check_latents(lr, z, self.transform.latent_shapes(*lr.shape[-2:]))
-        return self.transform.pack(lr, z)
-
-    def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Take a packed latent apart: LR image and latents, coarsest first."""
-        return self.transform.unpack(packed)
-
-    @torch.no_grad()
-    def initialize(self, hr: Float[Tensor, "*batch channels height width"]) -> None:
-        """Data-dependent initialization of every ActNorm that has not had it, from a first batch of HR images.
-
-        Cost: about two encoding passes. Scoring and sampling never do this by themselves.
-
-        Raises:
-            ValueError: on wrong shape, dtype or values.
-        """
-        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
-        before = {name: value.clone() for name, value in self.state_dict().items()}
-        with initialize_from_data(self):
-            encoding = self.transform.encode(hr.to(self.dtype))
-        changed = [value for name, value in self.named_parameters() if not torch.equal(value, before[name])]
-        # A channel without variation gets the largest scale there is, exp(-log 1e-6).
-        degenerate = any(value.abs().max() > 13.0 for value in changed) or not torch.isfinite(encoding.ladj).all()
-        if degenerate:
-            self.load_state_dict(before)
-            raise ValueError(
-                "expected a batch of images in which every channel varies at every level; got one that is flat or has "
-                f"too few pixels, of shape {tuple(hr.shape)}: take several larger crops of photographs"
-            )
-
-    def _check_latents(self, lr: Tensor, z: Sequence[Tensor], shapes: Sequence[torch.Size]) -> None:
-        for latent in z:
-            check_image(latent, name="z", tolerance=None)
-        got = [tuple(latent.shape) for latent in z]
-        batches = {shape[:-3] for shape in got}
-        own = tuple(lr.shape[:-3])
-        fits = len(batches) == 1 and next(iter(batches))[len(next(iter(batches))) - len(own) :] == own
-        if [shape[-3:] for shape in got] != [tuple(shape) for shape in shapes] or not fits:
-            raise ValueError(
-                f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
-                f"that ends in that of lr, {own}; got shapes {got}"
-            )
+        return cls(cls.preset(name, **changes), start=start)

@@ -4,6 +4,7 @@ from flowsr.nn.channel_affine import ChannelAffine, initialize_from_data
 from flowsr.nn.conv import Conv2d, NormedConv2d, ZeroConv2d, conv2d
 from flowsr.nn.dense_block import DenseBlock
 from flowsr.nn.fcn import FCN
+from flowsr.nn.parallel import Parallel
 from flowsr.nn.rrdb import RRDB, RRDBEncoder
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Conv2d",
     "DenseBlock",
     "NormedConv2d",
+    "Parallel",
     "RRDBEncoder",
     "ZeroConv2d",
     "conv2d",

@@ -6,13 +6,15 @@ from flowsr.transforms.compose import Compose
 from flowsr.transforms.conditional_affine import ConditionalAffine
 from flowsr.transforms.conditional_level import ConditionalLevel
 from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1PLU
-from flowsr.transforms.coupling import Coupling, affine_coupling, rescaling_coupling
+from flowsr.transforms.coupling import Coupling, affine_coupling, irn_couplings, rescaling_coupling
 from flowsr.transforms.elementwise import AdditiveMap, AffineMap, ElementwiseMap
 from flowsr.transforms.flow_step import FlowStep
 from flowsr.transforms.haar import Haar
 from flowsr.transforms.hierarchy import Encoding, Hierarchy
+from flowsr.transforms.learned_downsampling import LearnedDownsampling
 from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_map
 from flowsr.transforms.pixel_shuffle import PixelShuffle
+from flowsr.transforms.unconditional_level import UnconditionalLevel
 
 __all__ = [
     "LOG_SCALE_MAPS",
@@ -33,9 +35,12 @@ __all__ = [
     "Inverse",
     "InvertibleConv1x1",
     "InvertibleConv1x1PLU",
+    "LearnedDownsampling",
     "LogScaleMap",
     "PixelShuffle",
+    "UnconditionalLevel",
     "affine_coupling",
+    "irn_couplings",
     "log_scale_map",
     "rescaling_coupling",
 ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flowsr._shapes import check_context
-from flowsr.nn import DenseBlock
+from flowsr.nn import DenseBlock, Parallel
 from flowsr.transforms.base import SameShapeTransform
 from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
 from flowsr.transforms.log_scale import LogScaleMap
@@ -96,6 +96,7 @@ def affine_coupling(
     kept_channels: int,
     log_scale: str | LogScaleMap = "atan",
     form: AffineForm = "shift-then-scale",
+    interleaved: bool = True,
     context_channels: int = 0,
 ) -> Coupling:
     """Affine coupling that keeps the first channels: :class:`Coupling` with an :class:`AffineMap`.
@@ -106,6 +107,7 @@ def affine_coupling(
         kept_channels: how many of the first channels are kept.
         log_scale: name or instance of a log-scale map, see ``LOG_SCALE_MAPS``.
         form: order of shift and scale, see :class:`AffineMap`.
+        interleaved: how the conditioner returns shift and scale, see :class:`AffineMap`.
         context_channels: channels of the features; 0 for none.
 
     Example:
@@ -116,7 +118,7 @@ def affine_coupling(
     return Coupling(
         channels,
         conditioner,
-        map=AffineMap(log_scale=log_scale, form=form),
+        map=AffineMap(log_scale=log_scale, form=form, interleaved=interleaved),
         kept_channels=kept_channels,
         context_channels=context_channels,
     )
@@ -148,3 +150,35 @@ def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, gro
         )
     conditioner = DenseBlock(rest, image_channels, growth=growth)
     return Coupling(channels, conditioner, map=AdditiveMap(), kept_channels=rest, keep="last")
+
+
+def irn_couplings(channels: int, *, image_channels: int = 3, growth: int = 32) -> tuple[Coupling, Coupling]:
+    """The two couplings of IRN's block, in encoding order: ``y₁ = x₁ + F(x₂)``, then ``y₂ = x₂·exp(s) + G(y₁)``.
+
+    ``x₁`` are the first ``image_channels`` channels, ``s = 2σ(H(y₁)) − 1``. HCFlow's rescaling couplings are the same
+    two, alternating from step to step, with one network for shift and scale where IRN has G and H.
+
+    Args:
+        channels: channels of the image.
+        image_channels: channels of the LR image, 3 for RGB.
+        growth: growth of the three dense blocks.
+
+    References:
+        Xiao et al., IRN (ECCV 2020), section 3.2, equation 2, and the released code.
+
+    Example:
+        >>> additive, affine = irn_couplings(12, growth=4)
+        >>> affine.inv(additive.inv(torch.ones(12, 2, 2))).mean().item()
+        1.0
+    """
+    rest = channels - image_channels
+    shift_and_scale = Parallel(*(DenseBlock(image_channels, rest, growth=growth) for _ in range(2)))
+    affine = affine_coupling(
+        channels,
+        shift_and_scale,
+        kept_channels=image_channels,
+        log_scale="symmetric-sigmoid",
+        form="scale-then-shift",
+        interleaved=False,
+    )
+    return rescaling_coupling(channels, step=1, image_channels=image_channels, growth=growth), affine

@@ -17,6 +17,7 @@ from flowsr._shapes import check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.conditional_level import ConditionalLevel, stack_context
 from flowsr.transforms.pixel_shuffle import depth_to_space, space_to_depth
+from flowsr.transforms.unconditional_level import UnconditionalLevel
 
 
 class Encoding(NamedTuple):
@@ -51,10 +52,11 @@ class Hierarchy(ImageTransform):
         mains: one transform per level, finest first, from ``[kept | details]`` at half the resolution to an image.
         conditionals: the conditional level of each, finest first.
         image_channels: channels C of the image and of the LR image.
+        scale: the factor s between image and LR image; by default ``2^L``, one halving per level.
 
     Raises:
         ValueError: if there are no levels, or not as many mains as conditionals; for images whose sides are not
-            multiples of ``2^L`` or latents with other than ``C·4^L`` channels.
+            multiples of s or latents with other than ``C·4^L`` channels.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.2, equations 4 to 7, and figure 2.
@@ -67,7 +69,12 @@ class Hierarchy(ImageTransform):
     """
 
     def __init__(
-        self, mains: Sequence[ImageTransform], conditionals: Sequence[ConditionalLevel], *, image_channels: int
+        self,
+        mains: Sequence[ImageTransform],
+        conditionals: Sequence[ConditionalLevel | UnconditionalLevel],
+        *,
+        image_channels: int,
+        scale: int | None = None,
     ) -> None:
         super().__init__()
         if not mains or len(mains) != len(conditionals):
@@ -75,9 +82,9 @@ class Hierarchy(ImageTransform):
                 f"expected as many mains as conditionals, at least one; got {len(mains)} and {len(conditionals)}"
             )
         self.image_channels = image_channels
-        self.scale = 2 ** len(mains)
+        self.scale = 2 ** len(mains) if scale is None else scale
         self.mains = cast("Sequence[ImageTransform]", nn.ModuleList(mains))
-        self.conditionals = cast("Sequence[ConditionalLevel]", nn.ModuleList(conditionals))
+        self.conditionals = cast("Sequence[ConditionalLevel | UnconditionalLevel]", nn.ModuleList(conditionals))
 
     def encode(self, x: Tensor) -> Encoding:
         """Encode an image, keeping the parts of the latent and of the log-determinant apart. Cost: one pass."""

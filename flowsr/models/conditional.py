@@ -1,0 +1,141 @@
+"""What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsr.distributions import FlowDistribution, Temperature, level_temperatures
+from flowsr.images import check_image, crop_to
+from flowsr.models.base import ImageModel
+from flowsr.models.latents import Latents
+
+
+class ConditionalModel(ImageModel):
+    """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
+
+    A subclass defines :meth:`condition`, :meth:`latent_shapes` and :meth:`_decode`.
+    """
+
+    @property
+    def upscale(self) -> int:
+        """The upscale factor s, of height and width."""
+        return self.config.upscale
+
+    def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
+        """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
+        raise NotImplementedError
+
+    def condition(self, lr: Tensor, *, temperature: Temperature = 1.0) -> FlowDistribution:
+        """The posterior over HR images given an LR image, as a Pyro distribution."""
+        raise NotImplementedError
+
+    def decode(self, lr: Tensor | Latents, z: Sequence[Tensor] | None = None) -> Tensor:
+        """HR image from LR image and latents, the exact inverse of ``encode``.
+
+        Cost: one pass through the flow. Features of the LR image are computed once for all its draws.
+
+        Args:
+            lr: LR image ``(*batch, C, h, w)``, or the result of ``encode``, which is cropped back to its size.
+            z: latents, coarsest first, each ``(*sample, *batch, …)`` with the event shapes of :meth:`latent_shapes`;
+                None for zeros (temperature 0).
+
+        Returns:
+            HR image ``(*sample, *batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values.
+        """
+        if isinstance(lr, Latents):
+            if z is not None:
+                raise ValueError("expected either Latents or an LR image with z; got both")
+            return crop_to(self.decode(lr.lr, lr.z), lr.size)
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=16.0)
+        lr = lr.to(self.dtype)
+        shapes = self.latent_shapes(*lr.shape[-2:])
+        if z is None:
+            z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
+        self._check_latents(lr, z, shapes)
+        return self._decode(lr, [latent.to(lr.dtype) for latent in z])
+
+    def draw_latents(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        sample_shape: Sequence[int] = (),
+        temperature: Temperature = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Draw latents for an LR image, ``z_l ~ N(0, τ_l²)``, for :meth:`decode`.
+
+        Args:
+            lr: LR image, ``(*batch, C, h, w)``.
+            sample_shape: leading dimensions of the draws.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            generator: source of randomness; the global one by default.
+
+        Returns:
+            Latents ``(*sample_shape, *batch, …)``, coarsest first.
+
+        Raises:
+            ValueError: for a negative temperature.
+        """
+        batch = (*sample_shape, *lr.shape[:-3])
+        shapes = self.latent_shapes(*lr.shape[-2:])
+        temperatures = level_temperatures(temperature, len(shapes))
+        return [
+            tau * torch.randn((*batch, *shape), dtype=self.dtype, device=lr.device, generator=generator)
+            for tau, shape in zip(temperatures, shapes, strict=True)
+        ]
+
+    def sample(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        num_samples: int = 1,
+        temperature: Temperature = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "num_samples *batch channels height width"]:
+        """Draw HR images: the LR image is the given one exactly, ``z_l ~ N(0, τ_l²)``.
+
+        Where the LR image is a part of the latent (HCFlow, IRN) this is the Dirac limit: not quite the model that
+        :meth:`condition` scores, whose LR image has the width σ.
+
+        Cost: one decoding pass for all draws together; memory grows with their number.
+
+        Args:
+            lr: LR image in [0, 1].
+            num_samples: number of draws per LR image.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            generator: source of randomness; the global one by default.
+
+        Returns:
+            HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
+        lr = lr.to(self.dtype)
+        z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
+        return self._decode(lr, z)
+
+    def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+        """Decode without checks, in the dtype of the weights."""
+        raise NotImplementedError
+
+    def _check_latents(self, lr: Tensor, z: Sequence[Tensor], shapes: Sequence[torch.Size]) -> None:
+        for latent in z:
+            check_image(latent, name="z", tolerance=None)
+        got = [tuple(latent.shape) for latent in z]
+        batches = {shape[:-3] for shape in got}
+        own = tuple(lr.shape[:-3])
+        fits = len(batches) == 1 and next(iter(batches))[len(next(iter(batches))) - len(own) :] == own
+        if [shape[-3:] for shape in got] != [tuple(shape) for shape in shapes] or not fits:
+            raise ValueError(
+                f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
+                f"that ends in that of lr, {own}; got shapes {got}"
+            )

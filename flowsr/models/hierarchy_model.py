@@ -1,0 +1,147 @@
+"""Models in which the LR image is a part of the latent: HCFlow and IRN. One bijection shrinks and enlarges."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsr._shapes import check_image_shape
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
+from flowsr.images import check_image, pad_to_multiple, round_to_8bit
+from flowsr.models.conditional import ConditionalModel
+from flowsr.models.latents import Latents
+from flowsr.transforms import Hierarchy
+
+
+class HierarchyModel(ConditionalModel):
+    """Base of the models whose transform is a :class:`flowsr.transforms.Hierarchy`: an image is (LR image, latents).
+
+    The model of an HR image x given its LR image y* is ::
+
+        p(x | y*) = N(y; y*, σ²) · Π_l N(z_l; 0, 1) · |det ∂(y, z)/∂x|
+    """
+
+    transform: Hierarchy
+
+    @property
+    def lr_log_scale(self) -> float | Tensor:
+        """log σ, the width of the LR image in :meth:`condition` where none is given: −6, as published for HCFlow."""
+        return -6.0
+
+    def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
+        """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
+        return self.transform.latent_shapes(height, width)
+
+    def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Latents:
+        """LR image and latents of an HR image, with the log-determinant.
+
+        Cost: one pass through the flow.
+
+        Args:
+            hr: HR image in [0, 1].
+            pad: pad sides that are not multiples of the upscale factor at the bottom and the right by reflection;
+                :meth:`decode` crops back. The log-determinant is then that of the padded image.
+
+        Raises:
+            ValueError: on wrong shape, dtype, or values (not finite, or far out of [0, 1], as for 0 to 255).
+        """
+        # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        size = (hr.shape[-2], hr.shape[-1])
+        if pad:
+            hr, _ = pad_to_multiple(hr, self.upscale)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        return Latents(encoding.lr, encoding.z, encoding.ladj, size)
+
+    def condition(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        temperature: Temperature = 1.0,
+        lr_log_scale: float | Tensor | None = None,
+    ) -> FlowDistribution:
+        """The posterior over HR images given an LR image, as a Pyro distribution.
+
+        Cost: nothing until it is sampled or scored.
+
+        Args:
+            lr: LR image in [0, 1]; its batch shape becomes the distribution's.
+            temperature: τ ≥ 0 of the latents, global or per level; τ = 1 is the model, at τ = 0 sampling is the
+                deterministic decode and there is no density.
+            lr_log_scale: log σ of the LR image; by default that of the model, see :attr:`lr_log_scale`; ``-inf`` gives
+                the Dirac limit, which can be sampled, not scored.
+
+        Returns:
+            Distribution with ``batch_shape = lr.shape[:-3]`` and ``event_shape = (C, s·h, s·w)``.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        base = PackedNormal(
+            lr.to(self.dtype),
+            latent_channels=[shape.numel() for shape in self.latent_shapes(1, 1)],
+            temperature=temperature,
+            lr_log_scale=self.lr_log_scale if lr_log_scale is None else lr_log_scale,
+        )
+        return FlowDistribution(base, [self.transform])
+
+    def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+        """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
+        check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
+        self._check_latents(lr, z, self.latent_shapes(*lr.shape[-2:]))
+        return self.transform.pack(lr, z)
+
+    def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Take a packed latent apart: LR image and latents, coarsest first."""
+        return self.transform.unpack(packed)
+
+    def downscale(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Tensor:
+        """The LR image to keep instead of an HR image: the flow's own, clamped to [0, 1] and rounded to 8 bits.
+
+        Cost: one pass through the flow.
+
+        Args:
+            hr: HR image in [0, 1].
+            pad: pad sides that are not multiples of the upscale factor, see :meth:`encode`.
+
+        Returns:
+            LR image ``(*batch, C, H/s, W/s)`` on the grid of 8-bit files.
+
+        Raises:
+            ValueError: for a super-resolution model, and on wrong shape, dtype or values.
+        """
+        if self.config.task != "rescaling":
+            raise ValueError(
+                "expected a rescaling model, such as rescaling-x4-small or irn-x4; got a super-resolution model, whose "
+                "LR images are bicubic ones: shrink with flowsr.images.bicubic_down instead"
+            )
+        return round_to_8bit(self.encode(hr, pad=pad).lr)
+
+    def enlarge(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        temperature: Temperature = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The HR image back from what :meth:`downscale` made of it: one draw, ``decode(lr, z)``, ``z ~ N(0, τ²)``.
+
+        Cost: one pass through the flow.
+
+        Args:
+            lr: LR image in [0, 1].
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine; 0 is best in PSNR.
+            generator: source of randomness; the global one by default.
+
+        Returns:
+            HR image ``(*batch, C, s·h, s·w)``, not clamped.
+        """
+        return self.sample(lr, temperature=temperature, generator=generator)[0]
+
+    def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+        return self.transform.decode(lr, z)[0]
+
+    def _encode_ladj(self, hr: Tensor, lr: Tensor | None) -> Tensor:
+        return self.transform.encode(hr).ladj
