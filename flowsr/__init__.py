@@ -22,19 +22,35 @@ if TYPE_CHECKING:
         training,
         transforms,
     )
-    from flowsr.models import HCFlow, HCFlowConfig, Latents, load, save
+    from flowsr.models import (
+        IRN,
+        HCFlow,
+        HCFlowConfig,
+        IRNConfig,
+        Latents,
+        SRFlow,
+        SRFlowConfig,
+        from_preset,
+        load,
+        save,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "IRN",
     "CheckpointError",
     "DownloadError",
     "HCFlow",
     "HCFlowConfig",
+    "IRNConfig",
     "ImageError",
     "Latents",
     "NonFiniteError",
+    "SRFlow",
+    "SRFlowConfig",
     "distributions",
+    "from_preset",
     "images",
     "likelihood",
     "load",
@@ -49,7 +65,9 @@ __all__ = [
     "transforms",
 ]
 
-_FROM_MODELS = frozenset({"HCFlow", "HCFlowConfig", "Latents", "load", "save"})
+_FROM_MODELS = frozenset(
+    {"HCFlow", "HCFlowConfig", "IRN", "IRNConfig", "Latents", "SRFlow", "SRFlowConfig", "from_preset", "load", "save"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowsr import HCFlow
+from flowsr import IRN, HCFlow
+from flowsr.models import presets
+from flowsr.models.base import ImageModel
 from flowsr.nn import FCN, DenseBlock, RRDBEncoder, ZeroConv2d
 from flowsr.testing import randomize
 from flowsr.transforms import (
@@ -23,6 +25,7 @@ from flowsr.transforms import (
     ImageTransform,
     InvertibleConv1x1,
     InvertibleConv1x1PLU,
+    LearnedDownsampling,
     PixelShuffle,
     affine_coupling,
     rescaling_coupling,
@@ -64,6 +67,33 @@ def tiny_flow(name: str = "sr-x4", **changes) -> HCFlow:
     """A randomized HCFlow with every part of the preset, at a size for exhaustive checks."""
     torch.manual_seed(7)
     return randomize(HCFlow.from_preset(name, **{**TINY, **changes}), strength=0.3)
+
+
+TINY_FAMILY = {
+    "IRN": {"blocks": (1,), "growth": 2},
+    "SRFlow": {
+        "steps": 1,
+        "transition_steps": 1,
+        "hidden_channels": 4,
+        "features": 3,
+        "growth": 2,
+        "rrdbs": 2,
+        "stacked": (0,),
+    },
+}
+"""The same for the other models, by the name of the class."""
+
+
+def tiny(name: str, **changes) -> ImageModel:
+    """A randomized model of any kind from the name of its preset, at a size for exhaustive checks."""
+    model = presets()[name]
+    if model is HCFlow:
+        return tiny_flow(name, **changes)
+    small = dict(TINY_FAMILY[model.__name__])
+    if model is IRN:
+        small["blocks"] = (1,) * len(model.presets[name].blocks)
+    torch.manual_seed(7)
+    return randomize(model.from_preset(name, **{**small, **changes}), strength=0.3)
 
 
 def _fcn_coupling(channels: int = 4, context: int = 0, **kwargs) -> Coupling:
@@ -124,6 +154,14 @@ CASES: dict[str, Case] = {
     "flow-step": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4), mixing=InvertibleConv1x1(4)), (4, 3, 5)),
     "flow-step-unmixed": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4)), (4, 3, 5)),
     "conditional-level": Case(_level, (6, 2, 3), (3, 2, 3)),
+    "learned-downsampling-2": Case(lambda: LearnedDownsampling(2), (8, 2, 3)),
+    "learned-downsampling-3": Case(lambda: LearnedDownsampling(3), (9, 2, 3)),
+    "srflow-x2": Case(lambda: tiny("srflow-x4", upscale=2).transform, (48, 1, 2), (3, 2, 4), model=True),
+    "srflow-x4-gray": Case(lambda: tiny("srflow-x4", image_channels=1).transform, (64, 1, 2), (1, 2, 4), model=True),
+    "irn-x2": Case(lambda: tiny("irn-x2").transform, (12, 3, 2), model=True),
+    "irn-x3": Case(lambda: tiny("irn-x3").transform, (27, 2, 1), model=True),
+    "irn-x4": Case(lambda: tiny("irn-x4").transform, (48, 2, 1), model=True),
+    "irn-x8-gray": Case(lambda: tiny("irn-x8", image_channels=1).transform, (64, 1, 2), model=True),
     "hcflow-sr-x4": Case(lambda: tiny_flow("sr-x4").transform, (48, 2, 1), model=True),
     "hcflow-sr-x2": Case(lambda: tiny_flow("sr-x4", levels=1).transform, (12, 3, 2), model=True),
     "hcflow-sr-x8": Case(lambda: tiny_flow("sr-x8", image_channels=1).transform, (64, 1, 2), model=True),

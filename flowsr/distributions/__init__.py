@@ -2,7 +2,13 @@
 
 from flowsr.distributions.dequantization import uniform_dequantize
 from flowsr.distributions.flow import FlowDistribution
-from flowsr.distributions.packed_normal import PackedNormal, Temperature, level_temperatures, normal_log_prob
+from flowsr.distributions.packed_normal import (
+    PackedNormal,
+    Temperature,
+    level_temperatures,
+    normal_log_prob,
+    packed_standard_normal,
+)
 
 __all__ = [
     "FlowDistribution",
@@ -10,5 +16,6 @@ __all__ = [
     "Temperature",
     "level_temperatures",
     "normal_log_prob",
+    "packed_standard_normal",
     "uniform_dequantize",
 ]

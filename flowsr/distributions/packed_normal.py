@@ -42,6 +42,25 @@ def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ..
     return values
 
 
+def packed_standard_normal(
+    like: Tensor, *, latent_channels: Sequence[int], size: tuple[int, int], temperature: Temperature = 1.0
+) -> "PackedNormal":
+    """The base of a flow without an LR image in its latent: ``z_l ~ N(0, τ_l²)``, a packed normal of no LR channels.
+
+    Args:
+        like: a tensor ``(*batch, …, …, …)`` that gives batch shape, dtype and device.
+        latent_channels: channels of each latent at the coarsest resolution, coarse to fine.
+        size: height and width of the coarsest latent.
+        temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+
+    Example:
+        >>> packed_standard_normal(torch.zeros(5, 3, 4, 4), latent_channels=(6, 6), size=(2, 2)).sample().shape
+        torch.Size([5, 12, 2, 2])
+    """
+    none = like.new_zeros(*like.shape[:-3], 0, *size)
+    return PackedNormal(none, latent_channels=latent_channels, temperature=temperature)
+
+
 class PackedNormal(TorchDistribution):
     """Normal over packed latents ``[y | z_L | … | z_1]``: ``y ~ N(lr, σ²)``, ``z_l ~ N(0, τ_l²)``, independent.
 

@@ -5,6 +5,7 @@ from flowsr.models.hcflow import HCFlow
 from flowsr.models.irn import IRN, IRNConfig
 from flowsr.models.latents import ImageLatents, Latents
 from flowsr.models.registry import REGISTRY, from_preset, presets
+from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "IRNConfig",
     "ImageLatents",
     "Latents",
+    "SRFlow",
+    "SRFlowConfig",
     "from_preset",
     "load",
     "preset",

@@ -1,7 +1,8 @@
 """From a configuration to the hierarchy of transforms: which step goes where."""
 
+from flowsr.models.blocks import flow_step
 from flowsr.models.config import HCFlowConfig
-from flowsr.nn import FCN, RRDBEncoder
+from flowsr.nn import RRDBEncoder
 from flowsr.transforms import (
     Compose,
     ConditionalLevel,
@@ -9,9 +10,7 @@ from flowsr.transforms import (
     Haar,
     Hierarchy,
     ImageTransform,
-    InvertibleConv1x1,
     PixelShuffle,
-    affine_coupling,
     rescaling_coupling,
 )
 
@@ -57,22 +56,8 @@ def _main_step(config: HCFlowConfig, channels: int, step: int) -> FlowStep:
             channels, step=step, image_channels=config.image_channels, growth=config.dense_growth
         )
         return FlowStep(channels, coupling=coupling)
-    kept = channels // 2
-    conditioner = FCN(kept, 2 * (channels - kept), hidden_channels=config.hidden_channels)
-    return FlowStep(
-        channels,
-        coupling=affine_coupling(channels, conditioner, kept_channels=kept),
-        mixing=InvertibleConv1x1(channels),
-    )
+    return flow_step(channels, hidden_channels=config.hidden_channels)
 
 
 def _conditional_step(config: HCFlowConfig, channels: int, feature_channels: int) -> FlowStep:
-    kept = channels // 2
-    conditioner = FCN(
-        kept,
-        2 * (channels - kept),
-        hidden_channels=config.conditional_hidden_channels,
-        context_channels=feature_channels,
-    )
-    coupling = affine_coupling(channels, conditioner, kept_channels=kept, context_channels=feature_channels)
-    return FlowStep(channels, coupling=coupling, mixing=InvertibleConv1x1(channels))
+    return flow_step(channels, hidden_channels=config.conditional_hidden_channels, context_channels=feature_channels)

@@ -1,4 +1,4 @@
-"""The key layout of the authors' IRN code: operations in encoding order, three dense blocks F, G and H in each block."""
+"""The key layout of the authors' IRN code: operations in encoding order, with three dense blocks in each."""
 
 import re
 from collections.abc import Iterator

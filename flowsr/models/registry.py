@@ -5,8 +5,9 @@ from typing import Any
 from flowsr.models.base import ImageModel
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.irn import IRN
+from flowsr.models.srflow import SRFlow
 
-REGISTRY: dict[str, type[ImageModel]] = {cls.__name__: cls for cls in (HCFlow, IRN)}
+REGISTRY: dict[str, type[ImageModel]] = {cls.__name__: cls for cls in (HCFlow, SRFlow, IRN)}
 """The classes of models by name; files of weights say which of them they hold."""
 
 

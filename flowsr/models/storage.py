@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from flowsr._files import atomic_path
 from flowsr.errors import CheckpointError
-from flowsr.models import official_hcflow, official_irn
+from flowsr.models import official_hcflow, official_irn, official_srflow
 from flowsr.models.base import ImageModel
 from flowsr.models.official import find_layout, from_official
 from flowsr.models.registry import REGISTRY, presets
@@ -24,7 +24,7 @@ from flowsr.models.weights import RELEASES, fetch_release, shipped_path
 
 _FORMAT = "1"
 
-OFFICIAL_LAYOUTS = (official_hcflow.LAYOUT, official_irn.LAYOUT)
+OFFICIAL_LAYOUTS = (official_hcflow.LAYOUT, official_srflow.LAYOUT, official_irn.LAYOUT)
 """The key layouts of released weights that :func:`load` reads."""
 
 
@@ -134,8 +134,8 @@ def _load_safetensors(path: Path) -> ImageModel:
     model = REGISTRY.get(metadata.get("model", ""))
     if metadata.get("flowsr_format") != _FORMAT or model is None:
         raise CheckpointError(
-            f"expected a file written by flowsr.save (format {_FORMAT}, model {', '.join(REGISTRY)}); {path} says format "
-            f"{metadata.get('flowsr_format')}, model {metadata.get('model')}"
+            f"expected a file written by flowsr.save (format {_FORMAT}, model {', '.join(REGISTRY)}); {path} says "
+            f"format {metadata.get('flowsr_format')}, model {metadata.get('model')}"
         )
     try:
         with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state

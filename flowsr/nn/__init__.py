@@ -6,6 +6,7 @@ from flowsr.nn.dense_block import DenseBlock
 from flowsr.nn.fcn import FCN
 from flowsr.nn.parallel import Parallel
 from flowsr.nn.rrdb import RRDB, RRDBEncoder
+from flowsr.nn.rrdb_pyramid import RegressionHead, RRDBPyramid, upsample_nearest
 
 __all__ = [
     "FCN",
@@ -16,7 +17,10 @@ __all__ = [
     "NormedConv2d",
     "Parallel",
     "RRDBEncoder",
+    "RRDBPyramid",
+    "RegressionHead",
     "ZeroConv2d",
     "conv2d",
     "initialize_from_data",
+    "upsample_nearest",
 ]

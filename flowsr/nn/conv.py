@@ -86,6 +86,7 @@ class NormedConv2d(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: odd width of the kernel.
+        std: standard deviation of the initial weights; None for Xavier-normal ones times 0.1, HCFlow's start.
 
     References:
         Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; HCFlow's released settings for the start.
@@ -95,11 +96,14 @@ class NormedConv2d(nn.Module):
         torch.Size([2, 8, 4, 6])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, std: float | None = None) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.norm = ChannelAffine(out_channels)
+        if std is not None:
+            nn.init.normal_(self.weight, std=std)
+            return
         nn.init.xavier_normal_(self.weight)
         with torch.no_grad():
             self.weight.mul_(0.1)

@@ -8,11 +8,13 @@ from flowsr.transforms.conditional_level import ConditionalLevel
 from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1PLU
 from flowsr.transforms.coupling import Coupling, affine_coupling, irn_couplings, rescaling_coupling
 from flowsr.transforms.elementwise import AdditiveMap, AffineMap, ElementwiseMap
+from flowsr.transforms.encoded_context import EncodedContext
 from flowsr.transforms.flow_step import FlowStep
 from flowsr.transforms.haar import Haar
 from flowsr.transforms.hierarchy import Encoding, Hierarchy
 from flowsr.transforms.learned_downsampling import LearnedDownsampling
 from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_map
+from flowsr.transforms.multiscale import Multiscale, MultiscaleEncoding
 from flowsr.transforms.pixel_shuffle import PixelShuffle
 from flowsr.transforms.unconditional_level import UnconditionalLevel
 
@@ -27,6 +29,7 @@ __all__ = [
     "Conditioned",
     "Coupling",
     "ElementwiseMap",
+    "EncodedContext",
     "Encoding",
     "FlowStep",
     "Haar",
@@ -37,6 +40,8 @@ __all__ = [
     "InvertibleConv1x1PLU",
     "LearnedDownsampling",
     "LogScaleMap",
+    "Multiscale",
+    "MultiscaleEncoding",
     "PixelShuffle",
     "UnconditionalLevel",
     "affine_coupling",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flowsr._shapes import check_image_shape
-from flowsr.nn import RRDBEncoder, ZeroConv2d
+from flowsr.nn import RRDBEncoder, ZeroConv2d, upsample_nearest
 from flowsr.transforms.base import ImageTransform, SameShapeTransform
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.conditional_affine import ConditionalAffine
@@ -94,7 +94,6 @@ def stack_context(image: Tensor, coarser: Sequence[Tensor]) -> Tensor:
     """
     parts = [image]
     for distance, features in enumerate(coarser, start=1):
-        factor = 2**distance
-        upsampled = features.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+        upsampled = upsample_nearest(features, 2**distance)
         parts.append(upsampled.expand(*image.shape[:-3], *upsampled.shape[-3:]))
     return torch.cat(parts, -3)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flowsr._shapes import check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.conditional_level import ConditionalLevel, stack_context
-from flowsr.transforms.pixel_shuffle import depth_to_space, space_to_depth
+from flowsr.transforms.packing import pack_latents, unpack_latents
 from flowsr.transforms.unconditional_level import UnconditionalLevel
 
 
@@ -135,16 +135,18 @@ class Hierarchy(ImageTransform):
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
-        batch = torch.broadcast_shapes(lr.shape[:-3], z[0].shape[:-3])
-        parts = [lr, *(space_to_depth(latent, 2**i) for i, latent in enumerate(z))]
-        return torch.cat([part.expand(*batch, *part.shape[-3:]) for part in parts], -3)
+        return pack_latents([lr, *z], self._factors)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Take a packed latent apart: LR image and latents, coarsest first."""
         self.forward_shape(packed.shape)
-        sizes = [conditional.channels * 4**i for i, conditional in enumerate(reversed(self.conditionals))]
-        lr, *z = packed.split([self.image_channels, *sizes], -3)
-        return lr, tuple(depth_to_space(latent, 2**i) for i, latent in enumerate(z))
+        channels = [conditional.channels for conditional in reversed(self.conditionals)]
+        lr, *z = unpack_latents(packed, [self.image_channels, *channels], self._factors)
+        return lr, tuple(z)
+
+    @property
+    def _factors(self) -> list[int]:
+        return [1, *(2**i for i in range(len(self.conditionals)))]
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         return self.decode(*self.unpack(z))
