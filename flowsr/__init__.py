@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     )
     from flowsr.models import (
         IRN,
+        Glow,
+        GlowConfig,
         HCFlow,
         HCFlowConfig,
         IRNConfig,
         Latents,
+        RealNVP,
+        RealNVPConfig,
         SRFlow,
         SRFlowConfig,
+        cite,
         from_preset,
         load,
         save,
@@ -41,14 +46,19 @@ __all__ = [
     "IRN",
     "CheckpointError",
     "DownloadError",
+    "Glow",
+    "GlowConfig",
     "HCFlow",
     "HCFlowConfig",
     "IRNConfig",
     "ImageError",
     "Latents",
     "NonFiniteError",
+    "RealNVP",
+    "RealNVPConfig",
     "SRFlow",
     "SRFlowConfig",
+    "cite",
     "distributions",
     "from_preset",
     "images",
@@ -66,7 +76,23 @@ __all__ = [
 ]
 
 _FROM_MODELS = frozenset(
-    {"HCFlow", "HCFlowConfig", "IRN", "IRNConfig", "Latents", "SRFlow", "SRFlowConfig", "from_preset", "load", "save"}
+    {
+        "Glow",
+        "GlowConfig",
+        "HCFlow",
+        "HCFlowConfig",
+        "IRN",
+        "IRNConfig",
+        "Latents",
+        "RealNVP",
+        "RealNVPConfig",
+        "SRFlow",
+        "SRFlowConfig",
+        "cite",
+        "from_preset",
+        "load",
+        "save",
+    }
 )
 
 

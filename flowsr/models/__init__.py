@@ -1,9 +1,13 @@
 """Models: configurations, HCFlow and its family, and the files that hold their weights."""
 
+from flowsr.models.capabilities import Capability, require
+from flowsr.models.citations import bibtex, cite
 from flowsr.models.config import PRESETS, HCFlowConfig, preset
+from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.irn import IRN, IRNConfig
 from flowsr.models.latents import ImageLatents, Latents
+from flowsr.models.realnvp import RealNVP, RealNVPConfig
 from flowsr.models.registry import REGISTRY, from_preset, presets
 from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
@@ -12,16 +16,24 @@ __all__ = [
     "IRN",
     "PRESETS",
     "REGISTRY",
+    "Capability",
+    "Glow",
+    "GlowConfig",
     "HCFlow",
     "HCFlowConfig",
     "IRNConfig",
     "ImageLatents",
     "Latents",
+    "RealNVP",
+    "RealNVPConfig",
     "SRFlow",
     "SRFlowConfig",
+    "bibtex",
+    "cite",
     "from_preset",
     "load",
     "preset",
     "presets",
+    "require",
     "save",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowsr.images import check_image
 from flowsr.models.base_config import ModelConfig
+from flowsr.models.capabilities import Capability
 from flowsr.nn import initialize_from_data
 from flowsr.transforms import ImageTransform
 
@@ -72,6 +73,11 @@ class ImageModel(nn.Module):
             ValueError: for an unknown preset or field.
         """
         return cls(cls.preset(name, **changes))
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the model can do, for analyses to ask."""
+        raise NotImplementedError
 
     @property
     def dtype(self) -> torch.dtype:

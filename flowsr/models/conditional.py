@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr.distributions import FlowDistribution, Temperature, level_temperatures
+from flowsr.distributions import FlowDistribution, Temperature
 from flowsr.images import check_image, crop_to
 from flowsr.models.base import ImageModel
-from flowsr.models.latents import Latents
+from flowsr.models.capabilities import Capability
+from flowsr.models.latents import Latents, check_latents, draw_normal
 
 
 class ConditionalModel(ImageModel):
@@ -17,6 +18,11 @@ class ConditionalModel(ImageModel):
 
     A subclass defines :meth:`condition`, :meth:`latent_shapes` and :meth:`_decode`.
     """
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """A density of HR images given an LR image."""
+        return frozenset({Capability.CONDITION})
 
     @property
     def upscale(self) -> int:
@@ -56,7 +62,7 @@ class ConditionalModel(ImageModel):
         shapes = self.latent_shapes(*lr.shape[-2:])
         if z is None:
             z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
-        self._check_latents(lr, z, shapes)
+        check_latents(z, shapes, batch=lr.shape[:-3])
         return self._decode(lr, [latent.to(lr.dtype) for latent in z])
 
     def draw_latents(
@@ -81,13 +87,14 @@ class ConditionalModel(ImageModel):
         Raises:
             ValueError: for a negative temperature.
         """
-        batch = (*sample_shape, *lr.shape[:-3])
-        shapes = self.latent_shapes(*lr.shape[-2:])
-        temperatures = level_temperatures(temperature, len(shapes))
-        return [
-            tau * torch.randn((*batch, *shape), dtype=self.dtype, device=lr.device, generator=generator)
-            for tau, shape in zip(temperatures, shapes, strict=True)
-        ]
+        return draw_normal(
+            self.latent_shapes(*lr.shape[-2:]),
+            batch=(*sample_shape, *lr.shape[:-3]),
+            temperature=temperature,
+            dtype=self.dtype,
+            device=lr.device,
+            generator=generator,
+        )
 
     def sample(
         self,
@@ -126,16 +133,3 @@ class ConditionalModel(ImageModel):
     def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Decode without checks, in the dtype of the weights."""
         raise NotImplementedError
-
-    def _check_latents(self, lr: Tensor, z: Sequence[Tensor], shapes: Sequence[torch.Size]) -> None:
-        for latent in z:
-            check_image(latent, name="z", tolerance=None)
-        got = [tuple(latent.shape) for latent in z]
-        batches = {shape[:-3] for shape in got}
-        own = tuple(lr.shape[:-3])
-        fits = len(batches) == 1 and next(iter(batches))[len(next(iter(batches))) - len(own) :] == own
-        if [shape[-3:] for shape in got] != [tuple(shape) for shape in shapes] or not fits:
-            raise ValueError(
-                f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
-                f"that ends in that of lr, {own}; got shapes {got}"
-            )

@@ -9,8 +9,9 @@ from torch import Tensor
 from flowsr._shapes import check_image_shape
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
 from flowsr.images import check_image, pad_to_multiple, round_to_8bit
+from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents
+from flowsr.models.latents import Latents, check_latents
 from flowsr.transforms import Hierarchy
 
 
@@ -23,6 +24,12 @@ class HierarchyModel(ConditionalModel):
     """
 
     transform: Hierarchy
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """A density of HR images given an LR image; if made for rescaling, LR images of its own."""
+        rescaling = {Capability.DOWNSCALE} if self.config.task == "rescaling" else set()
+        return frozenset({Capability.CONDITION, *rescaling})
 
     @property
     def lr_log_scale(self) -> float | Tensor:
@@ -90,7 +97,7 @@ class HierarchyModel(ConditionalModel):
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
         check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
-        self._check_latents(lr, z, self.latent_shapes(*lr.shape[-2:]))
+        check_latents(z, self.latent_shapes(*lr.shape[-2:]), batch=lr.shape[:-3])
         return self.transform.pack(lr, z)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -112,11 +119,8 @@ class HierarchyModel(ConditionalModel):
         Raises:
             ValueError: for a super-resolution model, and on wrong shape, dtype or values.
         """
-        if self.config.task != "rescaling":
-            raise ValueError(
-                "expected a rescaling model, such as rescaling-x4-small or irn-x4; got a super-resolution model, whose "
-                "LR images are bicubic ones: shrink with flowsr.images.bicubic_down instead"
-            )
+        # The LR images of a super-resolution model are bicubic ones, which flowsr.images.bicubic_down makes.
+        require(self, Capability.DOWNSCALE)
         return round_to_8bit(self.encode(hr, pad=pad).lr)
 
     def enlarge(

@@ -1,8 +1,13 @@
 """What an image is under a model: its latents, from coarse to fine, and the log-determinant."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from flowsr.distributions import Temperature, level_temperatures
+from flowsr.images import check_image
 
 
 @dataclass(frozen=True)
@@ -36,3 +41,35 @@ class ImageLatents:
     z: tuple[Tensor, ...]
     ladj: Tensor
     size: tuple[int, int]
+
+
+def draw_normal(
+    shapes: Sequence[torch.Size],
+    *,
+    batch: Sequence[int],
+    temperature: Temperature,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> list[Tensor]:
+    """Draw ``z_l ~ N(0, τ_l²)`` of the given event shapes, coarsest first; raises ValueError for a bad temperature."""
+    temperatures = level_temperatures(temperature, len(shapes))
+    return [
+        tau * torch.randn((*batch, *shape), dtype=dtype, device=device, generator=generator)
+        for tau, shape in zip(temperatures, shapes, strict=True)
+    ]
+
+
+def check_latents(z: Sequence[Tensor], shapes: Sequence[torch.Size], *, batch: Sequence[int]) -> None:
+    """Raise ValueError unless latents have these event shapes and one batch, which ends in ``batch``."""
+    for latent in z:
+        check_image(latent, name="z", tolerance=None)
+    got = [tuple(latent.shape) for latent in z]
+    batches = {shape[:-3] for shape in got}
+    own = tuple(batch)
+    fits = len(batches) == 1 and next(iter(batches))[len(next(iter(batches))) - len(own) :] == own
+    if [shape[-3:] for shape in got] != [tuple(shape) for shape in shapes] or not fits:
+        raise ValueError(
+            f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
+            f"that ends in that of lr, {own}; got shapes {got}"
+        )

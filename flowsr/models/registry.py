@@ -3,11 +3,13 @@
 from typing import Any
 
 from flowsr.models.base import ImageModel
+from flowsr.models.glow import Glow
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.irn import IRN
+from flowsr.models.realnvp import RealNVP
 from flowsr.models.srflow import SRFlow
 
-REGISTRY: dict[str, type[ImageModel]] = {cls.__name__: cls for cls in (HCFlow, SRFlow, IRN)}
+REGISTRY: dict[str, type[ImageModel]] = {cls.__name__: cls for cls in (HCFlow, SRFlow, IRN, Glow, RealNVP)}
 """The classes of models by name; files of weights say which of them they hold."""
 
 

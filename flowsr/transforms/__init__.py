@@ -2,6 +2,8 @@
 
 from flowsr.transforms.actnorm import ActNorm
 from flowsr.transforms.base import Conditioned, ImageTransform, Inverse
+from flowsr.transforms.checkerboard import Checkerboard, CheckerboardConditioner
+from flowsr.transforms.checkerboard_shuffle import CheckerboardShuffle
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.conditional_affine import ConditionalAffine
 from flowsr.transforms.conditional_level import ConditionalLevel
@@ -9,12 +11,15 @@ from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1PLU
 from flowsr.transforms.coupling import Coupling, affine_coupling, irn_couplings, rescaling_coupling
 from flowsr.transforms.elementwise import AdditiveMap, AffineMap, ElementwiseMap
 from flowsr.transforms.encoded_context import EncodedContext
+from flowsr.transforms.flow_batch_norm import FlowBatchNorm
 from flowsr.transforms.flow_step import FlowStep
 from flowsr.transforms.haar import Haar
 from flowsr.transforms.hierarchy import Encoding, Hierarchy
 from flowsr.transforms.learned_downsampling import LearnedDownsampling
 from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_map
+from flowsr.transforms.logit import Logit
 from flowsr.transforms.multiscale import Multiscale, MultiscaleEncoding
+from flowsr.transforms.partial import Partial
 from flowsr.transforms.pixel_shuffle import PixelShuffle
 from flowsr.transforms.unconditional_level import UnconditionalLevel
 
@@ -23,6 +28,9 @@ __all__ = [
     "ActNorm",
     "AdditiveMap",
     "AffineMap",
+    "Checkerboard",
+    "CheckerboardConditioner",
+    "CheckerboardShuffle",
     "Compose",
     "ConditionalAffine",
     "ConditionalLevel",
@@ -31,6 +39,7 @@ __all__ = [
     "ElementwiseMap",
     "EncodedContext",
     "Encoding",
+    "FlowBatchNorm",
     "FlowStep",
     "Haar",
     "Hierarchy",
@@ -40,8 +49,10 @@ __all__ = [
     "InvertibleConv1x1PLU",
     "LearnedDownsampling",
     "LogScaleMap",
+    "Logit",
     "Multiscale",
     "MultiscaleEncoding",
+    "Partial",
     "PixelShuffle",
     "UnconditionalLevel",
     "affine_coupling",

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from flowsr._shapes import check_context
@@ -10,6 +9,7 @@ from flowsr.nn import DenseBlock, Parallel
 from flowsr.transforms.base import SameShapeTransform
 from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
 from flowsr.transforms.log_scale import LogScaleMap
+from flowsr.transforms.partial import join_kept, split_kept
 
 
 class Coupling(SameShapeTransform):
@@ -65,25 +65,20 @@ class Coupling(SameShapeTransform):
     def call_and_ladj(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed, h = self._condition(z, context)
         changed, ladj = self.map.decode(changed, h)
-        return self._join(kept, changed), ladj
+        return join_kept(kept, changed, keep=self.keep), ladj
 
     def inv_call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed, h = self._condition(x, context)
         changed, ladj = self.map.encode(changed, h)
-        return self._join(kept, changed), ladj
+        return join_kept(kept, changed, keep=self.keep), ladj
 
     def _condition(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        first = self.kept_channels if self.keep == "first" else self.channels - self.kept_channels
-        parts = x.split((first, self.channels - first), -3)
-        kept, changed = parts if self.keep == "first" else parts[::-1]
+        kept, changed = split_kept(x, self.kept_channels, keep=self.keep)
         if not self.context_channels:
             return kept, changed, self.conditioner(kept)
         context = check_context(x, context, channels=self.context_channels, name="Coupling")
         return kept, changed, self.conditioner(kept, context)
-
-    def _join(self, kept: Tensor, changed: Tensor) -> Tensor:
-        return torch.cat([kept, changed] if self.keep == "first" else [changed, kept], -3)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, kept_channels={self.kept_channels}, keep={self.keep!r}"

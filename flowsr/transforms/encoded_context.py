@@ -1,7 +1,7 @@
 """A flow conditioned on an image: an encoder turns the image into the features that the flow works with."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,11 @@ class EncodedContext(ImageTransform):
         self.encoder = encoder
         self.transform = transform
         self.upscale = upscale
+
+    @property
+    def codomain(self) -> Any:
+        """What the flow gives."""
+        return self.transform.codomain
 
     def features(self, lr: Tensor) -> Sequence[Tensor]:
         """Features of an LR image for each level, finest first. Cost: the encoder."""

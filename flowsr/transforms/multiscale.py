@@ -7,7 +7,7 @@ resolution by space-to-depth.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,11 @@ class Multiscale(ImageTransform):
         self.scale = latents[-1][1]
         self.latent_channels = tuple(channels for channels, _ in reversed(latents))
         self.factors = tuple(self.scale // reduction for _, reduction in reversed(latents))
+
+    @property
+    def codomain(self) -> Any:
+        """The images of the finest level."""
+        return self.mains[0].codomain
 
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for a coarsest level of this height and width."""
