@@ -29,12 +29,14 @@ from flowsr.transforms import (
     Haar,
     ImageTransform,
     InvertibleConv1x1,
+    InvertibleConv1x1Orthogonal,
     InvertibleConv1x1PLU,
     LearnedDownsampling,
     Logit,
     Multiscale,
     Partial,
     PixelShuffle,
+    SplineMap,
     affine_coupling,
     rescaling_coupling,
 )
@@ -71,6 +73,17 @@ class Case:
 
     def context(self) -> Tensor | None:
         return None if self.context_shape is None else torch.rand(self.context_shape)
+
+
+VARIANTS = {
+    "spline": {"coupling": "spline", "spline_bins": 4},
+    "plu": {"mixing": "plu"},
+    "orthogonal": {"mixing": "orthogonal"},
+    "learned-prior": {"prior": "learned"},
+    "not-hierarchical": {"hierarchical": False},
+    "learned-lr-width": {"learned_lr_width": True},
+}
+"""The variants of HCFlow, one at a time."""
 
 
 def tiny_flow(name: str = "sr-x4", **changes) -> HCFlow:
@@ -175,6 +188,20 @@ CASES: dict[str, Case] = {
     "flow-step": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4), mixing=InvertibleConv1x1(4)), (4, 3, 5)),
     "flow-step-unmixed": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4)), (4, 3, 5)),
     "conditional-level": Case(_level, (6, 2, 3), (3, 2, 3)),
+    "conv1x1-orthogonal": Case(lambda: InvertibleConv1x1Orthogonal(5), (5, 3, 4), volume_preserving=True),
+    "coupling-spline": Case(
+        lambda: Coupling(4, FCN(2, 2 * 11, hidden_channels=6), map=SplineMap(bins=4, bound=2.0), kept_channels=2),
+        (4, 3, 4),
+    ),
+    "rescaling-coupling-spline": Case(
+        lambda: rescaling_coupling(8, step=0, image_channels=2, growth=3, map=SplineMap(bins=3, bound=3.0)), (8, 3, 4)
+    ),
+    **{
+        f"hcflow-{label}": Case(
+            lambda changes=changes: tiny_flow("sr-x4", image_channels=1, **changes).transform, (16, 2, 1), model=True
+        )
+        for label, changes in VARIANTS.items()
+    },
     "checkerboard": Case(Checkerboard, (4, 3, 2), volume_preserving=True),
     "checkerboard-shuffle": Case(CheckerboardShuffle, (8, 2, 3), volume_preserving=True),
     "flow-batch-norm": Case(lambda: _seen(FlowBatchNorm(4)), (4, 3, 5)),

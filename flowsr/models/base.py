@@ -35,6 +35,7 @@ class ImageModel(nn.Module):
 
     config_class: ClassVar[type[ModelConfig]]
     presets: ClassVar[dict[str, Any]]
+    config: Any
     transform: ImageTransform
 
     def __init__(self, config: Any) -> None:

@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Base of the configurations: frozen, keyword-only dataclasses of numbers, names and tuples of numbers.
 
-    A field with ``metadata={"variant": True}`` is an option that came after files had been written: it is left out of
-    a file at its default, and a file without it means the default.
+    Attributes:
+        variants: fields that are options off by default: left out of a file at their default, and a file without them
+            means the default, so that files from before an option came stay readable.
     """
+
+    variants: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values; tuples become lists."""
-        off = {f.name for f in fields(self) if f.metadata.get("variant") and getattr(self, f.name) == f.default}
+        off = {f.name for f in fields(self) if f.name in self.variants and getattr(self, f.name) == f.default}
         values = {name: value for name, value in asdict(self).items() if name not in off}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -23,7 +26,7 @@ class ModelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`; raises ValueError for unknown or missing names."""
         names = {field.name for field in fields(cls)}
-        needed = {field.name for field in fields(cls) if not field.metadata.get("variant")}
+        needed = {field.name for field in fields(cls) if field.name not in cls.variants}
         wrong = sorted((needed - set(values)) | (set(values) - names))
         if wrong:
             raise ValueError(f"expected the fields {sorted(names)}; missing or unknown: {wrong}")

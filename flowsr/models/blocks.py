@@ -13,14 +13,16 @@ from flowsr.transforms import (
     FlowStep,
     ImageTransform,
     InvertibleConv1x1,
+    InvertibleConv1x1Orthogonal,
     InvertibleConv1x1PLU,
 )
 
-Mixing = Literal["dense", "plu"]
+Mixing = Literal["dense", "plu", "orthogonal"]
 
 MIXINGS: dict[str, Callable[[int], ImageTransform]] = {
     "dense": InvertibleConv1x1,
     "plu": InvertibleConv1x1PLU,
+    "orthogonal": InvertibleConv1x1Orthogonal,
 }
 """What mixes the channels in a flow step, by name."""
 

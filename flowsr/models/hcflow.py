@@ -2,6 +2,9 @@
 
 from typing import Any, ClassVar, Self
 
+import torch
+from torch import Tensor, nn
+
 from flowsr.models.build import build_hierarchy
 from flowsr.models.config import PRESETS, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
@@ -51,9 +54,20 @@ class HCFlow(HierarchyModel):
         super().__init__(config)
         if start not in ("rotation", "haar"):
             raise ValueError(f"expected start to be rotation or haar; got {start!r}")
+        if start == "haar" and config.mixing != "dense":
+            raise ValueError(
+                "expected mixing dense with start haar, which sets the weights of dense 1x1 convolutions; got mixing "
+                f"{config.mixing!r}: use start='rotation'"
+            )
         self.transform = build_hierarchy(config)
+        self.log_width = nn.Parameter(torch.tensor(-6.0)) if config.learned_lr_width else None
         if start == "haar":
             haar_start(self.transform)
+
+    @property
+    def lr_log_scale(self) -> float | Tensor:
+        """log σ, the width of the LR image in :meth:`condition` where none is given: −6, or the learned one."""
+        return -6.0 if self.log_width is None else self.log_width
 
     @classmethod
     def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> Self:

@@ -64,7 +64,7 @@ class RRDBPyramid(nn.Module):
                 f"{lr.shape[-2]}x{lr.shape[-1]}: pad it with flowsr.images.pad_to_multiple"
             )
         maps, outputs = self.maps(lr)
-        below = 0.25 * sum(maps[0][..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1))
+        below = torch.stack([maps[0][..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]).mean(0)
         features = [torch.cat([below, outputs[..., ::2, ::2]], -3)]
         for exponent, finer in enumerate(maps):
             features.append(torch.cat([finer, upsample_nearest(outputs, 2**exponent)], -3))

@@ -7,7 +7,7 @@ from flowsr.transforms.checkerboard_shuffle import CheckerboardShuffle
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.conditional_affine import ConditionalAffine
 from flowsr.transforms.conditional_level import ConditionalLevel
-from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1PLU
+from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1Orthogonal, InvertibleConv1x1PLU
 from flowsr.transforms.coupling import Coupling, affine_coupling, irn_couplings, rescaling_coupling
 from flowsr.transforms.elementwise import AdditiveMap, AffineMap, ElementwiseMap
 from flowsr.transforms.encoded_context import EncodedContext
@@ -21,6 +21,7 @@ from flowsr.transforms.logit import Logit
 from flowsr.transforms.multiscale import Multiscale, MultiscaleEncoding
 from flowsr.transforms.partial import Partial
 from flowsr.transforms.pixel_shuffle import PixelShuffle
+from flowsr.transforms.spline_map import SplineMap
 from flowsr.transforms.unconditional_level import UnconditionalLevel
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "ImageTransform",
     "Inverse",
     "InvertibleConv1x1",
+    "InvertibleConv1x1Orthogonal",
     "InvertibleConv1x1PLU",
     "LearnedDownsampling",
     "LogScaleMap",
@@ -54,6 +56,7 @@ __all__ = [
     "MultiscaleEncoding",
     "Partial",
     "PixelShuffle",
+    "SplineMap",
     "UnconditionalLevel",
     "affine_coupling",
     "irn_couplings",

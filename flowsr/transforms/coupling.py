@@ -119,7 +119,9 @@ def affine_coupling(
     )
 
 
-def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, growth: int = 32) -> Coupling:
+def rescaling_coupling(
+    channels: int, *, step: int, image_channels: int = 3, growth: int = 32, map: ElementwiseMap | None = None
+) -> Coupling:
     """The coupling of HCFlow's rescaling model, which treats the image's own channels apart.
 
     After a Haar transform the first ``image_channels`` channels are the averages. On even steps they are kept and the
@@ -130,6 +132,7 @@ def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, gro
         step: number of the flow step within its level, from 0 at the image side.
         image_channels: channels of the LR image, 3 for RGB.
         growth: growth of the dense block that is the conditioner.
+        map: the elementwise map of even steps; by default HCFlow's affine one.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.3, and the released code.
@@ -140,9 +143,9 @@ def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, gro
     """
     rest = channels - image_channels
     if step % 2 == 0:
-        return affine_coupling(
-            channels, DenseBlock(image_channels, 2 * rest, growth=growth), kept_channels=image_channels
-        )
+        map = AffineMap() if map is None else map
+        conditioner = DenseBlock(image_channels, map.params_per_channel * rest, growth=growth)
+        return Coupling(channels, conditioner, map=map, kept_channels=image_channels)
     conditioner = DenseBlock(rest, image_channels, growth=growth)
     return Coupling(channels, conditioner, map=AdditiveMap(), kept_channels=rest, keep="last")
 

@@ -53,6 +53,8 @@ class Hierarchy(ImageTransform):
         conditionals: the conditional level of each, finest first.
         image_channels: channels C of the image and of the LR image.
         scale: the factor s between image and LR image; by default ``2^L``, one halving per level.
+        hierarchical: give each conditional level the features of the coarser ones; otherwise only what its own main
+            flow keeps.
 
     Raises:
         ValueError: if there are no levels, or not as many mains as conditionals; for images whose sides are not
@@ -75,6 +77,7 @@ class Hierarchy(ImageTransform):
         *,
         image_channels: int,
         scale: int | None = None,
+        hierarchical: bool = True,
     ) -> None:
         super().__init__()
         if not mains or len(mains) != len(conditionals):
@@ -83,6 +86,7 @@ class Hierarchy(ImageTransform):
             )
         self.image_channels = image_channels
         self.scale = 2 ** len(mains) if scale is None else scale
+        self.hierarchical = hierarchical
         self.mains = cast("Sequence[ImageTransform]", nn.ModuleList(mains))
         self.conditionals = cast("Sequence[ConditionalLevel | UnconditionalLevel]", nn.ModuleList(conditionals))
 
@@ -99,7 +103,7 @@ class Hierarchy(ImageTransform):
         latents, ladj_steps, ladj_head = [], [], []
         features: list[Tensor] = []
         for image, a, conditional in zip(reversed(images), reversed(details), reversed(self.conditionals), strict=True):
-            u = conditional.features(stack_context(image, features))
+            u = conditional.features(stack_context(image, features if self.hierarchical else ()))
             z, steps, head = conditional.inv_call_with_features(a, u)
             latents.append(z)
             ladj_steps.append(steps)
@@ -118,7 +122,7 @@ class Hierarchy(ImageTransform):
         image = lr
         features: list[Tensor] = []
         for latent, main, conditional in zip(z, reversed(self.mains), reversed(self.conditionals), strict=True):
-            u = conditional.features(stack_context(image, features))
+            u = conditional.features(stack_context(image, features if self.hierarchical else ()))
             a, conditional_ladj = conditional.call_with_features(latent, u)
             packed = torch.cat([image.expand(*batch, *image.shape[-3:]), a], -3)
             image, main_ladj = main.call_and_ladj(packed)
