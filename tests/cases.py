@@ -86,10 +86,10 @@ VARIANTS = {
 """The variants of HCFlow, one at a time."""
 
 
-def tiny_flow(name: str = "sr-x4", **changes) -> HCFlow:
+def tiny_flow(name: str = "sr-x4", *, strength: float = 0.3, **changes) -> HCFlow:
     """A randomized HCFlow with every part of the preset, at a size for exhaustive checks."""
     torch.manual_seed(7)
-    return randomize(HCFlow.from_preset(name, **{**TINY, **changes}), strength=0.3)
+    return randomize(HCFlow.from_preset(name, **{**TINY, **changes}), strength=strength)
 
 
 TINY_FAMILY = {
@@ -109,16 +109,16 @@ TINY_FAMILY = {
 """The same for the other models, by the name of the class."""
 
 
-def tiny(name: str, **changes) -> ImageModel:
+def tiny(name: str, *, strength: float = 0.3, **changes) -> ImageModel:
     """A randomized model of any kind from the name of its preset, at a size for exhaustive checks."""
     model = presets()[name]
     if model is HCFlow:
-        return tiny_flow(name, **changes)
+        return tiny_flow(name, strength=strength, **changes)
     small = dict(TINY_FAMILY[model.__name__])
     if model is IRN:
         small["blocks"] = (1,) * len(model.presets[name].blocks)
     torch.manual_seed(7)
-    return randomize(model.from_preset(name, **{**small, **changes}), strength=0.3)
+    return randomize(model.from_preset(name, **{**small, **changes}), strength=strength)
 
 
 def _fcn_coupling(channels: int = 4, context: int = 0, **kwargs) -> Coupling:
