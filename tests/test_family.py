@@ -17,7 +17,6 @@ from flowsr.models.official import from_official
 from flowsr.models.storage import OFFICIAL_LAYOUTS
 from flowsr.nn import BatchStatistics, batch_statistics
 from flowsr.testing import randomize
-from flowsr.training.memory import set_memory
 from flowsr.transforms import Compose, ConditionalAffine, Coupling, FlowStep
 
 CONDITIONAL = ("sr-x4", "rescaling-x4", "srflow-x4", "irn-x2", "irn-x3", "irn-x4", "irn-x8")
@@ -244,6 +243,8 @@ def test_precision_and_device_move_together(name):
 @pytest.mark.parametrize("name", ["srflow-x4", "irn-x4", "glow", "realnvp-small"])
 @pytest.mark.parametrize("mode", ["checkpoint", "reversible"])
 def test_memory_modes_give_the_same_gradients(name, mode):
+    from flowsr.training.memory import set_memory
+
     model = tiny(name).double()
     hr = images(2).double()
     gradients = []
@@ -551,3 +552,14 @@ def test_orthogonal_convolutions_stay_orthogonal():
     for step in steps:
         weight = step.mixing._matrix()
         assert torch.allclose(weight @ weight.mT, torch.eye(len(weight), dtype=torch.float64), atol=1e-12)
+
+
+def test_models_are_what_the_protocols_say():
+    from flowsr.models.capabilities import ConditionalDensity, ImageDensity, Rescaler
+
+    for name in CONDITIONAL:
+        model = tiny(name)
+        assert isinstance(model, ConditionalDensity)
+        assert isinstance(model, Rescaler) or Capability.DOWNSCALE not in model.capabilities
+    for name in UNCONDITIONAL:
+        assert isinstance(tiny(name), ImageDensity)

@@ -1,7 +1,7 @@
 """What all models share: a configuration, one transform from latent to image, presets, and a start from data."""
 
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,8 @@ from flowsr.models.base_config import ModelConfig
 from flowsr.models.capabilities import Capability
 from flowsr.nn import initialize_from_data
 from flowsr.transforms import ImageTransform
+
+ModelType = TypeVar("ModelType", bound="ImageModel")
 
 
 class ImageModel(nn.Module):
@@ -63,7 +65,7 @@ class ImageModel(nn.Module):
         return replace(cls.presets[name], **changes)
 
     @classmethod
-    def from_preset(cls, name: str, **changes: Any) -> Self:
+    def from_preset(cls: type[ModelType], name: str, **changes: Any) -> ModelType:
         """A model with random weights from a named configuration.
 
         Args:

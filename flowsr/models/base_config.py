@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
+
+ConfigType = TypeVar("ConfigType", bound="ModelConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class ModelConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
         """The inverse of :meth:`to_dict`; raises ValueError for unknown or missing names."""
         names = {field.name for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.name not in cls.variants}

@@ -13,7 +13,7 @@ capability              means                                       HCFlow  SRFl
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Capability(StrEnum):
     DENSITY = "density"
 
 
+@runtime_checkable
 class ConditionalDensity(Protocol):
     """A model with ``Capability.CONDITION``: ``p(hr | lr)``, HR images being ``upscale`` times larger."""
 
@@ -72,6 +73,7 @@ class ConditionalDensity(Protocol):
         ...
 
 
+@runtime_checkable
 class Rescaler(ConditionalDensity, Protocol):
     """A model with ``Capability.DOWNSCALE``: it makes the LR image that it enlarges again."""
 
@@ -86,6 +88,7 @@ class Rescaler(ConditionalDensity, Protocol):
         ...
 
 
+@runtime_checkable
 class ImageDensity(Protocol):
     """A model with ``Capability.DENSITY``: ``p(x)`` of images alone."""
 

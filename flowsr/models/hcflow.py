@@ -1,6 +1,6 @@
 """HCFlow: one bijection between an HR image and its LR image with a Gaussian latent per level."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class HCFlow(HierarchyModel):
         return -6.0 if self.log_width is None else self.log_width
 
     @classmethod
-    def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> Self:
+    def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> "HCFlow":
         """A model with random weights from a named configuration.
 
         Args:
