@@ -22,19 +22,45 @@ if TYPE_CHECKING:
         training,
         transforms,
     )
-    from flowsr.models import HCFlow, HCFlowConfig, Latents, load, save
+    from flowsr.models import (
+        IRN,
+        Glow,
+        GlowConfig,
+        HCFlow,
+        HCFlowConfig,
+        IRNConfig,
+        Latents,
+        RealNVP,
+        RealNVPConfig,
+        SRFlow,
+        SRFlowConfig,
+        cite,
+        from_preset,
+        load,
+        save,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "IRN",
     "CheckpointError",
     "DownloadError",
+    "Glow",
+    "GlowConfig",
     "HCFlow",
     "HCFlowConfig",
+    "IRNConfig",
     "ImageError",
     "Latents",
     "NonFiniteError",
+    "RealNVP",
+    "RealNVPConfig",
+    "SRFlow",
+    "SRFlowConfig",
+    "cite",
     "distributions",
+    "from_preset",
     "images",
     "likelihood",
     "load",
@@ -49,7 +75,25 @@ __all__ = [
     "transforms",
 ]
 
-_FROM_MODELS = frozenset({"HCFlow", "HCFlowConfig", "Latents", "load", "save"})
+_FROM_MODELS = frozenset(
+    {
+        "Glow",
+        "GlowConfig",
+        "HCFlow",
+        "HCFlowConfig",
+        "IRN",
+        "IRNConfig",
+        "Latents",
+        "RealNVP",
+        "RealNVPConfig",
+        "SRFlow",
+        "SRFlowConfig",
+        "cite",
+        "from_preset",
+        "load",
+        "save",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

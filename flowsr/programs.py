@@ -18,7 +18,7 @@ def super_resolution(
     hr: Tensor | None = None,
     *,
     temperature: Temperature = 1.0,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | Tensor | None = None,
 ) -> Tensor:
     """The generative program ``y ~ N(lr, σ²)``, ``z_l ~ N(0, τ_l²)``, ``hr = decode(y, z)``.
 
@@ -41,7 +41,7 @@ def super_resolution(
         lr: LR image in [0, 1], ``(*batch, C, h, w)``.
         hr: HR image to score, ``(*batch, C, s·h, s·w)``, or None to generate.
         temperature: τ for all levels, or one per level, coarse to fine.
-        lr_log_scale: log σ of the LR image.
+        lr_log_scale: log σ of the LR image; by default that of the model.
 
     Returns:
         The HR image.
@@ -77,7 +77,7 @@ def super_resolution(
         encoding = flow.encode(hr)
         if encoding.lr.shape != lr.shape:
             raise ValueError(f"expected an hr image for an lr of shape {tuple(lr.shape)}; got {tuple(hr.shape)}")
-    sigma = float(base.scale[0])
+    sigma = base.scale.flatten()[0]
     with ExitStack() as plates:
         # Pyro counts batch dimensions from the right.
         for i, size in enumerate(lr.shape[:-3]):
@@ -113,7 +113,7 @@ def _register(flow: HCFlow) -> None:
     pyro.module("flow", flow)
 
 
-def _normal_site(name: str, mean: Tensor, scale: float, obs: Tensor | None, *, batch: torch.Size) -> Tensor:
+def _normal_site(name: str, mean: Tensor, scale: float | Tensor, obs: Tensor | None, *, batch: torch.Size) -> Tensor:
     if scale == 0:
         return pyro.deterministic(name, mean.expand(*batch, *mean.shape[-3:]), event_dim=3)
     return pyro.sample(name, dist.Normal(mean, scale).to_event(3), obs=obs)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import transform_to
 
 from flowsr.transforms import ImageTransform, per_pixel
 
@@ -108,7 +109,7 @@ def check_inverse(transform: ImageTransform, z: Tensor, context: Any = None, *, 
     back, inv_ladj = transform.inv_call_and_ladj(x, context)
     _close(back, z, tolerance, "inverse of the image of z")
     _close(inv_ladj, -ladj, tolerance * z[0].numel(), "log-determinants of the two directions, up to sign,")
-    image = torch.randn(x.shape, dtype=x.dtype)
+    image = _random_image(transform, x.shape, x.dtype)
     latent, _ = transform.inv_call_and_ladj(image, context)
     _close(transform.call_and_ladj(latent, context)[0], image, tolerance, "image of the latent of x")
 
@@ -197,8 +198,11 @@ def check_gradients(transform: ImageTransform, z: Tensor, context: Any = None) -
     """Finite gradients reach the input and every parameter, generating and encoding."""
     for name, function in (("generating", transform.call_and_ladj), ("encoding", transform.inv_call_and_ladj)):
         transform.zero_grad()
-        shape = z.shape if name == "generating" else transform.forward_shape(z.shape)
-        point = torch.randn(shape, dtype=z.dtype, requires_grad=True)
+        if name == "generating":
+            point = torch.randn(z.shape, dtype=z.dtype)
+        else:
+            point = _random_image(transform, transform.forward_shape(z.shape), z.dtype)
+        point.requires_grad_()
         value, ladj = function(point, context)
         (value.square().sum() + ladj).backward()
         assert point.grad is not None and torch.isfinite(point.grad).all(), f"no finite gradient of the input, {name}"
@@ -245,6 +249,11 @@ def check_module(transform: ImageTransform, z: Tensor, context: Any = None) -> N
     assert torch.equal(transform.eval().call_and_ladj(z, context)[0], x), "evaluation mode changes the image"
     assert torch.equal(transform.train().call_and_ladj(z, context)[0], x), "training mode changes the image"
     transform.train(training)
+
+
+def _random_image(transform: ImageTransform, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    # Of unbounded values, unless the transform gives bounded ones only.
+    return transform_to(transform.codomain)(torch.randn(shape, dtype=dtype))  # type: ignore[no-any-return]
 
 
 def _close(got: Any, expected: Tensor, tolerance: float, what: str) -> None:

@@ -2,31 +2,46 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowsr import HCFlow
-from flowsr.nn import FCN, DenseBlock, RRDBEncoder, ZeroConv2d
+from flowsr import IRN, HCFlow
+from flowsr.models import presets
+from flowsr.models.base import ImageModel
+from flowsr.models.blocks import split_head
+from flowsr.nn import FCN, BatchStatistics, DenseBlock, RRDBEncoder, ZeroConv2d
 from flowsr.testing import randomize
 from flowsr.transforms import (
     LOG_SCALE_MAPS,
     ActNorm,
     AdditiveMap,
     AffineMap,
+    Checkerboard,
+    CheckerboardShuffle,
     Compose,
     ConditionalAffine,
     ConditionalLevel,
     Coupling,
+    FlowBatchNorm,
     FlowStep,
     Haar,
     ImageTransform,
     InvertibleConv1x1,
+    InvertibleConv1x1Orthogonal,
     InvertibleConv1x1PLU,
+    LearnedDownsampling,
+    Logit,
+    Multiscale,
+    Partial,
     PixelShuffle,
+    SplineMap,
     affine_coupling,
     rescaling_coupling,
 )
+
+Module = TypeVar("Module", bound=nn.Module)
 
 TINY = {
     "steps": 3,
@@ -60,15 +75,64 @@ class Case:
         return None if self.context_shape is None else torch.rand(self.context_shape)
 
 
-def tiny_flow(name: str = "sr-x4", **changes) -> HCFlow:
+VARIANTS = {
+    "spline": {"coupling": "spline", "spline_bins": 4},
+    "plu": {"mixing": "plu"},
+    "orthogonal": {"mixing": "orthogonal"},
+    "learned-prior": {"prior": "learned"},
+    "not-hierarchical": {"hierarchical": False},
+    "learned-lr-width": {"learned_lr_width": True},
+}
+"""The variants of HCFlow, one at a time."""
+
+
+def tiny_flow(name: str = "sr-x4", *, strength: float = 0.3, **changes) -> HCFlow:
     """A randomized HCFlow with every part of the preset, at a size for exhaustive checks."""
     torch.manual_seed(7)
-    return randomize(HCFlow.from_preset(name, **{**TINY, **changes}), strength=0.3)
+    return randomize(HCFlow.from_preset(name, **{**TINY, **changes}), strength=strength)
+
+
+TINY_FAMILY = {
+    "Glow": {"levels": 2, "steps": 1, "hidden_channels": 4},
+    "RealNVP": {"scales": 2, "checkerboard_couplings": 1, "channel_couplings": 2, "features": 3, "blocks": 1},
+    "IRN": {"blocks": (1,), "growth": 2},
+    "SRFlow": {
+        "steps": 1,
+        "transition_steps": 1,
+        "hidden_channels": 4,
+        "features": 3,
+        "growth": 2,
+        "rrdbs": 2,
+        "stacked": (0,),
+    },
+}
+"""The same for the other models, by the name of the class."""
+
+
+def tiny(name: str, *, strength: float = 0.3, **changes) -> ImageModel:
+    """A randomized model of any kind from the name of its preset, at a size for exhaustive checks."""
+    model = presets()[name]
+    if model is HCFlow:
+        return tiny_flow(name, strength=strength, **changes)
+    small = dict(TINY_FAMILY[model.__name__])
+    if model is IRN:
+        small["blocks"] = (1,) * len(model.presets[name].blocks)
+    torch.manual_seed(7)
+    return randomize(model.from_preset(name, **{**small, **changes}), strength=strength)
 
 
 def _fcn_coupling(channels: int = 4, context: int = 0, **kwargs) -> Coupling:
     conditioner = FCN(channels // 2, channels, hidden_channels=6, context_channels=context)
     return affine_coupling(channels, conditioner, kept_channels=channels // 2, context_channels=context, **kwargs)
+
+
+def _seen(module: Module) -> Module:
+    """A module whose batch norms remember some batch, so that they are not the identity."""
+    for part in module.modules():
+        if isinstance(part, BatchStatistics):
+            part.mean.normal_()
+            part.var.uniform_(0.5, 2.0)
+    return module
 
 
 def _level() -> ConditionalLevel:
@@ -124,6 +188,55 @@ CASES: dict[str, Case] = {
     "flow-step": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4), mixing=InvertibleConv1x1(4)), (4, 3, 5)),
     "flow-step-unmixed": Case(lambda: FlowStep(4, coupling=_fcn_coupling(4)), (4, 3, 5)),
     "conditional-level": Case(_level, (6, 2, 3), (3, 2, 3)),
+    "conv1x1-orthogonal": Case(lambda: InvertibleConv1x1Orthogonal(5), (5, 3, 4), volume_preserving=True),
+    "coupling-spline": Case(
+        lambda: Coupling(4, FCN(2, 2 * 11, hidden_channels=6), map=SplineMap(bins=4, bound=2.0), kept_channels=2),
+        (4, 3, 4),
+    ),
+    "rescaling-coupling-spline": Case(
+        lambda: rescaling_coupling(8, step=0, image_channels=2, growth=3, map=SplineMap(bins=3, bound=3.0)), (8, 3, 4)
+    ),
+    **{
+        f"hcflow-{label}": Case(
+            lambda changes=changes: tiny_flow("sr-x4", image_channels=1, **changes).transform, (16, 2, 1), model=True
+        )
+        for label, changes in VARIANTS.items()
+    },
+    "checkerboard": Case(Checkerboard, (4, 3, 2), volume_preserving=True),
+    "checkerboard-shuffle": Case(CheckerboardShuffle, (8, 2, 3), volume_preserving=True),
+    "flow-batch-norm": Case(lambda: _seen(FlowBatchNorm(4)), (4, 3, 5)),
+    "partial-first": Case(lambda: Partial(5, ActNorm(2), kept_channels=3), (5, 3, 4)),
+    "partial-last": Case(lambda: Partial(5, _fcn_coupling(4), kept_channels=1, keep="last"), (5, 3, 4)),
+    "logit": Case(lambda: Logit(0.05), (2, 3, 4)),
+    "logit-composed": Case(lambda: Compose([ActNorm(2), Logit(0.2)]), (2, 3, 4)),
+    "multiscale": Case(
+        lambda: Multiscale(
+            [Compose([ActNorm(c), PixelShuffle(2)]) for c in (8, 16, 64)],
+            kept=[4, 16],
+            heads=[split_head(8, 4), Compose([])],
+            image_channels=2,
+        ),
+        (128, 1, 1),
+    ),
+    "glow": Case(lambda: tiny("glow").transform, (48, 1, 2), model=True),
+    "glow-additive-plu": Case(
+        lambda: tiny("glow", coupling="additive", mixing="plu", levels=1).transform, (12, 3, 2), model=True
+    ),
+    "realnvp-batch": Case(lambda: _seen(tiny("realnvp", image_channels=1)).transform, (4, 2, 4), model=True),
+    "realnvp-actnorm": Case(lambda: tiny("realnvp-small").transform, (12, 1, 2), model=True),
+    "realnvp-points": Case(
+        lambda: tiny("realnvp-points", scales=1, checkerboard_couplings=0, channel_couplings=3).transform,
+        (2, 1, 1),
+        model=True,
+    ),
+    "learned-downsampling-2": Case(lambda: LearnedDownsampling(2), (8, 2, 3)),
+    "learned-downsampling-3": Case(lambda: LearnedDownsampling(3), (9, 2, 3)),
+    "srflow-x2": Case(lambda: tiny("srflow-x4", upscale=2).transform, (48, 1, 2), (3, 2, 4), model=True),
+    "srflow-x4-gray": Case(lambda: tiny("srflow-x4", image_channels=1).transform, (64, 1, 2), (1, 2, 4), model=True),
+    "irn-x2": Case(lambda: tiny("irn-x2").transform, (12, 3, 2), model=True),
+    "irn-x3": Case(lambda: tiny("irn-x3").transform, (27, 2, 1), model=True),
+    "irn-x4": Case(lambda: tiny("irn-x4").transform, (48, 2, 1), model=True),
+    "irn-x8-gray": Case(lambda: tiny("irn-x8", image_channels=1).transform, (64, 1, 2), model=True),
     "hcflow-sr-x4": Case(lambda: tiny_flow("sr-x4").transform, (48, 2, 1), model=True),
     "hcflow-sr-x2": Case(lambda: tiny_flow("sr-x4", levels=1).transform, (12, 3, 2), model=True),
     "hcflow-sr-x8": Case(lambda: tiny_flow("sr-x8", image_channels=1).transform, (64, 1, 2), model=True),

@@ -16,7 +16,7 @@ import flowsr
 from flowsr.cli.app import app
 from flowsr.cli.guard import sentence
 from flowsr.images import read_image, write_image
-from flowsr.models.official import _key_pairs
+from flowsr.models.official_hcflow import key_pairs
 
 TINY = flowsr.HCFlowConfig(
     steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
@@ -232,7 +232,7 @@ def test_info(model, lr):
 def test_import(model, tmp_path):
     flow = flowsr.load(model)
     state = flow.state_dict()
-    torch.save({official: state[own] for official, own in _key_pairs(flow.config)}, tmp_path / "official.pth")
+    torch.save({official: state[own] for official, own in key_pairs(flow.config)}, tmp_path / "official.pth")
     target = tmp_path / "new" / "mine.safetensors"
     result = run("import", tmp_path / "official.pth", target)
     assert result.exit_code == 0, result.output

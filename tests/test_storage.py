@@ -141,7 +141,7 @@ def _metadata(**changes):
         (lambda p, s: p.write_bytes(p.read_bytes()[:-100]), "complete safetensors file"),
         (lambda p, s: p.write_bytes(b"not a file"), "complete safetensors file"),
         (lambda p, s: save_file(s, p), "written by flowsr.save"),
-        (lambda p, s: save_file(s, p, _metadata(model="Glow")), "model Glow"),
+        (lambda p, s: save_file(s, p, _metadata(model="PixelCNN")), "model PixelCNN"),
         (lambda p, s: save_file(s, p, _metadata(config="{}")), "valid configuration"),
         (lambda p, s: save_file(s, p, _metadata(config="{")), "valid configuration"),
         (

@@ -3,7 +3,13 @@
 from flowsr.distributions.dequantization import Dequantizer, UniformDequantizer, uniform_dequantize
 from flowsr.distributions.discretized_normal import DiscretizedNormal
 from flowsr.distributions.flow import FlowDistribution
-from flowsr.distributions.packed_normal import PackedNormal, Temperature, level_temperatures, normal_log_prob
+from flowsr.distributions.packed_normal import (
+    PackedNormal,
+    Temperature,
+    level_temperatures,
+    normal_log_prob,
+    packed_standard_normal,
+)
 from flowsr.distributions.variational_dequantization import VariationalDequantizer
 
 __all__ = [
@@ -16,5 +22,6 @@ __all__ = [
     "VariationalDequantizer",
     "level_temperatures",
     "normal_log_prob",
+    "packed_standard_normal",
     "uniform_dequantize",
 ]

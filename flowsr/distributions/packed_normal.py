@@ -42,6 +42,25 @@ def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ..
     return values
 
 
+def packed_standard_normal(
+    like: Tensor, *, latent_channels: Sequence[int], size: tuple[int, int], temperature: Temperature = 1.0
+) -> "PackedNormal":
+    """The base of a flow without an LR image in its latent: ``z_l ~ N(0, τ_l²)``, a packed normal of no LR channels.
+
+    Args:
+        like: a tensor ``(*batch, …, …, …)`` that gives batch shape, dtype and device.
+        latent_channels: channels of each latent at the coarsest resolution, coarse to fine.
+        size: height and width of the coarsest latent.
+        temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+
+    Example:
+        >>> packed_standard_normal(torch.zeros(5, 3, 4, 4), latent_channels=(6, 6), size=(2, 2)).sample().shape
+        torch.Size([5, 12, 2, 2])
+    """
+    none = like.new_zeros(*like.shape[:-3], 0, *size)
+    return PackedNormal(none, latent_channels=latent_channels, temperature=temperature)
+
+
 class PackedNormal(TorchDistribution):
     """Normal over packed latents ``[y | z_L | … | z_1]``: ``y ~ N(lr, σ²)``, ``z_l ~ N(0, τ_l²)``, independent.
 
@@ -55,7 +74,7 @@ class PackedNormal(TorchDistribution):
         lr: LR image, ``(*batch, C, h, w)``, the centre of the first C channels.
         latent_channels: channels of each latent at LR resolution, coarse to fine.
         temperature: τ ≥ 0 for all levels, or one per level, coarse to fine. τ = 1 is the model.
-        lr_log_scale: log σ; −6 in HCFlow, 1.6e-3 of the range of the image.
+        lr_log_scale: log σ; −6 in HCFlow, 1.6e-3 of the range of the image. A tensor of one number may be learned.
 
     Raises:
         ValueError: for bad temperatures or scale; from ``log_prob`` when σ or some τ is 0.
@@ -79,18 +98,21 @@ class PackedNormal(TorchDistribution):
         *,
         latent_channels: Sequence[int],
         temperature: Temperature = 1.0,
-        lr_log_scale: float = -6.0,
+        lr_log_scale: float | Tensor = -6.0,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(lr_log_scale, int | float) or not (lr_log_scale == -math.inf or -40 <= lr_log_scale <= 40):
-            raise ValueError(f"expected lr_log_scale from -40 to 40, or -inf for the Dirac limit; got {lr_log_scale!r}")
+        value = lr_log_scale.detach().item() if isinstance(lr_log_scale, Tensor) else lr_log_scale
+        if not isinstance(value, int | float) or not (value == -math.inf or -40 <= value <= 40):
+            raise ValueError(f"expected lr_log_scale from -40 to 40, or -inf for the Dirac limit; got {value!r}")
         self.lr = lr
         self.latent_channels = tuple(latent_channels)
         self.temperature = level_temperatures(temperature, len(self.latent_channels))
-        self.lr_log_scale = float(lr_log_scale)
-        sigma = 0.0 if not any(self.temperature) else math.exp(lr_log_scale)
+        self.lr_log_scale = lr_log_scale if isinstance(lr_log_scale, Tensor) else float(lr_log_scale)
+        sigma = 0.0 if not any(self.temperature) else math.exp(value)
         widths = (lr.shape[-3], *self.latent_channels)
         scales = torch.tensor((sigma, *self.temperature), dtype=lr.dtype, device=lr.device)
+        if isinstance(lr_log_scale, Tensor) and any(self.temperature):
+            scales = torch.cat([lr_log_scale.exp().reshape(1).to(scales), scales[1:]])
         self.scale = scales.repeat_interleave(torch.tensor(widths, device=lr.device))[:, None, None]
         event_shape = torch.Size([sum(widths), *lr.shape[-2:]])
         super().__init__(lr.shape[:-3], event_shape, validate_args=validate_args)

@@ -1,17 +1,22 @@
 """From a configuration to the hierarchy of transforms: which step goes where."""
 
+from functools import partial
+
+from flowsr.models.blocks import flow_step
 from flowsr.models.config import HCFlowConfig
 from flowsr.nn import FCN, RRDBEncoder
 from flowsr.transforms import (
+    AffineMap,
     Compose,
+    ConditionalAffine,
     ConditionalLevel,
+    ElementwiseMap,
     FlowStep,
     Haar,
     Hierarchy,
     ImageTransform,
-    InvertibleConv1x1,
     PixelShuffle,
-    affine_coupling,
+    SplineMap,
     rescaling_coupling,
 )
 
@@ -23,6 +28,7 @@ def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
     go on to the next level, except at the last, which keeps the C channels of the LR image.
     """
     rescaling = config.task == "rescaling"
+    head_log_scale = "atan" if rescaling else "exp"
     feature_channels = config.features if rescaling else 2 * config.features
     mains: list[ImageTransform] = []
     conditionals: list[ConditionalLevel] = []
@@ -33,8 +39,9 @@ def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
         kept = config.image_channels if last else channels // 2
         main_steps = [_main_step(config, channels, step) for step in range(config.steps - config.conditional_steps)]
         mains.append(Compose([*reversed(main_steps), Haar() if rescaling else PixelShuffle(2)]))
+        coarser = config.levels - 1 - level
         encoder = RRDBEncoder(
-            kept + (config.levels - 1 - level) * feature_channels,
+            kept + (coarser * feature_channels if config.hierarchical else 0),
             channels=config.features,
             growth=config.growth,
             blocks=config.rrdbs,
@@ -44,35 +51,47 @@ def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
         steps = [_conditional_step(config, details, feature_channels) for _ in range(config.conditional_steps)]
         conditionals.append(
             ConditionalLevel(
-                details, encoder=encoder, steps=reversed(steps), head_log_scale="atan" if rescaling else "exp"
+                details,
+                encoder=encoder,
+                steps=reversed(steps),
+                head_log_scale=head_log_scale,
+                prior=_prior(config, details, feature_channels, head_log_scale) if config.prior == "learned" else None,
             )
         )
         channels = kept
-    return Hierarchy(mains, conditionals, image_channels=config.image_channels)
+    return Hierarchy(mains, conditionals, image_channels=config.image_channels, hierarchical=config.hierarchical)
 
 
 def _main_step(config: HCFlowConfig, channels: int, step: int) -> FlowStep:
     if config.task == "rescaling":
         coupling = rescaling_coupling(
-            channels, step=step, image_channels=config.image_channels, growth=config.dense_growth
+            channels, step=step, image_channels=config.image_channels, growth=config.dense_growth, map=_map(config)
         )
         return FlowStep(channels, coupling=coupling)
-    kept = channels // 2
-    conditioner = FCN(kept, 2 * (channels - kept), hidden_channels=config.hidden_channels)
-    return FlowStep(
-        channels,
-        coupling=affine_coupling(channels, conditioner, kept_channels=kept),
-        mixing=InvertibleConv1x1(channels),
-    )
+    return flow_step(channels, hidden_channels=config.hidden_channels, map=partial(_map, config), mixing=config.mixing)
 
 
 def _conditional_step(config: HCFlowConfig, channels: int, feature_channels: int) -> FlowStep:
-    kept = channels // 2
-    conditioner = FCN(
-        kept,
-        2 * (channels - kept),
+    return flow_step(
+        channels,
         hidden_channels=config.conditional_hidden_channels,
+        map=partial(_map, config),
+        context_channels=feature_channels,
+        mixing=config.mixing,
+    )
+
+
+def _map(config: HCFlowConfig) -> ElementwiseMap:
+    if config.coupling == "spline":
+        return SplineMap(bins=config.spline_bins, bound=config.spline_bound)
+    return AffineMap(log_scale="atan")
+
+
+def _prior(config: HCFlowConfig, channels: int, feature_channels: int, log_scale: str) -> ConditionalAffine:
+    conditioner = FCN(feature_channels, 2 * channels, hidden_channels=config.conditional_hidden_channels)
+    return ConditionalAffine(
+        channels,
+        conditioner,
+        map=AffineMap(form="standardize", log_scale=log_scale),
         context_channels=feature_channels,
     )
-    coupling = affine_coupling(channels, conditioner, kept_channels=kept, context_channels=feature_channels)
-    return FlowStep(channels, coupling=coupling, mixing=InvertibleConv1x1(channels))

@@ -1,13 +1,17 @@
 """The configuration of HCFlow and the named presets."""
 
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from flowsr.models.base_config import ModelConfig, is_int
+from flowsr.models.blocks import MIXINGS, Mixing
 
 Task = Literal["super-resolution", "rescaling"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HCFlowConfig:
+class HCFlowConfig(ModelConfig):
     """What fixes the architecture of an HCFlow; the upscale factor is ``2 ** levels``.
 
     Args:
@@ -22,6 +26,15 @@ class HCFlowConfig:
         features: width nf of the feature encoders.
         growth: growth gc of the encoders' dense blocks.
         rrdbs: number of RRDBs in the first and second trunk of each encoder.
+        coupling: variant: "spline" puts rational-quadratic splines in the place of the affine maps of all couplings.
+        spline_bins: bins of each spline.
+        spline_bound: where its linear tails begin.
+        mixing: variant: "plu" or "orthogonal" 1x1 convolutions instead of "dense" ones.
+        prior: variant: "learned" gives the latent of each level a Gaussian whose mean and width an FCN predicts from
+            the level's features, in place of N(0, I); it comes on top of the head, which is one convolution.
+        hierarchical: variant: False takes the features of coarser levels away from each level's encoder, which then
+            sees only what the main flow keeps at that level (the ablation of the paper).
+        learned_lr_width: variant: True learns the width σ of the LR image, from the published e^-6 on.
 
     Raises:
         ValueError: for values out of range.
@@ -34,6 +47,8 @@ class HCFlowConfig:
         8
     """
 
+    variants = ("coupling", "spline_bins", "spline_bound", "mixing", "prior", "hierarchical", "learned_lr_width")
+
     task: Task = "super-resolution"
     image_channels: int = 3
     levels: int = 2
@@ -45,20 +60,28 @@ class HCFlowConfig:
     features: int = 64
     growth: int = 32
     rrdbs: tuple[int, int] = (7, 7)
+    coupling: Literal["affine", "spline"] = "affine"
+    spline_bins: int = 8
+    spline_bound: float = 5.0
+    mixing: Mixing = "dense"
+    prior: Literal["standard", "learned"] = "standard"
+    hierarchical: bool = True
+    learned_lr_width: bool = False
 
     def __post_init__(self) -> None:
-        if self.task not in ("super-resolution", "rescaling"):
-            raise ValueError(f"expected task super-resolution or rescaling; got {self.task!r}")
+        self.check_choice("task", ("super-resolution", "rescaling"))
         object.__setattr__(self, "rrdbs", tuple(self.rrdbs))
-        if len(self.rrdbs) != 2 or any(not _is_int(n) or n < 0 for n in self.rrdbs):
+        if len(self.rrdbs) != 2 or any(not is_int(n) or n < 0 for n in self.rrdbs):
             raise ValueError(f"expected rrdbs to be two integers >= 0; got {self.rrdbs}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("task", "rrdbs"):
-                continue
-            least = 0 if field.name == "conditional_steps" else 1
-            if not _is_int(value) or value < least:
-                raise ValueError(f"expected {field.name} to be an integer >= {least}; got {value!r}")
+        self.check_choice("coupling", ("affine", "spline"))
+        self.check_choice("mixing", tuple(MIXINGS))
+        self.check_choice("prior", ("standard", "learned"))
+        self.check_choice("hierarchical", (True, False))
+        self.check_choice("learned_lr_width", (True, False))
+        if not isinstance(self.spline_bound, int | float) or not 0 < self.spline_bound < math.inf:
+            raise ValueError(f"expected a positive spline_bound; got {self.spline_bound!r}")
+        least = {f.name: 1 for f in fields(self) if is_int(f.default)}
+        self.check_integers({**least, "conditional_steps": 0, "spline_bins": 2})
         if self.conditional_steps > self.steps:
             raise ValueError(f"expected conditional_steps <= steps = {self.steps}; got {self.conditional_steps}")
 
@@ -66,23 +89,6 @@ class HCFlowConfig:
     def upscale(self) -> int:
         """The upscale factor s = 2^L."""
         return int(2**self.levels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return {**asdict(self), "rrdbs": list(self.rrdbs)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "HCFlowConfig":
-        """The inverse of :meth:`to_dict`; raises ValueError for unknown or missing names."""
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            wrong = sorted(set(values) ^ names)
-            raise ValueError(f"expected the fields {sorted(names)}; missing or unknown: {wrong}")
-        return cls(**{**values, "rrdbs": tuple(values["rrdbs"])})
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _SMALL: dict[str, Any] = {

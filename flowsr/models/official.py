@@ -1,53 +1,79 @@
-"""Import of the authors' released HCFlow weights: the configuration is read off keys and shapes.
+"""Import of the authors' released weights: the configuration is read off keys and shapes, every key is translated.
 
-A released file is a plain state dict. Layers of the main flow are numbered in encoding order, changes of resolution
-and splits included; this package numbers parts from the latent side, so every number is translated here.
+A released file is a plain state dict in the key layout of its authors' code. One file per model says what that layout
+is; here is what the layouts share.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowsr.errors import CheckpointError
-from flowsr.models.config import HCFlowConfig
-from flowsr.models.hcflow import HCFlow
+from flowsr.models.base import ImageModel
 
 StateDict = dict[str, Tensor]
 
 
-def is_official(state: StateDict) -> bool:
-    """Whether a state dict is in the key layout of the authors' HCFlow code."""
-    return any(re.match(r"(module\.)?flow\.level\d+_condFlow\.", key) for key in state)
+@dataclass(frozen=True)
+class OfficialLayout:
+    """The key layout of a model's official code.
+
+    Attributes:
+        model: class of the model.
+        marker: pattern that some key of such a file matches, and no key of another model's.
+        example: what such a key looks like, for messages.
+        unused: pattern of keys to leave out: constants, and weights that the authors' code never uses.
+        read_config: the configuration from a state dict; may raise KeyError, ValueError or IndexError.
+        key_pairs: pairs (official key, key of this package) for a configuration.
+    """
+
+    model: type[ImageModel]
+    marker: str
+    example: str
+    unused: str
+    read_config: Callable[[StateDict], Any]
+    key_pairs: Callable[[Any], Iterable[tuple[str, str]]]
 
 
-def from_official(state: StateDict, *, name: str = "the checkpoint") -> HCFlow:
-    """Build an HCFlow from an official state dict, in its dtype.
+def find_layout(state: StateDict, layouts: Iterable[OfficialLayout]) -> OfficialLayout | None:
+    """The layout that a state dict is in, or None."""
+    for layout in layouts:
+        if any(re.match(rf"(module\.)?{layout.marker}", key) for key in state):
+            return layout
+    return None
+
+
+def from_official(state: StateDict, layout: OfficialLayout, *, name: str = "the checkpoint") -> ImageModel:
+    """Build a model from an official state dict, in its dtype.
 
     Args:
         state: the state dict; a leading ``module.`` of the keys is dropped.
+        layout: the layout it is in, see :func:`find_layout`.
         name: what to call it in errors.
 
     Raises:
-        CheckpointError: if keys are missing or left over, or shapes fit no HCFlow.
+        CheckpointError: if keys are missing or left over, or shapes fit no such model.
     """
+    label = layout.model.__name__
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    # A constant of the Haar transform, stored by the authors as a frozen parameter.
-    state = {key: value for key, value in state.items() if not key.endswith(".haar_weights")}
+    state = {key: value for key, value in state.items() if not re.fullmatch(layout.unused, key)}
     try:
-        config = read_config(state)
+        config = layout.read_config(state)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"expected {name} to hold an HCFlow in the official key layout; its configuration cannot be read: {error}"
+            f"expected {name} to hold an {label} in the official key layout; its configuration cannot be read: {error}"
         ) from error
     dtypes = {value.dtype for value in state.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
         raise CheckpointError(f"expected one floating dtype in {name}; got {sorted(map(str, dtypes))}")
     with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
-        flow = HCFlow(config).to(next(iter(dtypes)))
-    own = flow.state_dict()
-    pairs = dict(_key_pairs(config))
+        model = layout.model(config).to(next(iter(dtypes)))
+    own = model.state_dict()
+    pairs = dict(layout.key_pairs(config))
     missing, surplus = sorted(set(pairs) - set(state)), sorted(set(state) - set(pairs))
     if missing or surplus:
         raise CheckpointError(
@@ -67,94 +93,43 @@ def from_official(state: StateDict, *, name: str = "the checkpoint") -> HCFlow:
     for key in own:
         if key.endswith(".initialized"):
             own[key] = torch.tensor(True)
-    flow.load_state_dict(own)
-    return flow
+    model.load_state_dict(own)
+    return model
 
 
-def read_config(state: StateDict) -> HCFlowConfig:
-    """Read the configuration off the keys and shapes of an official state dict."""
-    levels = 1 + max(int(m[1]) for key in state if (m := re.match(r"flow\.level(\d+)_condFlow\.", key)))
-    layers = {int(m[1]) for key in state if (m := re.match(r"flow\.layers\.(\d+)\.actnorm\.bias", key))}
-    main_steps, rest = divmod(len(layers), levels)
-    if rest:
-        raise ValueError(f"{len(layers)} main steps do not share out over {levels} levels")
-    top = f"flow.level{levels - 1}_condFlow."
-    conditional_steps = _count(state, top + r"additional_flow_steps\.(\d+)\.")
-    rescaling = main_steps > 0 and "flow.layers.1.permute.weight" not in state
-    main_width = state["flow.layers.1.affine.f.conv1.weight"].shape[0] if main_steps else 1
-    key = top + "additional_flow_steps.0.affine.f.conv1.weight"
-    conditional_width = state[key].shape[0] if conditional_steps else 1
-    first = state[top + "conv_first.weight"]
-    return HCFlowConfig(
-        task="rescaling" if rescaling else "super-resolution",
-        image_channels=first.shape[1],
-        levels=levels,
-        steps=main_steps + conditional_steps,
-        conditional_steps=conditional_steps,
-        hidden_channels=1 if rescaling else main_width,
-        conditional_hidden_channels=conditional_width,
-        dense_growth=main_width if rescaling else 1,
-        features=first.shape[0],
-        growth=state[top + "RRDB_trunk0.0.RDB1.conv1.weight"].shape[0],
-        rrdbs=(_count(state, top + r"RRDB_trunk0\.(\d+)\."), _count(state, top + r"RRDB_trunk1\.(\d+)\.")),
-    )
-
-
-def _count(state: StateDict, pattern: str) -> int:
+def count(state: StateDict, pattern: str) -> int:
+    """How many different numbers the pattern's group takes among the keys."""
     return len({m[1] for key in state if (m := re.match(pattern, key))})
+
+
+def same_names(official: str, own: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of keys that differ in their prefix only."""
+    for name in names:
+        yield official + name, own + name
+
+
+def dense_pairs(official: str, own: str) -> Iterator[tuple[str, str]]:
+    """Pairs for the five convolutions of a dense block."""
+    for conv in range(5):
+        yield from same_names(f"{official}conv{conv + 1}.", f"{own}convs.{conv}.", ("weight", "bias"))
+
+
+def rrdb_pairs(official: str, own: str, blocks: int) -> Iterator[tuple[str, str]]:
+    """Pairs for a trunk of RRDBs."""
+    for block in range(blocks):
+        for dense_block in range(3):
+            yield from dense_pairs(f"{official}{block}.RDB{dense_block + 1}.", f"{own}{block}.blocks.{dense_block}.")
+
+
+def fcn_pairs(official: tuple[str, str, str], own: str) -> Iterator[tuple[str, str]]:
+    """Pairs for the three layers of an :class:`flowsr.nn.FCN`, whose official names differ."""
+    for number, layer in enumerate(official[:2], start=1):
+        yield f"{layer}.weight", f"{own}conv{number}.weight"
+        yield from same_names(f"{layer}.actnorm.", f"{own}conv{number}.norm.", ("bias", "logs"))
+    yield from same_names(f"{official[2]}.", f"{own}conv3.", ("weight", "bias", "logs"))
 
 
 def _some(keys: list[str]) -> str:
     if not keys:
         return "none"
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _key_pairs(config: HCFlowConfig) -> Iterator[tuple[str, str]]:
-    main_steps = config.steps - config.conditional_steps
-    dense = config.task == "rescaling"
-    for level in range(config.levels):
-        for step in range(main_steps):
-            # Per level: one change of resolution, the steps, one split.
-            official = f"flow.layers.{level * (main_steps + 2) + 1 + step}."
-            yield from _step_pairs(
-                official, f"transform.mains.{level}.parts.{main_steps - 1 - step}.", mixing=not dense, dense=dense
-            )
-        official, own = f"flow.level{level}_condFlow.", f"transform.conditionals.{level}."
-        for step in range(config.conditional_steps):
-            part = config.conditional_steps - 1 - step
-            yield from _step_pairs(
-                f"{official}additional_flow_steps.{step}.", f"{own}steps.parts.{part}.", mixing=True, dense=False
-            )
-        yield from _pairs(official + "f.", own + "head.conditioner.", ("weight", "bias", "logs"))
-        yield from _pairs(official + "conv_first.", own + "encoder.conv_first.", ("weight", "bias"))
-        yield from _pairs(official + "trunk_conv1.", own + "encoder.conv_last.", ("weight", "bias"))
-        for trunk, blocks in enumerate(config.rrdbs):
-            for block in range(blocks):
-                for dense_block in range(3):
-                    for conv in range(5):
-                        yield from _pairs(
-                            f"{official}RRDB_trunk{trunk}.{block}.RDB{dense_block + 1}.conv{conv + 1}.",
-                            f"{own}encoder.trunk{trunk}.{block}.blocks.{dense_block}.convs.{conv}.",
-                            ("weight", "bias"),
-                        )
-
-
-def _step_pairs(official: str, own: str, *, mixing: bool, dense: bool) -> Iterator[tuple[str, str]]:
-    yield from _pairs(official + "actnorm.", own + "actnorm.affine.", ("bias", "logs"))
-    if mixing:
-        yield official + "permute.weight", own + "mixing.weight"
-    net, conditioner = official + "affine.f.", own + "coupling.conditioner."
-    if dense:
-        for conv in range(5):
-            yield from _pairs(f"{net}conv{conv + 1}.", f"{conditioner}convs.{conv}.", ("weight", "bias"))
-        return
-    for conv in ("conv1.", "conv2."):
-        yield net + conv + "weight", conditioner + conv + "weight"
-        yield from _pairs(net + conv + "actnorm.", conditioner + conv + "norm.", ("bias", "logs"))
-    yield from _pairs(net + "conv3.", conditioner + "conv3.", ("weight", "bias", "logs"))
-
-
-def _pairs(official: str, own: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        yield official + name, own + name

@@ -16,15 +16,19 @@ from safetensors.torch import load_file, save_file
 
 from flowsr._files import atomic_path
 from flowsr.errors import CheckpointError
-from flowsr.models.config import PRESETS, HCFlowConfig
-from flowsr.models.hcflow import HCFlow
-from flowsr.models.official import from_official, is_official
+from flowsr.models import official_hcflow, official_irn, official_srflow
+from flowsr.models.base import ImageModel
+from flowsr.models.official import find_layout, from_official
+from flowsr.models.registry import REGISTRY, presets
 from flowsr.models.weights import RELEASES, fetch_release, shipped_path
 
 _FORMAT = "1"
 
+OFFICIAL_LAYOUTS = (official_hcflow.LAYOUT, official_srflow.LAYOUT, official_irn.LAYOUT)
+"""The key layouts of released weights that :func:`load` reads."""
 
-def save(flow: HCFlow, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+
+def save(flow: ImageModel, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
     """Write a model to one safetensors file; configuration and ``flow.provenance`` go into its metadata.
 
     The file appears whole or not at all.
@@ -50,13 +54,20 @@ def save(flow: HCFlow, path: str | os.PathLike[str], *, overwrite: bool = True) 
         raise ValueError(f"expected a name that ends in .safetensors; got {path.name!r}")
     metadata = {
         "flowsr_format": _FORMAT,
-        "model": "HCFlow",
+        "model": _registered_name(flow),
         "config": json.dumps(flow.config.to_dict()),
         "provenance": _to_json(flow.provenance),
     }
     tensors = {key: value.detach().contiguous().cpu() for key, value in flow.state_dict().items()}
     with atomic_path(path, overwrite=overwrite) as temporary:
         save_file(tensors, temporary, metadata)
+
+
+def _registered_name(flow: ImageModel) -> str:
+    for name, model in REGISTRY.items():
+        if type(flow) is model:
+            return name
+    raise ValueError(f"expected a model of flowsr.models.REGISTRY, {', '.join(REGISTRY)}; got {type(flow).__name__}")
 
 
 def _to_json(provenance: dict[str, Any]) -> str:
@@ -66,8 +77,8 @@ def _to_json(provenance: dict[str, Any]) -> str:
         raise ValueError(f"expected flow.provenance to hold JSON's finite values; got {provenance}") from error
 
 
-def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> HCFlow:
-    """Load a model from a file or by name, in evaluation mode.
+def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Any:
+    """Load a model of any kind from a file or by name, in evaluation mode.
 
     A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``) or the authors'
     released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
@@ -78,6 +89,9 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
     Args:
         source: a ``.safetensors`` of :func:`save`, an official ``.pth``, or a name.
         device: where the weights go.
+
+    Returns:
+        An instance of one of the classes in ``flowsr.models.REGISTRY``.
 
     Raises:
         FileNotFoundError: if there is neither a file nor a name like that.
@@ -95,7 +109,7 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
         else:
             raise FileNotFoundError(
                 f"expected a .safetensors or official .pth file, or a name among {', '.join(_names())}; there is no "
-                f"file {source}" + (": for random weights use HCFlow.from_preset" if name in PRESETS else "")
+                f"file {source}" + (": for random weights use flowsr.from_preset" if name in presets() else "")
             )
     if path.suffix == ".safetensors":
         flow = _load_safetensors(path)
@@ -107,24 +121,25 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
 
 
 def _names() -> list[str]:
-    return [name for name in PRESETS if name in RELEASES or shipped_path(name)]
+    return [name for name in presets() if name in RELEASES or shipped_path(name)]
 
 
-def _load_safetensors(path: Path) -> HCFlow:
+def _load_safetensors(path: Path) -> ImageModel:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = file.metadata() or {}
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"expected a complete safetensors file; {path} cannot be read: {error}") from error
-    if metadata.get("flowsr_format") != _FORMAT or metadata.get("model") != "HCFlow":
+    model = REGISTRY.get(metadata.get("model", ""))
+    if metadata.get("flowsr_format") != _FORMAT or model is None:
         raise CheckpointError(
-            f"expected a file written by flowsr.save (format {_FORMAT}, model HCFlow); {path} says format "
-            f"{metadata.get('flowsr_format')}, model {metadata.get('model')}"
+            f"expected a file written by flowsr.save (format {_FORMAT}, model {', '.join(REGISTRY)}); {path} says "
+            f"format {metadata.get('flowsr_format')}, model {metadata.get('model')}"
         )
     try:
         with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
-            flow = HCFlow(HCFlowConfig.from_dict(json.loads(metadata["config"])))
+            flow = model(model.config_class.from_dict(json.loads(metadata["config"])))
         flow.provenance = dict(json.loads(metadata["provenance"]))
     except (KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:  # RecursionError is a RuntimeError
         raise CheckpointError(f"expected a valid configuration in {path}; {error}") from error
@@ -141,7 +156,7 @@ def _load_safetensors(path: Path) -> HCFlow:
     return flow
 
 
-def _load_official(path: Path) -> HCFlow:
+def _load_official(path: Path) -> ImageModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on unusual pickle protocols: what matters is said below
@@ -156,11 +171,13 @@ def _load_official(path: Path) -> HCFlow:
     plain = isinstance(state, dict) and all(isinstance(key, str) for key in state)
     if not plain or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"expected {path} to hold a plain state dict of tensors; got something else")
-    if not is_official(state):
+    layout = find_layout(state, OFFICIAL_LAYOUTS)
+    if layout is None:
+        known = "; ".join(f"{known.model.__name__}: {known.example}" for known in OFFICIAL_LAYOUTS)
         raise CheckpointError(
-            f"expected {path} in the key layout of the authors' HCFlow (flow.level0_condFlow…); got keys like "
+            f"expected {path} in the key layout of a model's authors ({known}); got keys like "
             f"{', '.join(list(state)[:3]) or 'none'}"
         )
-    flow = from_official(state, name=str(path))
-    flow.provenance = {"imported from": path.name, "key layout": "official HCFlow"}
+    flow = from_official(state, layout, name=str(path))
+    flow.provenance = {"imported from": path.name, "key layout": f"official {layout.model.__name__}"}
     return flow

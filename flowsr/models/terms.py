@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowsr._shapes import sum_event
 from flowsr.distributions import DiscretizedNormal, normal_log_prob
+from flowsr.transforms import Multiscale, MultiscaleEncoding
 
 TermKind = Literal["lr", "latent", "main", "conditional", "head", "preprocessing", "dequantization"]
 
@@ -58,14 +59,14 @@ class HasTerms(Protocol):
         hr: Tensor,
         lr: Tensor | None = None,
         *,
-        lr_log_scale: float = -6.0,
+        lr_log_scale: float | None = None,
         lr_likelihood: LRLikelihood = "density",
     ) -> tuple[Term, ...]:
         """The terms of ``log p(hr | lr)``, or of ``log p(hr)`` for a model without LR image. Cost: one encoding."""
         ...
 
 
-def lr_term(y: Tensor, lr: Tensor, *, log_scale: float, likelihood: LRLikelihood = "density") -> Term:
+def lr_term(y: Tensor, lr: Tensor, *, log_scale: float | Tensor, likelihood: LRLikelihood = "density") -> Term:
     """The term of the LR image: the density of ``N(lr, σ²)`` at y, or its mass on the grey level that y falls into.
 
     Args:
@@ -80,7 +81,29 @@ def lr_term(y: Tensor, lr: Tensor, *, log_scale: float, likelihood: LRLikelihood
     if likelihood == "density":
         return Term("lr", sum_event(normal_log_prob(y - lr, log_scale=log_scale)))
     if likelihood == "mass":
-        scale = torch.tensor(log_scale, dtype=y.dtype, device=y.device).exp()
+        scale = torch.as_tensor(log_scale, dtype=y.dtype, device=y.device).exp()
         levels = DiscretizedNormal(lr.expand_as(y), scale)
         return Term("lr", sum_event(levels.log_prob((y.clamp(0, 1) * 255).round() / 255)))
     raise ValueError(f"expected lr_likelihood to be density or mass; got {likelihood!r}")
+
+
+def multiscale_terms(transform: Multiscale, encoding: MultiscaleEncoding) -> tuple[Term, ...]:
+    """The terms of a multiscale flow: latents, then log-determinants of main flows and Gaussian heads, by level."""
+    latents = [
+        Term("latent", sum_event(normal_log_prob(z)), level)
+        for level, z in zip(transform.latent_levels, encoding.z, strict=True)
+    ]
+    levels = range(len(encoding.ladj_main), 0, -1)
+    mains = [Term("main", value, level) for level, value in zip(levels, encoding.ladj_main, strict=True)]
+    heads = [Term("head", value, level) for level, value in zip(levels, encoding.ladj_head, strict=True)]
+    return (*latents, *mains, *heads)
+
+
+def multiscale_noise(transform: Multiscale, encoding: MultiscaleEncoding) -> dict[str, Tensor]:
+    """The latents of a multiscale flow by name, coarsest first."""
+    return {f"z_{level}": z for level, z in zip(transform.latent_levels, encoding.z, strict=True)}
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Mean and standard deviation over space of features ``(*batch, F, h, w)``: ``(*batch, 2·F)``."""
+    return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)

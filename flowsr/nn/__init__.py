@@ -1,20 +1,33 @@
 """Ordinary modules that know nothing of probability: the networks inside couplings and encoders."""
 
+from flowsr.nn.batch_norm import BatchNorm, BatchStatistics, batch_statistics
 from flowsr.nn.channel_affine import ChannelAffine, initialize_from_data
-from flowsr.nn.conv import Conv2d, NormedConv2d, ZeroConv2d, conv2d
+from flowsr.nn.conv import Conv2d, NormedConv2d, WeightNormConv2d, ZeroConv2d, conv2d
 from flowsr.nn.dense_block import DenseBlock
 from flowsr.nn.fcn import FCN
+from flowsr.nn.parallel import Parallel
+from flowsr.nn.residual_net import ResidualNet
 from flowsr.nn.rrdb import RRDB, RRDBEncoder
+from flowsr.nn.rrdb_pyramid import RegressionHead, RRDBPyramid, upsample_nearest
 
 __all__ = [
     "FCN",
     "RRDB",
+    "BatchNorm",
+    "BatchStatistics",
     "ChannelAffine",
     "Conv2d",
     "DenseBlock",
     "NormedConv2d",
+    "Parallel",
     "RRDBEncoder",
+    "RRDBPyramid",
+    "RegressionHead",
+    "ResidualNet",
+    "WeightNormConv2d",
     "ZeroConv2d",
+    "batch_statistics",
     "conv2d",
     "initialize_from_data",
+    "upsample_nearest",
 ]

@@ -86,6 +86,7 @@ class NormedConv2d(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: odd width of the kernel.
+        std: standard deviation of the initial weights; None for Xavier-normal ones times 0.1, HCFlow's start.
 
     References:
         Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; HCFlow's released settings for the start.
@@ -95,11 +96,14 @@ class NormedConv2d(nn.Module):
         torch.Size([2, 8, 4, 6])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, std: float | None = None) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.norm = ChannelAffine(out_channels)
+        if std is not None:
+            nn.init.normal_(self.weight, std=std)
+            return
         nn.init.xavier_normal_(self.weight)
         with torch.no_grad():
             self.weight.mul_(0.1)
@@ -169,3 +173,42 @@ class ZeroConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"
+
+
+class WeightNormConv2d(nn.Module):
+    """Convolution whose kernels are a direction and a length, ``W = exp(log_length)·v/‖v‖`` for each output channel.
+
+    It starts as a :class:`Conv2d`. Torch's own weight norm is a hook that cannot be pickled.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd width of the kernel.
+        gain: factor on the initial weights.
+
+    References:
+        Salimans and Kingma, Weight Normalization (NeurIPS 2016), section 2.
+
+    Example:
+        >>> WeightNormConv2d(3, 8)(torch.zeros(2, 3, 4, 6)).shape
+        torch.Size([2, 8, 4, 6])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, gain: float = 1.0) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.direction = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        nn.init.xavier_normal_(self.direction)
+        with torch.no_grad():
+            self.direction.mul_(gain)
+            length = self.direction.flatten(1).norm(dim=1).log()
+        self.log_length = nn.Parameter(length)
+
+    def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
+        """Convolve; any batch shape."""
+        length = self.log_length.exp() / self.direction.flatten(1).norm(dim=1)
+        return conv2d(x, self.direction * length[:, None, None, None], self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"

@@ -17,6 +17,7 @@ class FCN(nn.Module):
         out_channels: channels of the result, shift and scale together.
         hidden_channels: width of the two inner layers.
         context_channels: channels of the features that condition the coupling; 0 for none.
+        std: standard deviation of the inner layers' initial weights, 0.05 in Glow and SRFlow; None for HCFlow's start.
 
     References:
         Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; Liang et al., HCFlow (ICCV 2021), section 3.3.
@@ -27,10 +28,18 @@ class FCN(nn.Module):
         torch.Size([5, 2, 12, 4, 4])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, hidden_channels: int, context_channels: int = 0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        hidden_channels: int,
+        context_channels: int = 0,
+        std: float | None = None,
+    ) -> None:
         super().__init__()
-        self.conv1 = NormedConv2d(in_channels + context_channels, hidden_channels)
-        self.conv2 = NormedConv2d(hidden_channels, hidden_channels, kernel_size=1)
+        self.conv1 = NormedConv2d(in_channels + context_channels, hidden_channels, std=std)
+        self.conv2 = NormedConv2d(hidden_channels, hidden_channels, kernel_size=1, std=std)
         self.conv3 = ZeroConv2d(hidden_channels, out_channels)
 
     def forward(

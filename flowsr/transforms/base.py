@@ -144,6 +144,16 @@ class Inverse(ImageTransform):
         super().__init__()
         self.transform = transform
 
+    @property
+    def codomain(self) -> Any:
+        """What the transform takes."""
+        return self.transform.domain
+
+    @property
+    def domain(self) -> Any:
+        """What the transform gives."""
+        return self.transform.codomain
+
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         return self.transform.inv_call_and_ladj(z, context)
 
@@ -180,6 +190,11 @@ class Conditioned(ImageTransform):
             self.register_buffer("context", context, persistent=False)
         else:
             self.context = context
+
+    @property
+    def codomain(self) -> Any:
+        """What the transform gives."""
+        return self.transform.codomain
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self._refuse(context)

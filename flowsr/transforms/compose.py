@@ -38,6 +38,11 @@ class Compose(ImageTransform):
         self.parts = cast("Sequence[ImageTransform]", nn.ModuleList(parts))
         self.memory: Memory = "full"
 
+    @property
+    def codomain(self) -> Any:
+        """The images of the last part: of all images, or of those with bounded values."""
+        return self.parts[-1].codomain if len(self.parts) else ImageTransform.codomain
+
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         return run_chain(tuple(self.parts), z, context, encode=False, memory=self.memory)
 

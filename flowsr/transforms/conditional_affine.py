@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from flowsr._shapes import check_context
 from flowsr.transforms.base import SameShapeTransform
-from flowsr.transforms.elementwise import AffineMap
+from flowsr.transforms.elementwise import ElementwiseMap
 
 
 class ConditionalAffine(SameShapeTransform):
@@ -17,8 +17,8 @@ class ConditionalAffine(SameShapeTransform):
 
     Args:
         channels: channels of the image.
-        conditioner: module from the features to twice ``channels``.
-        map: the affine map.
+        conditioner: module from the features to ``map.params_per_channel`` times ``channels``.
+        map: the affine map, or another elementwise one.
         context_channels: channels of the features.
 
     Raises:
@@ -29,12 +29,13 @@ class ConditionalAffine(SameShapeTransform):
 
     Example:
         >>> from flowsr.nn import ZeroConv2d
+        >>> from flowsr.transforms import AffineMap
         >>> head = ConditionalAffine(4, ZeroConv2d(8, 8), map=AffineMap(form="standardize"), context_channels=8)
         >>> head.call_and_ladj(torch.ones(4, 2, 2), torch.ones(8, 2, 2))[1].item()
         0.0
     """
 
-    def __init__(self, channels: int, conditioner: nn.Module, *, map: AffineMap, context_channels: int) -> None:
+    def __init__(self, channels: int, conditioner: nn.Module, *, map: ElementwiseMap, context_channels: int) -> None:
         super().__init__(channels)
         self.context_channels = context_channels
         self.conditioner = conditioner

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from flowsr._shapes import check_image_shape
-from flowsr.nn import RRDBEncoder, ZeroConv2d
+from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr.nn import RRDBEncoder, ZeroConv2d, upsample_nearest
 from flowsr.transforms.base import ImageTransform, SameShapeTransform
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.conditional_affine import ConditionalAffine
@@ -26,6 +26,7 @@ class ConditionalLevel(SameShapeTransform):
         encoder: network from the stacked images of this and the coarser levels to features.
         steps: conditional transforms, the one next to the latent first, as in :class:`Compose`.
         head_log_scale: log-scale map of the Gaussian head.
+        prior: a further affine map of the latent given the features; None for a standard normal latent behind the head.
 
     Raises:
         ValueError: on wrong channels, or a context that is missing or does not fit.
@@ -47,6 +48,7 @@ class ConditionalLevel(SameShapeTransform):
         encoder: RRDBEncoder,
         steps: Iterable[ImageTransform],
         head_log_scale: str = "exp",
+        prior: ConditionalAffine | None = None,
     ) -> None:
         super().__init__(channels)
         self.encoder = encoder
@@ -57,6 +59,7 @@ class ConditionalLevel(SameShapeTransform):
             map=AffineMap(form="standardize", log_scale=head_log_scale),
             context_channels=encoder.out_channels,
         )
+        self.prior = prior
 
     def features(self, context: Tensor | None) -> Tensor:
         """Features of the stacked context, ``(*batch, in, h, w) -> (*batch, out, h, w)``. Cost: the encoder."""
@@ -74,14 +77,20 @@ class ConditionalLevel(SameShapeTransform):
 
     def call_with_features(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Generate the details from latent and features: ``(a, ladj)``."""
+        prior_ladj = constant_ladj(z, 0.0)
+        if self.prior is not None:
+            z, prior_ladj = self.prior.call_and_ladj(z, features)
         a, head_ladj = self.head.call_and_ladj(z, features)
         a, steps_ladj = self.steps.call_and_ladj(a, features)
-        return a, head_ladj + steps_ladj
+        return a, prior_ladj + head_ladj + steps_ladj
 
     def inv_call_with_features(self, a: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode the details given features: ``(z, ladj of the steps, ladj of the head)``."""
+        """Encode the details given features: ``(z, ladj of the steps, ladj of head and prior)``."""
         a, steps_ladj = self.steps.inv_call_and_ladj(a, features)
         z, head_ladj = self.head.inv_call_and_ladj(a, features)
+        if self.prior is not None:
+            z, prior_ladj = self.prior.inv_call_and_ladj(z, features)
+            head_ladj = head_ladj + prior_ladj
         return z, steps_ladj, head_ladj
 
 
@@ -94,7 +103,6 @@ def stack_context(image: Tensor, coarser: Sequence[Tensor]) -> Tensor:
     """
     parts = [image]
     for distance, features in enumerate(coarser, start=1):
-        factor = 2**distance
-        upsampled = features.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+        upsampled = upsample_nearest(features, 2**distance)
         parts.append(upsampled.expand(*image.shape[:-3], *upsampled.shape[-3:]))
     return torch.cat(parts, -3)

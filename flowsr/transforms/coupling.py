@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from flowsr._shapes import check_context
-from flowsr.nn import DenseBlock
+from flowsr.nn import DenseBlock, Parallel
 from flowsr.transforms.base import SameShapeTransform
 from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
 from flowsr.transforms.log_scale import LogScaleMap
+from flowsr.transforms.partial import join_kept, split_kept
 
 
 class Coupling(SameShapeTransform):
@@ -65,25 +65,20 @@ class Coupling(SameShapeTransform):
     def call_and_ladj(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed, h = self._condition(z, context)
         changed, ladj = self.map.decode(changed, h)
-        return self._join(kept, changed), ladj
+        return join_kept(kept, changed, keep=self.keep), ladj
 
     def inv_call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed, h = self._condition(x, context)
         changed, ladj = self.map.encode(changed, h)
-        return self._join(kept, changed), ladj
+        return join_kept(kept, changed, keep=self.keep), ladj
 
     def _condition(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        first = self.kept_channels if self.keep == "first" else self.channels - self.kept_channels
-        parts = x.split((first, self.channels - first), -3)
-        kept, changed = parts if self.keep == "first" else parts[::-1]
+        kept, changed = split_kept(x, self.kept_channels, keep=self.keep)
         if not self.context_channels:
             return kept, changed, self.conditioner(kept)
         context = check_context(x, context, channels=self.context_channels, name="Coupling")
         return kept, changed, self.conditioner(kept, context)
-
-    def _join(self, kept: Tensor, changed: Tensor) -> Tensor:
-        return torch.cat([kept, changed] if self.keep == "first" else [changed, kept], -3)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, kept_channels={self.kept_channels}, keep={self.keep!r}"
@@ -96,6 +91,7 @@ def affine_coupling(
     kept_channels: int,
     log_scale: str | LogScaleMap = "atan",
     form: AffineForm = "shift-then-scale",
+    interleaved: bool = True,
     context_channels: int = 0,
 ) -> Coupling:
     """Affine coupling that keeps the first channels: :class:`Coupling` with an :class:`AffineMap`.
@@ -106,6 +102,7 @@ def affine_coupling(
         kept_channels: how many of the first channels are kept.
         log_scale: name or instance of a log-scale map, see ``LOG_SCALE_MAPS``.
         form: order of shift and scale, see :class:`AffineMap`.
+        interleaved: how the conditioner returns shift and scale, see :class:`AffineMap`.
         context_channels: channels of the features; 0 for none.
 
     Example:
@@ -116,13 +113,15 @@ def affine_coupling(
     return Coupling(
         channels,
         conditioner,
-        map=AffineMap(log_scale=log_scale, form=form),
+        map=AffineMap(log_scale=log_scale, form=form, interleaved=interleaved),
         kept_channels=kept_channels,
         context_channels=context_channels,
     )
 
 
-def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, growth: int = 32) -> Coupling:
+def rescaling_coupling(
+    channels: int, *, step: int, image_channels: int = 3, growth: int = 32, map: ElementwiseMap | None = None
+) -> Coupling:
     """The coupling of HCFlow's rescaling model, which treats the image's own channels apart.
 
     After a Haar transform the first ``image_channels`` channels are the averages. On even steps they are kept and the
@@ -133,6 +132,7 @@ def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, gro
         step: number of the flow step within its level, from 0 at the image side.
         image_channels: channels of the LR image, 3 for RGB.
         growth: growth of the dense block that is the conditioner.
+        map: the elementwise map of even steps; by default HCFlow's affine one.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.3, and the released code.
@@ -143,8 +143,40 @@ def rescaling_coupling(channels: int, *, step: int, image_channels: int = 3, gro
     """
     rest = channels - image_channels
     if step % 2 == 0:
-        return affine_coupling(
-            channels, DenseBlock(image_channels, 2 * rest, growth=growth), kept_channels=image_channels
-        )
+        map = AffineMap() if map is None else map
+        conditioner = DenseBlock(image_channels, map.params_per_channel * rest, growth=growth)
+        return Coupling(channels, conditioner, map=map, kept_channels=image_channels)
     conditioner = DenseBlock(rest, image_channels, growth=growth)
     return Coupling(channels, conditioner, map=AdditiveMap(), kept_channels=rest, keep="last")
+
+
+def irn_couplings(channels: int, *, image_channels: int = 3, growth: int = 32) -> tuple[Coupling, Coupling]:
+    """The two couplings of IRN's block, in encoding order: ``y₁ = x₁ + F(x₂)``, then ``y₂ = x₂·exp(s) + G(y₁)``.
+
+    ``x₁`` are the first ``image_channels`` channels, ``s = 2σ(H(y₁)) − 1``. HCFlow's rescaling couplings are the same
+    two, alternating from step to step, with one network for shift and scale where IRN has G and H.
+
+    Args:
+        channels: channels of the image.
+        image_channels: channels of the LR image, 3 for RGB.
+        growth: growth of the three dense blocks.
+
+    References:
+        Xiao et al., IRN (ECCV 2020), section 3.2, equation 2, and the released code.
+
+    Example:
+        >>> additive, affine = irn_couplings(12, growth=4)
+        >>> affine.inv(additive.inv(torch.ones(12, 2, 2))).mean().item()
+        1.0
+    """
+    rest = channels - image_channels
+    shift_and_scale = Parallel(*(DenseBlock(image_channels, rest, growth=growth) for _ in range(2)))
+    affine = affine_coupling(
+        channels,
+        shift_and_scale,
+        kept_channels=image_channels,
+        log_scale="symmetric-sigmoid",
+        form="scale-then-shift",
+        interleaved=False,
+    )
+    return rescaling_coupling(channels, step=1, image_channels=image_channels, growth=growth), affine

@@ -1,6 +1,6 @@
 """Elementwise bijections whose parameters a conditioner predicts: what a coupling does to the part it changes."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ AffineForm = Literal["shift-then-scale", "scale-then-shift", "standardize"]
 class ElementwiseMap(nn.Module):
     """An elementwise bijection with ``params_per_channel`` conditioner outputs for each channel it changes."""
 
-    params_per_channel: ClassVar[int]
+    params_per_channel: int
 
     def check_parameters(self, x: Tensor, h: Tensor) -> None:
         """Raise ValueError unless ``h`` has ``params_per_channel`` channels for each of ``x``."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from flowsr._shapes import add_ladj, check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.conditional_level import ConditionalLevel, stack_context
-from flowsr.transforms.pixel_shuffle import depth_to_space, space_to_depth
+from flowsr.transforms.packing import pack_latents, unpack_latents
+from flowsr.transforms.unconditional_level import UnconditionalLevel
 
 
 class Encoding(NamedTuple):
@@ -51,10 +52,13 @@ class Hierarchy(ImageTransform):
         mains: one transform per level, finest first, from ``[kept | details]`` at half the resolution to an image.
         conditionals: the conditional level of each, finest first.
         image_channels: channels C of the image and of the LR image.
+        scale: the factor s between image and LR image; by default ``2^L``, one halving per level.
+        hierarchical: give each conditional level the features of the coarser ones; otherwise only what its own main
+            flow keeps.
 
     Raises:
         ValueError: if there are no levels, or not as many mains as conditionals; for images whose sides are not
-            multiples of ``2^L`` or latents with other than ``C·4^L`` channels.
+            multiples of s or latents with other than ``C·4^L`` channels.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.2, equations 4 to 7, and figure 2.
@@ -67,7 +71,13 @@ class Hierarchy(ImageTransform):
     """
 
     def __init__(
-        self, mains: Sequence[ImageTransform], conditionals: Sequence[ConditionalLevel], *, image_channels: int
+        self,
+        mains: Sequence[ImageTransform],
+        conditionals: Sequence[ConditionalLevel | UnconditionalLevel],
+        *,
+        image_channels: int,
+        scale: int | None = None,
+        hierarchical: bool = True,
     ) -> None:
         super().__init__()
         if not mains or len(mains) != len(conditionals):
@@ -75,9 +85,10 @@ class Hierarchy(ImageTransform):
                 f"expected as many mains as conditionals, at least one; got {len(mains)} and {len(conditionals)}"
             )
         self.image_channels = image_channels
-        self.scale = 2 ** len(mains)
+        self.scale = 2 ** len(mains) if scale is None else scale
+        self.hierarchical = hierarchical
         self.mains = cast("Sequence[ImageTransform]", nn.ModuleList(mains))
-        self.conditionals = cast("Sequence[ConditionalLevel]", nn.ModuleList(conditionals))
+        self.conditionals = cast("Sequence[ConditionalLevel | UnconditionalLevel]", nn.ModuleList(conditionals))
 
     def encode(self, x: Tensor) -> Encoding:
         """Encode an image, keeping the parts of the latent and of the log-determinant apart. Cost: one pass."""
@@ -92,7 +103,7 @@ class Hierarchy(ImageTransform):
         latents, ladj_steps, ladj_head = [], [], []
         features: list[Tensor] = []
         for image, a, conditional in zip(reversed(images), reversed(details), reversed(self.conditionals), strict=True):
-            u = conditional.features(stack_context(image, features))
+            u = conditional.features(stack_context(image, features if self.hierarchical else ()))
             z, steps, head = conditional.inv_call_with_features(a, u)
             latents.append(z)
             ladj_steps.append(steps)
@@ -111,7 +122,7 @@ class Hierarchy(ImageTransform):
         image = lr
         features: list[Tensor] = []
         for latent, main, conditional in zip(z, reversed(self.mains), reversed(self.conditionals), strict=True):
-            u = conditional.features(stack_context(image, features))
+            u = conditional.features(stack_context(image, features if self.hierarchical else ()))
             a, conditional_ladj = conditional.call_with_features(latent, u)
             packed = torch.cat([image.expand(*batch, *image.shape[-3:]), a], -3)
             image, main_ladj = main.call_and_ladj(packed)
@@ -128,16 +139,18 @@ class Hierarchy(ImageTransform):
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
-        batch = torch.broadcast_shapes(lr.shape[:-3], z[0].shape[:-3])
-        parts = [lr, *(space_to_depth(latent, 2**i) for i, latent in enumerate(z))]
-        return torch.cat([part.expand(*batch, *part.shape[-3:]) for part in parts], -3)
+        return pack_latents([lr, *z], self._factors)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Take a packed latent apart: LR image and latents, coarsest first."""
         self.forward_shape(packed.shape)
-        sizes = [conditional.channels * 4**i for i, conditional in enumerate(reversed(self.conditionals))]
-        lr, *z = packed.split([self.image_channels, *sizes], -3)
-        return lr, tuple(depth_to_space(latent, 2**i) for i, latent in enumerate(z))
+        channels = [conditional.channels for conditional in reversed(self.conditionals)]
+        lr, *z = unpack_latents(packed, [self.image_channels, *channels], self._factors)
+        return lr, tuple(z)
+
+    @property
+    def _factors(self) -> list[int]:
+        return [1, *(2**i for i in range(len(self.conditionals)))]
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         return self.decode(*self.unpack(z))

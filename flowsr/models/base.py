@@ -1,0 +1,128 @@
+"""What all models share: a configuration, one transform from latent to image, presets, and a start from data."""
+
+from dataclasses import fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowsr.images import check_image
+from flowsr.models.base_config import ModelConfig
+from flowsr.models.capabilities import Capability
+from flowsr.nn import initialize_from_data
+from flowsr.transforms import ImageTransform
+
+ModelType = TypeVar("ModelType", bound="ImageModel")
+
+
+class ImageModel(nn.Module):
+    """Base of the models: a normalizing flow of images, with its configuration.
+
+    A subclass sets ``config_class`` and ``presets``, builds ``transform`` in its ``__init__``, and says how it encodes
+    a batch in :meth:`_encode_ladj`. What else it offers depends on what it is a density of, see
+    :mod:`flowsr.models.capabilities`.
+
+    Args:
+        config: the architecture.
+
+    Attributes:
+        config: the architecture.
+        transform: one transform from packed latent to image.
+        provenance: free-form facts about the weights that travel with the file, see :func:`flowsr.save`.
+
+    Raises:
+        ValueError: for a configuration of another model.
+    """
+
+    config_class: ClassVar[type[ModelConfig]]
+    presets: ClassVar[dict[str, Any]]
+    config: Any
+    transform: ImageTransform
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            name = type(self).__name__
+            raise ValueError(
+                f"expected {self.config_class.__name__}; got {config!r}: for a preset use {name}.from_preset"
+            )
+        self.config = config
+        self.provenance: dict[str, Any] = {}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Any:
+        """The configuration of a preset of this model, with some of its fields changed.
+
+        Raises:
+            ValueError: for an unknown preset or field.
+        """
+        unknown = sorted(set(changes) - {field.name for field in fields(cls.config_class)})
+        if unknown:
+            raise ValueError(f"expected changes to fields of {cls.config_class.__name__}; got {', '.join(unknown)}")
+        if name not in cls.presets:
+            raise ValueError(f"expected a preset among {', '.join(cls.presets)}; got {name!r}")
+        return replace(cls.presets[name], **changes)
+
+    @classmethod
+    def from_preset(cls: type[ModelType], name: str, **changes: Any) -> ModelType:
+        """A model with random weights from a named configuration.
+
+        Args:
+            name: one of ``presets``.
+            **changes: fields of the configuration to change, for example ``image_channels=1``.
+
+        Raises:
+            ValueError: for an unknown preset or field.
+        """
+        return cls(cls.preset(name, **changes))
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the model can do, for analyses to ask."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def initialize(
+        self,
+        hr: Float[Tensor, "*batch channels height width"],
+        lr: Float[Tensor, "*batch channels h w"] | None = None,
+    ) -> None:
+        """Data-dependent initialization of every layer that has one and has not had it, from a first batch.
+
+        Cost: about two encoding passes. Scoring and sampling never do this by themselves.
+
+        Args:
+            hr: HR images in [0, 1].
+            lr: their LR images, for a model whose flow is conditioned on them (SRFlow); by default the bicubic ones.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values, or a batch without variation.
+        """
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
+        before = {name: value.clone() for name, value in self.state_dict().items()}
+        with initialize_from_data(self):
+            ladj = self._encode_ladj(hr.to(self.dtype), lr)
+        changed = [value for name, value in self.named_parameters() if not torch.equal(value, before[name])]
+        # A channel without variation gets the largest scale there is, exp(-log 1e-6).
+        degenerate = any(value.abs().max() > 13.0 for value in changed) or not torch.isfinite(ladj).all()
+        if degenerate:
+            self.load_state_dict(before)
+            raise ValueError(
+                "expected a batch of images in which every channel varies at every level; got one that is flat or has "
+                f"too few pixels, of shape {tuple(hr.shape)}: take several larger crops of photographs"
+            )
+
+    def _encode_ladj(self, hr: Tensor, lr: Tensor | None) -> Tensor:
+        """Encode a batch and return the log-determinant; the LR image is for models that are conditioned on it."""
+        return self.transform.inv_call_and_ladj(hr)[1]

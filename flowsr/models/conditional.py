@@ -1,0 +1,188 @@
+"""What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsr._shapes import check_image_shape, check_same_batch
+from flowsr.distributions import FlowDistribution, Temperature
+from flowsr.images import check_image, crop_to
+from flowsr.models.base import ImageModel
+from flowsr.models.capabilities import Capability
+from flowsr.models.latents import Latents, check_latents, draw_normal
+
+
+class ConditionalModel(ImageModel):
+    """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
+
+    A subclass defines :meth:`condition`, :meth:`latent_shapes` and :meth:`_decode`.
+    """
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """A density of HR images given an LR image."""
+        return frozenset({Capability.CONDITION})
+
+    @property
+    def upscale(self) -> int:
+        """The upscale factor s, of height and width."""
+        return self.config.upscale
+
+    def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
+        """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
+        raise NotImplementedError
+
+    def condition(self, lr: Tensor, *, temperature: Temperature = 1.0) -> FlowDistribution:
+        """The posterior over HR images given an LR image, as a Pyro distribution."""
+        raise NotImplementedError
+
+    def decode(self, lr: Tensor | Latents, z: Sequence[Tensor] | None = None) -> Tensor:
+        """HR image from LR image and latents, the exact inverse of ``encode``.
+
+        Cost: one pass through the flow. Features of the LR image are computed once for all its draws.
+
+        Args:
+            lr: LR image ``(*batch, C, h, w)``, or the result of ``encode``, which is cropped back to its size.
+            z: latents, coarsest first, each ``(*sample, *batch, …)`` with the event shapes of :meth:`latent_shapes`;
+                None for zeros (temperature 0).
+
+        Returns:
+            HR image ``(*sample, *batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.1.
+
+        Example:
+            >>> import flowsr
+            >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 18, 23)
+            >>> torch.allclose(flow.decode(flow.encode(hr, pad=True)), hr, atol=1e-3)
+            True
+            >>> flow.decode(torch.rand(3, 5, 6)).shape  # z = 0
+            torch.Size([3, 20, 24])
+        """
+        if isinstance(lr, Latents):
+            if z is not None:
+                raise ValueError("expected either Latents or an LR image with z; got both")
+            return crop_to(self.decode(lr.lr, lr.z), lr.size)
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=16.0)
+        lr = lr.to(self.dtype)
+        shapes = self.latent_shapes(*lr.shape[-2:])
+        if z is None:
+            z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
+        check_latents(z, shapes, batch=lr.shape[:-3])
+        return self._decode(lr, [latent.to(lr.dtype) for latent in z])
+
+    def draw_latents(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        sample_shape: Sequence[int] = (),
+        temperature: Temperature = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Draw latents ``z_l ~ N(0, τ_l²)``, independent of each other, for :meth:`decode`.
+
+        The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up
+        to rounding, in any dtype and, with a generator of the CPU, on any device.
+
+        Cost: one normal number per entry.
+
+        Args:
+            lr: LR image, of which only shape and device matter.
+            sample_shape: draws per LR image.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            generator: source of randomness; the global one of the LR image's device by default.
+
+        Returns:
+            Latents, coarsest first, ``(*sample_shape, *batch, …)``, of the weights' dtype.
+
+        Raises:
+            ValueError: on a wrong shape of ``lr``, or a negative temperature.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Kingma and Dhariwal, Glow (NeurIPS 2018), section 6, for τ.
+
+        Example:
+            >>> import flowsr
+            >>> flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(2, 3, 6, 8)
+            >>> z = flow.draw_latents(lr, sample_shape=(5,), temperature=(0.9, 0.5))
+            >>> [tuple(latent.shape) for latent in z]
+            [(5, 2, 21, 6, 8), (5, 2, 6, 12, 16)]
+            >>> flow.decode(lr, z).shape
+            torch.Size([5, 2, 3, 24, 32])
+        """
+        check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
+        return draw_normal(
+            self.latent_shapes(*lr.shape[-2:]),
+            batch=(*sample_shape, *lr.shape[:-3]),
+            temperature=temperature,
+            dtype=self.dtype,
+            device=lr.device,
+            generator=generator,
+        )
+
+    def sample(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        num_samples: int = 1,
+        temperature: Temperature = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "num_samples *batch channels height width"]:
+        """Draw HR images: the LR image is the given one exactly, ``z_l ~ N(0, τ_l²)``.
+
+        Where the LR image is a part of the latent (HCFlow, IRN) this is the Dirac limit: not quite the model that
+        :meth:`condition` scores, whose LR image has the width σ.
+
+        Cost: one decoding pass for all draws together; memory grows with their number.
+
+        Args:
+            lr: LR image in [0, 1].
+            num_samples: number of draws per LR image.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            generator: source of randomness; the global one by default.
+
+        Returns:
+            HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Lugmayr et al., SRFlow (ECCV 2020), section 3.
+
+        Example:
+            >>> import flowsr
+            >>> flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 6, 8)
+            >>> draws = flow.sample(lr, num_samples=2, temperature=0.8, generator=torch.Generator().manual_seed(0))
+            >>> draws.shape, torch.allclose(flow.encode(draws).lr, lr.expand(2, 3, 6, 8), atol=1e-3)
+            (torch.Size([2, 3, 24, 32]), True)
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
+        lr = lr.to(self.dtype)
+        z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
+        return self._decode(lr, z)
+
+    def check_pair(self, hr: Tensor, lr: Tensor | None) -> Tensor:
+        """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image of its size; returns the LR image."""
+        if lr is None:
+            raise ValueError("expected an LR image, as this model is conditional; got none")
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        check_image_shape(hr.shape, multiple=self.upscale, name="the HR image")
+        size = (hr.shape[-2] // self.upscale, hr.shape[-1] // self.upscale)
+        if tuple(lr.shape[-2:]) != size:
+            raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
+        check_same_batch(hr.shape, lr.shape)
+        return lr.to(self.dtype)
+
+    def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+        """Decode without checks, in the dtype of the weights."""
+        raise NotImplementedError

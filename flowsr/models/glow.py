@@ -1,0 +1,110 @@
+"""Glow: the multiscale flow that HCFlow's and SRFlow's steps come from, as a density of images alone."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+from flowsr.models.base_config import ModelConfig
+from flowsr.models.blocks import MIXINGS, Mixing, flow_step, split_head
+from flowsr.models.unconditional import UnconditionalModel
+from flowsr.transforms import AdditiveMap, AffineMap, Compose, ImageTransform, Multiscale, PixelShuffle
+from flowsr.transforms.log_scale import Sigmoid
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlowConfig(ModelConfig):
+    """What fixes the architecture of a Glow.
+
+    Args:
+        image_channels: channels of the image; 3 for RGB.
+        levels: L ≥ 1; sides of images are multiples of ``2^L``.
+        steps: K, flow steps per level.
+        hidden_channels: width of the conditioners.
+        coupling: "affine" or "additive".
+        mixing: the 1x1 convolutions: "dense", "plu" or "orthogonal".
+
+    Raises:
+        ValueError: for values out of range.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), table 4 and section 5.
+
+    Example:
+        >>> GlowConfig(levels=2).steps
+        32
+    """
+
+    image_channels: int = 3
+    levels: int = 3
+    steps: int = 32
+    hidden_channels: int = 512
+    coupling: Literal["affine", "additive"] = "affine"
+    mixing: Mixing = "dense"
+
+    def __post_init__(self) -> None:
+        self.check_integers(dict.fromkeys(("image_channels", "levels", "steps", "hidden_channels"), 1))
+        self.check_choice("coupling", ("affine", "additive"))
+        self.check_choice("mixing", tuple(MIXINGS))
+
+
+PRESETS: dict[str, GlowConfig] = {
+    "glow": GlowConfig(levels=3, steps=32),
+    "glow-64": GlowConfig(levels=4, steps=48),
+    "glow-256": GlowConfig(levels=6, steps=32, coupling="additive"),
+    "glow-small": GlowConfig(levels=3, steps=8, hidden_channels=64),
+}
+"""Published (CIFAR-10, ImageNet 64x64, CelebA-HQ 256x256) and small configurations by name."""
+
+
+class Glow(UnconditionalModel):
+    """Generative flow with invertible 1x1 convolutions: a density of images, ``p(x) = N(z; 0, 1) · |det ∂z/∂x|``.
+
+    Images are float tensors in [0, 1], which the first ActNorm takes from there: there is no shift by one half as in
+    the paper. The released code also marks the border of the image in an additional input channel of each
+    convolution, and may learn the mean and width of the coarsest latent; neither is here.
+
+    Args:
+        config: the architecture, see :class:`GlowConfig`.
+
+    References:
+        Kingma and Dhariwal, Glow: Generative Flow with Invertible 1x1 Convolutions (NeurIPS 2018), arXiv 1807.03039.
+
+    Example:
+        >>> flow = Glow.from_preset("glow-small", levels=2, steps=2)
+        >>> flow.sample((8, 12), num_samples=5).shape, flow.log_prob(torch.rand(2, 3, 8, 12)).shape
+        (torch.Size([5, 3, 8, 12]), torch.Size([2]))
+    """
+
+    config_class = GlowConfig
+    presets: ClassVar[dict[str, GlowConfig]] = PRESETS
+    config: GlowConfig
+
+    def __init__(self, config: GlowConfig) -> None:
+        super().__init__(config)
+        self.transform = _build(config)
+
+
+def _build(config: GlowConfig) -> Multiscale:
+    affine = partial(AffineMap, log_scale=Sigmoid(eps=0.0))
+    mains: list[ImageTransform] = []
+    heads: list[ImageTransform] = []
+    kept: list[int] = []
+    channels = config.image_channels
+    for level in range(config.levels):
+        channels *= 4
+        steps = [
+            flow_step(
+                channels,
+                hidden_channels=config.hidden_channels,
+                map=AdditiveMap if config.coupling == "additive" else affine,
+                mixing=config.mixing,
+                conv_std=0.05,
+            )
+            for _ in range(config.steps)
+        ]
+        mains.append(Compose([*reversed(steps), PixelShuffle(2)]))
+        if level < config.levels - 1:
+            heads.append(split_head(channels, channels // 2))
+            channels //= 2
+            kept.append(channels)
+    return Multiscale(mains, kept=kept, heads=heads, image_channels=config.image_channels)

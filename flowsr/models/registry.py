@@ -1,0 +1,43 @@
+"""All models by name, and all presets of all models."""
+
+from typing import Any
+
+from flowsr.models.base import ImageModel
+from flowsr.models.glow import Glow
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.irn import IRN
+from flowsr.models.realnvp import RealNVP
+from flowsr.models.srflow import SRFlow
+
+REGISTRY: dict[str, type[ImageModel]] = {cls.__name__: cls for cls in (HCFlow, SRFlow, IRN, Glow, RealNVP)}
+"""The classes of models by name; files of weights say which of them they hold."""
+
+
+def presets() -> dict[str, type[ImageModel]]:
+    """The model that each preset is one of.
+
+    Example:
+        >>> presets()["irn-x4"].__name__
+        'IRN'
+    """
+    return {name: model for model in REGISTRY.values() for name in model.presets}
+
+
+def from_preset(name: str, **changes: Any) -> ImageModel:
+    """A model with random weights from the name of a preset of any model.
+
+    Args:
+        name: one of :func:`presets`.
+        **changes: fields of the model's configuration to change.
+
+    Raises:
+        ValueError: for an unknown preset or field.
+
+    Example:
+        >>> type(from_preset("irn-x4-small")).__name__
+        'IRN'
+    """
+    models = presets()
+    if name not in models:
+        raise ValueError(f"expected a preset among {', '.join(models)}; got {name!r}")
+    return models[name].from_preset(name, **changes)
