@@ -165,7 +165,7 @@ class SRFlow(ConditionalModel):
     def encode(
         self,
         hr: Float[Tensor, "*batch channels height width"],
-        lr: Float[Tensor, "*batch channels h w"],
+        lr: Float[Tensor, "*lr_batch channels h w"],
         *,
         pad: bool = False,
     ) -> Latents:
