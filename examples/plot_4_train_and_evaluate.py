@@ -118,7 +118,7 @@ enlarged = round_to_8bit(bicubic_up(lr, flow.upscale))
 bicubic_psnr = float(flowsr.metrics.psnr(enlarged, unseen, border=flow.upscale))
 rows = (
     ("bits/dim (8-bit image, uniform noise)", "bits_per_dim"),
-    ("LR-PSNR of the flow's own LR image [dB]", "lr_psnr"),
+    ("PSNR of the flow's own LR image [dB]", "encoded_lr_psnr"),
     ("PSNR, τ = 0 (RGB, border 4) [dB]", "psnr_mean"),
     ("PSNR, one draw at τ = 0.8 [dB]", "psnr_draw"),
 )
@@ -128,8 +128,8 @@ for label, name in rows:
 print(f"{'PSNR of bicubic upscaling [dB]':42}{'':10}{bicubic_psnr:10.2f}")
 
 # %%
-# Read them together. Bits per dimension are what was minimized: fewer are better. The LR-PSNR says how closely the
-# flow's LR image agrees with the bicubic one. The PSNR of a draw is below that at :math:`\tau = 0`, and must be: a draw
+# Read them together. Bits per dimension are what was minimized: fewer are better. The PSNR of the flow's own LR image
+# says how close that is to the bicubic one. The PSNR of a draw is below that at :math:`\tau = 0`, and must be: a draw
 # is one possible image with details of its own, not the mean of all. The likelihood improves within tens of steps; the
 # image at :math:`\tau = 0` takes far longer. It starts as blocks of 4x4 pixels, the averages of ``start="haar"``, and
 # after a run as short as this it may still look like them and have a lower PSNR than bicubic upscaling.

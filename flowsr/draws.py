@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from flowsr.distributions import Temperature, level_temperatures
+from flowsr.distributions import Temperature
 from flowsr.models import HCFlow
 
 
@@ -43,15 +43,9 @@ def draw_images(flow: HCFlow, lr: Tensor, *, num_samples: int, temperature: Temp
     if num_samples < 1:
         raise ValueError(f"expected num_samples >= 1; got {num_samples}")
     lr = lr.to(flow.device, flow.dtype)
-    shapes = flow.transform.latent_shapes(lr.shape[-2], lr.shape[-1])
-    temperatures = level_temperatures(temperature, len(shapes))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(num_samples):
-        z = []
-        for tau, shape in zip(temperatures, shapes, strict=True):
-            noise = torch.randn((*lr.shape[:-3], *shape), generator=generator)
-            z.append(tau * noise.to(lr.device, lr.dtype))
-        yield flow.decode(lr, z)
+        yield flow.decode(lr, flow.draw_latents(lr, temperature=temperature, generator=generator))
 
 
 class RunningMoments:

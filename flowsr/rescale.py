@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from flowsr._files import atomic_path
+from flowsr._json import json_number
 from flowsr._png_text import add_text, read_text
-from flowsr.cards import Metric, MetricCard, json_number
+from flowsr.cards import Metric, MetricCard
 from flowsr.draws import draw_images
+from flowsr.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.errors import ImageError
-from flowsr.evaluation import compare
 from flowsr.images import bicubic_down, crop_to, pad_to_multiple, read_image, round_to_8bit, write_image
-from flowsr.metrics import psnr
+from flowsr.metrics import compare
 from flowsr.models import HCFlow
 
 SIZE_KEY = "flowsr:hr-size"
@@ -35,7 +36,7 @@ class Rescaled:
         file: the file written.
         size: height and width of what was written.
         padded: whether the model saw a padded image.
-        lr_psnr: downscaling: the LR image against the bicubic one, both 8-bit, RGB, no border, in dB.
+        encoded_lr_psnr: downscaling: the LR image against the bicubic one, both 8-bit, RGB, no border, in dB.
         card: upscaling: the loss against the original, if it was given.
     """
 
@@ -43,14 +44,14 @@ class Rescaled:
     file: Path
     size: tuple[int, int]
     padded: bool = False
-    lr_psnr: float | None = None
+    encoded_lr_psnr: float | None = None
     card: MetricCard | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values; what does not apply is left out."""
         record: dict[str, Any] = {"source": str(self.source), "file": str(self.file), "size": list(self.size)}
-        if self.lr_psnr is not None:
-            record |= {"padded": self.padded, "lr_psnr": json_number(self.lr_psnr)}
+        if self.encoded_lr_psnr is not None:
+            record |= {"padded": self.padded, "encoded_lr_psnr": json_number(self.encoded_lr_psnr)}
         return {**record, "card": self.card.to_dict()} if self.card is not None else record
 
 
@@ -102,7 +103,7 @@ def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = 
     if target.suffix.lower() != ".png":
         raise ValueError(f"expected a PNG file to write, as other formats lose what it hides; got {target.name}")
     padded, size = pad_to_multiple(_read(flow, path), flow.upscale)
-    lr = round_to_8bit(flow.encode(padded.to(flow.device)).lr.cpu())
+    lr = encoded_lr(flow, padded).cpu()
     if not bool(torch.isfinite(lr).all()):
         raise ValueError(f"{path}: expected a finite LR image; got NaN or infinity: use float64")
     bicubic = round_to_8bit(bicubic_down(padded, flow.upscale))
@@ -110,7 +111,7 @@ def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = 
         write_image(temporary, lr, overwrite=True)
         temporary.write_bytes(add_text(temporary.read_bytes(), SIZE_KEY, f"{size[0]}x{size[1]}"))
     shape = (lr.shape[-2], lr.shape[-1])
-    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), float(psnr(lr, bicubic, border=0)))
+    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), encoded_lr_psnr(lr, bicubic))
 
 
 def upscale_file(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
+from flowsr._json import to_plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
 class Result:
     """The base of all results of analyses: a frozen dataclass with units in its docstring.
 
-    A subclass defines :meth:`to_text` and :meth:`plot`; :meth:`to_dict` follows from its fields.
+    A subclass defines :meth:`to_text` and what :meth:`plot` draws; :meth:`to_dict` follows from its fields.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -45,39 +41,22 @@ class Result:
         Returns:
             The figure drawn into; save it with :func:`flowsr.plots.save_figure`.
         """
-        raise NotImplementedError
+        if ax is None:
+            return self._draw_figure()
+        self._draw_main(ax)
+        return ax.get_figure(root=True)  # type: ignore[return-value]
 
+    def _draw_main(self, ax: Axes) -> None:
+        """The main panel; what a subclass defines."""
+        raise NotImplementedError(f"{type(self).__name__} has no figure")
 
-def to_plain(value: Any) -> Any:
-    """A value as JSON can hold it.
+    def _draw_figure(self) -> Figure:
+        """All panels; a subclass with more than the main one defines this too."""
+        from matplotlib.figure import Figure
 
-    Raises:
-        TypeError: for a value of a kind that JSON has no place for.
-
-    Example:
-        >>> import torch
-        >>> to_plain({"mean": torch.tensor([1.0, math.inf]), "of": (1, None)})
-        {'mean': [1.0, 'inf'], 'of': [1, None]}
-    """
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return to_plain(value.tolist())
-    if isinstance(value, Result):
-        return value.to_dict()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
-        return [to_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"expected a value that JSON can hold; got {type(value).__name__}")
+        figure = Figure(figsize=(5.0, 3.5), layout="constrained")
+        self._draw_main(figure.subplots())
+        return figure
 
 
 def text_table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,35 +94,6 @@ class Draws:
         return {**record, "card": self.card.to_dict()} if self.card is not None else record
 
 
-def pair_with_hr(files: Sequence[Path], truths: Sequence[Path] | None) -> dict[Path, Path]:
-    """The true HR file of each LR file: the one of the same name, up to endings such as ``x4``, ``_LR``, ``_HR``.
-
-    One LR file and one HR file make a pair whatever their names.
-
-    Raises:
-        ValueError: if some LR file has no truth, or two.
-
-    Example:
-        >>> pair_with_hr([Path("lr/babyx4.png")], [Path("hr/baby.png"), Path("hr/bird.png")])
-        {PosixPath('lr/babyx4.png'): PosixPath('hr/baby.png')}
-    """
-    if truths is None:
-        return {}
-    if len(files) == len(truths) == 1:
-        return {files[0]: truths[0]}
-    by_name: dict[str, list[Path]] = {}
-    for path in truths:
-        by_name.setdefault(_bare(path), []).append(path)
-    pairs = {}
-    for path in files:
-        found = by_name.get(_bare(path), [])
-        if len(found) != 1:
-            what = "none" if not found else ", ".join(map(str, found))
-            raise ValueError(f"expected one HR image named like {path.name} for its metrics; got {what}")
-        pairs[path] = found[0]
-    return pairs
-
-
 def superresolve_file(
     flow: HCFlow,
     path: Path,
@@ -146,6 +117,16 @@ def superresolve_file(
 
     Raises:
         ImageError: if a file is not an image that can be used, or the truth is not s times as large.
+        ValueError: if a draw is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_image(folder / "baby.png", torch.rand(3, 6, 8))
+        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> drawn = superresolve_file(flow, folder / "baby.png", folder, plan=DrawPlan(temperatures=(0.0, 0.8)))
+        >>> drawn.files, drawn.size
+        (('baby_tau0_0.png', 'baby_tau0.8_0.png'), (24, 32))
     """
     channels = flow.config.image_channels
     lr = _read(path, channels, flow.dtype)
@@ -210,13 +191,3 @@ def _write(path: Path, image: Tensor, source: Path) -> None:
 
 def _label(tau: float) -> str:
     return f"{tau:g}"
-
-
-def _bare(path: Path) -> str:
-    """A name without the endings that benchmarks put on LR and HR files."""
-    stem = path.stem
-    for _ in range(3):
-        for ending in ("x2", "x4", "x8", "x16", "_lr", "_hr", "-lr", "-hr", "_srf_4", "_srf_8", "_"):
-            if stem.lower().endswith(ending) and len(stem) > len(ending):
-                stem = stem[: -len(ending)]
-    return stem

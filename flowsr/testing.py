@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from flowsr.transforms import ImageTransform
+from flowsr.transforms import ImageTransform, per_pixel
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
@@ -61,8 +61,9 @@ def check_transform(
     """Check that a transform keeps the contract of :class:`flowsr.transforms.ImageTransform`.
 
     In float64: inverse from both ends; log-determinants against the autograd Jacobian in both directions; one pass
-    equals two; shapes for batch shapes (), (2,) and (3, 2); a batch equals its images one by one; calls leave no
-    trace; gradients reach every parameter; pickle, deepcopy, hash, repr and state dict; refusal of a wrong rank;
+    equals two; shapes for batch shapes (), (2,) and (3, 2); a batch equals its images one by one; log-determinants per
+    pixel that sum to the whole; calls leave no trace; gradients reach every parameter; pickle, deepcopy, hash, repr
+    and state dict; refusal of a wrong rank;
     broadcasting of the context. In float32 and under bfloat16 autocast: agreement and dtypes.
 
     Cost: the Jacobian takes one pass per dimension; keep C·H·W under a few hundred.
@@ -92,6 +93,7 @@ def check_transform(
     if jacobian:
         check_log_det(transform, z, context, tolerance=tolerance)
     check_batches(transform, z, context, tolerance=tolerance)
+    check_per_pixel(transform, z, context, tolerance=tolerance)
     check_pyro_interface(transform, z, context, tolerance=tolerance)
     check_gradients(transform, z, context)
     check_precision(transform, z, context, tolerance=TOLERANCES[f"float32 {kind}"])
@@ -157,6 +159,24 @@ def check_batches(transform: ImageTransform, z: Tensor, context: Any = None, *, 
         assert "expected" in str(error), f"the error for a 2-D input does not say what was expected: {error}"
     else:
         raise AssertionError("expected a ValueError for an input without a channel dimension; got none")
+
+
+def check_per_pixel(transform: ImageTransform, z: Tensor, context: Any = None, *, tolerance: float) -> None:
+    """Within :func:`flowsr.transforms.per_pixel` both log-determinants are maps that sum to the whole."""
+    for batch in ((), (2,)):
+        latents, contexts = torch.randn(*batch, *z.shape, dtype=z.dtype), _repeat(context, batch)
+        x, _ = transform.call_and_ladj(latents, contexts)
+        for name, function, point in (
+            ("generating", transform.call_and_ladj, latents),
+            ("encoding", transform.inv_call_and_ladj, x),
+        ):
+            value, whole = function(point, contexts)
+            with per_pixel():
+                same, local = function(point, contexts)
+            shape = tuple(local.shape)
+            assert len(shape) == len(batch) + 2, f"expected a map (*batch, h, w) per pixel, {name}; got shape {shape}"
+            _close(local.sum((-2, -1)), whole, tolerance * z.numel(), f"sum of the map and log-determinant, {name},")
+            _close(same, value, tolerance, f"value with and without maps, {name},")
 
 
 def check_pyro_interface(transform: ImageTransform, z: Tensor, context: Any = None, *, tolerance: float) -> None:

@@ -70,7 +70,7 @@ def test_module_level_imports_of_the_cli_are_light():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                own = name.startswith("flowsr.cli") or name in ("flowsr._files", "flowsr.errors")
+                own = name.startswith("flowsr.cli") or name in ("flowsr._files", "flowsr._json", "flowsr.errors")
                 assert own or name.split(".")[0] in light, f"{path.name} imports {name}"
 
 
@@ -165,6 +165,7 @@ MISTAKES = {
     "no number": (lambda d, m, i: ("sample", m, i, "-t", "warm"), ["--temperature", "number"]),
     "no draws": (lambda d, m, i: ("sample", m, i, "-n", 0), ["--num-samples"]),
     "moments of one draw": (lambda d, m, i: ("sample", m, i, "--moments"), ["at least 2 draws"]),
+    "no float64": (lambda d, m, i: ("sample", m, i, "--device", "mps:0"), ["with float64", "got 'mps:0': use cpu"]),
     "unknown device": (lambda d, m, i: ("sample", m, i, "--device", "abacus"), ["abacus"]),
     "hr of another size": (lambda d, m, i: ("sample", m, i, "--hr", i), ["28 x 36", "7 x 9"]),
     "hr missing": (lambda d, m, i: ("sample", m, i, "--hr", d / "no.png"), ["no.png does not exist"]),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import flowsr
 from flowsr.cli.app import app
-from flowsr.images import write_image
+from flowsr.images import bicubic_down, read_image, write_image
 from flowsr.training.fields import recipe_from_texts
 from flowsr.training.journal import read_csv
 
@@ -78,6 +78,12 @@ def test_an_existing_run_is_not_overwritten_but_resumed(model, images, tmp_path)
         (("--recipe", "rescaling"), "'rescaling' is for rescaling"),
         (("--scales", "1;2"), "expected numbers with commas between"),
         (("--device", "cuda:1"), "expected a device among auto, cpu"),
+        (("--device", "mps"), "expected a device with float64, which determinants are computed in; got 'mps'"),
+        pytest.param(
+            ("--device", "gpu"),
+            "expected a machine with a CUDA device for 'gpu'; this one has none",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA"),
+        ),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_no_folder(model, images, tmp_path, arguments, words):
@@ -95,6 +101,95 @@ def test_missing_folder_and_unreadable_images(model, images, tmp_path):
     lenient = run("train", model, images, "--out", tmp_path / "c", *SMALL)
     assert lenient.exit_code == 0, lenient.output
     assert "Warning: left out image 1" in lenient.stderr
+
+
+@pytest.fixture
+def lr_images(images, tmp_path):
+    """LR images that are not the bicubic ones: half as bright."""
+    folder = tmp_path / "lr"
+    folder.mkdir()
+    for path in images.iterdir():
+        write_image(folder / f"{path.stem}x4.png", 0.5 * bicubic_down(read_image(path), 4).clamp(0, 1))
+    return folder
+
+
+def test_paired_lr_images_are_trained_and_validated_on(model, images, lr_images, tmp_path):
+    seen = {}
+    for name, arguments in {"paired": ("--lr-folder", lr_images), "bicubic": ()}.items():
+        result = run("train", model, images, "--out", tmp_path / name, *SMALL, "--hold-out", 1, *arguments)
+        assert result.exit_code == 0, result.output
+        logs = (read_csv(tmp_path / name / f"{log}.csv") for log in ("train", "validation"))
+        seen[name] = [rows[0]["encoded_lr_psnr"] for rows in logs]
+        data = json.loads((tmp_path / name / "run.json").read_text())["data"]
+        assert data["lr_folders"] == ([str(lr_images)] if arguments else None)
+    # The flow's LR image starts as a box average, close to the bicubic one.
+    assert min(seen["bicubic"]) > 20 > 15 > max(seen["paired"])
+    (lr_images / "2x4.png").unlink()
+    missing = run("train", model, images, "--out", tmp_path / "c", *SMALL, "--lr-folder", lr_images)
+    assert missing.exit_code == 2 and "expected one LR image named like 2.png" in " ".join(missing.stderr.split())
+
+
+def test_a_preset_goes_on_from_its_weights_if_asked_to(model, images, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    (package / "weights").mkdir(parents=True)
+    monkeypatch.setattr("flowsr.models.weights.files", lambda name: package)
+    given = flowsr.load(model)
+    given.initialize(torch.rand(4, 3, 16, 16))  # as every trained model has been
+    flowsr.save(given, package / "weights" / "sr-x4-small.safetensors")
+    still = ("--set", "learning_rate=1e-12")
+    on = run("train", "sr-x4-small", images, "--out", tmp_path / "on", *SMALL, *still, "--pretrained")
+    assert on.exit_code == 0, on.output
+    trained = flowsr.load(tmp_path / "on" / "model.safetensors")
+    assert trained.config == given.config
+    for ours, theirs in zip(trained.parameters(), given.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    none = run("train", "sr-x8-small", images, "--out", tmp_path / "none", *SMALL, "--pretrained")
+    assert none.exit_code == 2 and "sr-x8-small" in none.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_accumulation_changes_nothing_but_rounding(model, images, tmp_path):
+    weights, logs = {}, {}
+    for parts in (1, 2):
+        out = tmp_path / str(parts)
+        arguments = (*SMALL, "--set", "batch_size=4", "--accumulate", parts)
+        assert run("train", model, images, "--out", out, *arguments).exit_code == 0
+        logs[parts] = read_csv(out / "train.csv")
+        weights[parts] = list(flowsr.load(out / "model.safetensors").parameters())
+        assert json.loads((out / "run.json").read_text())["run"]["accumulate"] == parts
+    before = flowsr.load(model).parameters()
+    for one, two in zip(logs[1], logs[2], strict=True):
+        assert [two[name] for name in ("loss", "gradient_norm")] == pytest.approx(
+            [one[name] for name in ("loss", "gradient_norm")], rel=1e-4
+        )
+    one, two, first = (torch.cat([p.detach().flatten() for p in found]) for found in (weights[1], weights[2], before))
+    # Adam divides by gradients that nearly vanish, so a few entries differ by more than rounding.
+    assert (two - one).norm() < 0.02 * (one - first).norm()
+    odd = run("train", model, images, "--out", tmp_path / "odd", *SMALL, "--accumulate", 3)
+    assert odd.exit_code == 2 and "multiple of processes x accumulation = 3; got 2" in " ".join(odd.stderr.split())
+
+
+def test_tensorboard_has_what_the_logs_have(model, images, tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "run"
+    arguments = ("train", model, images, "--out", out, *SMALL, "--hold-out", 1, "--tensorboard")
+    assert run(*arguments).exit_code == 0
+    assert run(*arguments, "--set", "steps=4", "--resume").exit_code == 0
+    events = reader.EventAccumulator(str(out / "tensorboard")).Reload()
+    rows = read_csv(out / "train.csv")
+    for name in ("loss", "encoded_lr_psnr"):
+        logged = {event.step: event.value for event in events.Scalars(f"training/{name}")}
+        assert logged == pytest.approx({row["step"]: row[name] for row in rows}, rel=1e-4)
+    validated = [event.step for event in events.Scalars("validation/psnr_mean")]
+    assert validated == [3, 4]
+
+
+def test_without_tensorboard_nothing_is_begun(model, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("flowsr.training.journal.find_spec", lambda name: None)
+    result = run("train", model, images, "--out", tmp_path / "run", *SMALL, "--tensorboard")
+    assert result.exit_code == 2
+    assert "pip install 'flowsr[tensorboard]'" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_recipes_know_the_model():

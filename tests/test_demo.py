@@ -9,7 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 import flowsr
-from flowsr.cards import Metric, MetricCard, fidelity_metrics, json_number, likelihood_metrics
+from flowsr._json import write_json
+from flowsr.cards import Metric, MetricCard, fidelity_metrics, likelihood_metrics
 from flowsr.cli.app import app
 from flowsr.demo import DemoSettings, study_photograph, train_demo_model, training_photographs, unseen_photograph
 from flowsr.draws import RunningMoments, draw_images
@@ -142,7 +143,20 @@ def test_a_metric_needs_a_convention_and_a_reason():
         Metric("LPIPS", "AlexNet", {})
     with pytest.raises(ValueError, match=r"got \['b'\] too"):
         MetricCard("card", ("a",), (Metric("PSNR", "RGB", {"b": 1.0}),))
-    assert json_number(math.nan) == "nan"
+
+
+def test_json_is_strict_wherever_a_number_is_missing(tmp_path):
+    write_json(tmp_path / "a.json", {"of": tmp_path, "rows": [{"x": math.nan}, {"x": (-math.inf, 1.5, 2, True, None)}]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    rows = [{"x": "nan"}, {"x": ["-inf", 1.5, 2, True, None]}]
+    assert json.loads(text, parse_constant=refuse) == {"of": str(tmp_path), "rows": rows}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "a.json", {"x": {1, 2}})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == text
 
 
 def test_cards_say_what_cannot_be_measured():

@@ -57,7 +57,9 @@ def test_figures_are_those_of_the_metrics(flow):
     metrics, _ = likelihood_metrics(flow, hr, lr=lr, column="flow", seed=5)
     assert scores["bits_per_dim"] == pytest.approx(metrics[0].values["flow"], rel=1e-6)
     own = flow.encode(hr).lr.detach().clamp(0, 1)
-    assert scores["lr_psnr"] == pytest.approx(float(psnr(own, lr, border=0)), rel=1e-6)
+    assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, lr, border=0)), rel=1e-6)
+    assert metrics[1].values["flow"] == scores["encoded_lr_psnr"]
+    assert metrics[1].convention.startswith("encode(hr).lr clamped, not rounded")
     draws = torch.stack(list(draw_images(flow, lr, num_samples=3, temperature=0.8, seed=5)))
     rounded = round_to_8bit(draws)
     expected = {
@@ -83,7 +85,7 @@ def test_rescaling_models_are_measured_through_their_own_8bit_image(tmp_path):
     back = round_to_8bit(flow.decode(own).detach())
     assert scores["psnr_y τ=0"] == pytest.approx(float(psnr(back, hr, border=4, colour="y")), rel=1e-6)
     bicubic = round_to_8bit(bicubic_down(hr, 4))
-    assert scores["lr_psnr"] == pytest.approx(float(psnr(own, bicubic, border=0)), rel=1e-6)
+    assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, bicubic, border=0)), rel=1e-6)
     assert "psnr_y τ=1" in scores and "bits_per_dim" not in scores
     write_image(tmp_path / "a.png", hr)
     with pytest.raises(ValueError, match="expected no LR images for a rescaling model"):
@@ -133,7 +135,7 @@ def test_paired_lr_images_are_used(flow, model, images, tmp_path):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["columns"][1]["convention"].endswith("the LR image given")
-    assert document["images"][0]["lr_psnr"] < 40
+    assert document["images"][0]["encoded_lr_psnr"] < 40
     next(lr.iterdir()).unlink()
     missing = run("evaluate", model, images, "--lr", lr, "--out", tmp_path / "b")
     assert missing.exit_code == 2 and "expected one LR image named like" in " ".join(missing.stderr.split())

@@ -26,6 +26,7 @@ from flowsr.images import (
     crop_to,
     list_images,
     pad_to_multiple,
+    pair_by_name,
     read_image,
     rgb_to_gray,
     rgb_to_y,
@@ -521,6 +522,39 @@ def test_bicubic_keeps_dtype_and_batch(dtype, batch):
 def test_bicubic_refuses_what_it_cannot_do(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.rand(3, 10, 13))
+
+
+# --------------------------------------------------------------------------------------------------- pairs of files
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr"),
+    [
+        ("0001.png", "0001x4.png"),
+        ("0001.png", "0001LRx4.tif"),
+        ("baby_HR.png", "baby_LR.png"),
+        ("img_003_SRF_4_HR.png", "img_003_SRF_4_LR.png"),
+        ("img-hr.png", "img_x8.png"),
+    ],
+)
+def test_names_pair_up_to_the_endings_of_benchmarks(hr, lr):
+    hr, lr = Path("hr") / hr, Path("lr") / lr
+    other, third = Path("x/other.png"), Path("x/third.png")
+    assert pair_by_name([other, hr], [third, lr, other], kind="LR") == {other: other, hr: lr}
+    assert pair_by_name([lr, other], [hr, other], kind="HR") == {other: other, lr: hr}
+
+
+def test_the_same_name_goes_first_and_doubt_is_refused():
+    whole, half = Path("a/baby.png"), Path("a/babyx2.png")  # two images, not one at two scales
+    assert pair_by_name([whole, half], [Path("b/babyx2.jpg"), Path("b/baby.jpg")], kind="HR") == {
+        whole: Path("b/baby.jpg"),
+        half: Path("b/babyx2.jpg"),
+    }
+    assert pair_by_name([whole], [Path("b/truth.png")], kind="HR") == {whole: Path("b/truth.png")}
+    with pytest.raises(ValueError, match=r"expected one HR image named like baby.png.*; got none in b: rename it"):
+        pair_by_name([whole, half], [Path("b/bird.png"), Path("b/boat.png")], kind="HR")
+    with pytest.raises(ValueError, match=r"one LR image .*; got several: b/baby_LR.png, b/babyx4.png"):
+        pair_by_name([whole], [Path("b/babyx4.png"), Path("b/baby_LR.png")], kind="LR")
 
 
 # ---------------------------------------------------------------------------------------------- padding and colour

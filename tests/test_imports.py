@@ -10,16 +10,20 @@ import flowsr
 ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
-    {"errors", "results", "bootstrap", "_shapes", "_precision", "_files", "_png_text"},
-    {"nn", "images"},
+    {"errors", "bootstrap", "_shapes", "_precision", "_files", "_png_text"},
+    {"nn", "images", "_json"},
+    {"results", "plots"},
     {"transforms"},
     {"distributions", "metrics"},
     {"models", "testing"},
-    {"programs", "likelihood", "draws"},
-    {"plots", "cards"},
-    {"training", "superresolve"},
-    {"evaluation"},
-    {"demo", "rescale"},
+    {"draws"},
+    {"programs", "likelihood"},
+    {"encoded"},
+    {"cards"},
+    {"evaluation", "superresolve", "rescale"},
+    {"training"},
+    {"demo", "score"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

@@ -95,6 +95,23 @@ def test_condition_is_the_models_posterior():
     assert post.log_prob(post.sample((4,))).shape == (4, 2)
 
 
+def test_latents_are_those_of_the_seed_in_any_dtype():
+    flow, lr = tiny_flow(), torch.rand(2, 3, 2, 3)
+    shapes = flow.transform.latent_shapes(2, 3)
+    generator = torch.Generator().manual_seed(3)
+    noise = [torch.randn(5, 2, *shape, generator=generator) for shape in shapes]
+    seeded = {"sample_shape": (5,), "temperature": (0.5, 2.0)}
+    z = flow.draw_latents(lr, generator=torch.Generator().manual_seed(3), **seeded)
+    assert all(torch.equal(a, tau * b) for a, b, tau in zip(z, noise, (0.5, 2.0), strict=True))
+    torch.manual_seed(3)
+    assert all(torch.equal(a, b) for a, b in zip(flow.draw_latents(lr, **seeded), z, strict=True))
+    double = flow.double().draw_latents(lr, generator=torch.Generator().manual_seed(3), **seeded)
+    assert all(torch.equal(a, b.double()) for a, b in zip(double, z, strict=True))
+    assert not any(latent.any() for latent in flow.draw_latents(lr, temperature=0))
+    with pytest.raises(ValueError, match=r"expected .* 3 .*got"):
+        flow.draw_latents(torch.rand(1, 2, 3))
+
+
 def test_sample():
     flow = tiny_flow().double()
     lr = torch.rand(2, 3, 2, 3, dtype=torch.float64)

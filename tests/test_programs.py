@@ -26,9 +26,9 @@ def test_trace_of_an_image_is_its_density_term_by_term(batch):
     trace.compute_log_prob()
     assert torch.allclose(trace.log_prob_sum(), flow.condition(lr).log_prob(hr).sum())
     terms = decompose(flow, hr, lr)
-    assert torch.allclose(trace.nodes["lr"]["log_prob"], terms.lr)
-    assert torch.allclose(trace.nodes["z_2"]["log_prob"], terms.z[0])
-    assert torch.allclose(trace.nodes["z_1"]["log_prob"], terms.z[1])
+    assert torch.allclose(trace.nodes["lr"]["log_prob"], terms.of("lr")[0])
+    assert torch.allclose(trace.nodes["z_2"]["log_prob"], terms.of("latent")[0])
+    assert torch.allclose(trace.nodes["z_1"]["log_prob"], terms.of("latent")[1])
 
 
 def test_generated_trace_has_the_density_of_its_image():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from flowsr._json import to_plain
 from flowsr.bootstrap import Interval, bootstrap_interval
-from flowsr.results import Result, text_table, to_plain
+from flowsr.results import Result, text_table
 
 
 @dataclass(frozen=True)

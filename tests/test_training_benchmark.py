@@ -6,12 +6,14 @@ import math
 import pytest
 import torch
 
-from flowsr.images import bicubic_down, round_to_8bit, write_image
+from flowsr.evaluation import EvaluationPlan, score_pair
+from flowsr.images import bicubic_down, read_image, round_to_8bit, write_image
 from flowsr.metrics import psnr
 from flowsr.models import HCFlow
 from flowsr.testing import randomize
 from flowsr.training import ImageScores, score_images, summarize
 from flowsr.training.benchmark import AUTHORS, main, per_image, table, yardstick
+from flowsr.training.pictures import validation_grid
 from flowsr.training.validation import score_image
 
 from cases import TINY  # isort: skip
@@ -32,13 +34,38 @@ def test_scores_follow_their_definitions():
     nats = flow.condition(lr).log_prob(noisy).mean().item()
     assert score.bits_per_dim == pytest.approx(-nats / (3 * 32 * 48 * math.log(2)) + 8, rel=0.05)
     fidelity = psnr(flow.encode(crop).lr.clamp(0, 1), lr, border=0).item()
-    assert score.lr_psnr == pytest.approx(fidelity, abs=1e-6)
+    assert score.encoded_lr_psnr == pytest.approx(fidelity, abs=1e-6)
     decoded = round_to_8bit(flow.sample(lr, temperature=0.0)[0])
     assert score.psnr_mean == pytest.approx(psnr(decoded, crop, border=4).item(), abs=1e-6)
     assert score.psnr_y_mean == pytest.approx(psnr(decoded, crop, border=4, colour="y").item(), abs=1e-6)
     assert score.psnr_draw < score.psnr_mean
     assert score_image(flow, hr, temperature=0.9) == score
     assert score_image(flow, hr, temperature=0.0).psnr_draw == pytest.approx(score.psnr_mean, abs=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["sr-x4-small", "rescaling-x4-small"])
+def test_scores_are_those_of_an_evaluation(preset):
+    flow = randomize(HCFlow.from_preset(preset, start="haar", **TINY), strength=0.02)
+    hr, lr = image(), image(10, 13)
+    (score,) = score_images(flow, [("a", hr, lr)], temperature=0.7, seed=4)
+    evaluated = score_pair(flow.eval(), hr, lr, plan=EvaluationPlan(temperatures=(0.0, 0.7), num_samples=1, seed=4))
+    assert score.bits_per_dim == evaluated.get("bits_per_dim")
+    assert score.encoded_lr_psnr == evaluated["encoded_lr_psnr"]
+    assert [score.psnr_mean, score.psnr_y_draw] == [evaluated["psnr τ=0"], evaluated["psnr_y τ=0.7"]]
+    assert (score.bits_per_dim is None) == (preset == "rescaling-x4-small")
+
+
+def test_pictures_show_the_lr_images_given(tmp_path):
+    flow = HCFlow.from_preset("sr-x4-small", start="haar", **TINY)
+    hr, dark = image(43, 70), torch.zeros(3, 10, 17)
+    validation_grid(flow, [("dark", hr, dark), ("bicubic", hr)], tmp_path / "a" / "grid.png", side=32)
+    grid = read_image(tmp_path / "a" / "grid.png")
+    assert grid.shape == (3, 64, 128)
+    (given, *_, truth), (bicubic, *_) = (line.split(32, -1) for line in grid.split(32, -2))
+    assert given.max() == 0
+    # The middle, on the grid of the LR image: 32 of 43 rows from row 4 on, 32 of 70 columns from column 16 on.
+    assert torch.equal(truth, hr[:, 4:36, 16:48])
+    assert (bicubic - truth).abs().mean() < 0.3
 
 
 def test_a_rescaling_model_is_scored_on_its_own_lr_image():
@@ -54,7 +81,8 @@ def test_a_model_stays_in_the_mode_it_was_in_and_gray_images_work():
     scores = score_images(flow, [("gray", image()[:1]), ("other", image()[:1])])
     assert flow.training
     assert [score.name for score in scores] == ["gray", "other"]
-    assert scores[0].psnr_y_mean == scores[0].psnr_mean
+    assert scores[0].psnr_mean > 0 and scores[0].psnr_y_mean is None
+    assert "psnr_y_mean" not in summarize(scores)
 
 
 def scores():
@@ -71,7 +99,7 @@ def test_means_medians_and_the_worst():
 
 
 def test_the_table_has_both_columns():
-    rows = [{"step": 250.0, "bits_per_dim": 4.5, "lr_psnr": 47.0, "psnr_mean": 25.0, "bits_per_dim_worst": 6.5}]
+    rows = [{"step": 250.0, "bits_per_dim": 4.5, "encoded_lr_psnr": 47.0, "psnr_mean": 25.0, "bits_per_dim_worst": 6.5}]
     lines = table("sr-x4-small", 1500, rows).splitlines()
     assert lines[1].split() == [
         "250",

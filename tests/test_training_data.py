@@ -10,7 +10,7 @@ from flowsr.errors import ImageError
 from flowsr.images import bicubic_down, read_image, round_to_8bit, write_image
 from flowsr.training import BlurNoiseJPEG, CropBatches, ImageFolder
 from flowsr.training.degradation import gaussian_blur, jpeg
-from flowsr.training.folder import find_images, pair_by_name
+from flowsr.training.folder import find_images
 from flowsr.training.randomness import derive_seed
 
 
@@ -167,13 +167,15 @@ def test_paired_folders_that_do_not_fit_are_refused(folder, tmp_path):
     low.mkdir()
     for path in find_images(folder)[1:]:
         write_image(low / path.name, bicubic_down(read_image(path), 4))
-    with pytest.raises(ValueError, match=r"expected one LR image named like image0.png; got none"):
+    with pytest.raises(ValueError, match=r"expected one LR image named like image0.png.*; got none in .*lr: rename it"):
         ImageFolder(folder, lr_folders=low)
     write_image(low / "image0.png", torch.rand(3, 7, 13))
     with pytest.raises(ImageError, match=r"expected 1/4 of the size of image0.png, 40x52; got 7x13"):
         ImageFolder(folder, lr_folders=low, strict=True)
-    with pytest.raises(ValueError, match="got several: image1_LR, image1x4"):
-        pair_by_name([folder / "image1.png"], [low / "image1x4.png", low / "image1_LR.png"])
+    write_image(low / "image1x4.png", torch.rand(3, 11, 13))
+    (low / "image1.png").rename(low / "image1_LR.png")
+    with pytest.raises(ValueError, match=r"named like image1.png.*; got several: .*image1_LR.png, .*image1x4.png"):
+        ImageFolder(folder, lr_folders=low)
 
 
 def test_a_degradation_makes_the_lr_image(folder):

@@ -54,7 +54,7 @@ def test_likelihood_is_minus_log_density_per_pixel_in_bits():
     assert number(loss) == pytest.approx(number(-nats / (256 * math.log(2)) + 3 * 8), rel=1e-9)
     assert number(seen["bits_per_dim"]) == pytest.approx(number(loss) / 3, rel=1e-9)
     mse = (flow.encode(batch.hr).lr - batch.lr).square().mean((1, 2, 3))
-    assert number(seen["lr_psnr"]) == pytest.approx(number((-10 * mse.log10()).mean()), rel=1e-6)
+    assert number(seen["encoded_lr_psnr"]) == pytest.approx(number((-10 * mse.log10()).mean()), rel=1e-6)
 
 
 def test_dequantization_is_uniform_of_one_bin_and_belongs_to_the_sample():

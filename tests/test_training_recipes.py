@@ -94,6 +94,8 @@ def test_names_and_tasks_must_fit():
         recipe("hcflow")
     with pytest.raises(ValueError, match="expected a recipe for rescaling; 'nll' is for super-resolution"):
         recipe("nll", flow=HCFlow.from_preset("rescaling-x4-small"))
+    with pytest.raises(ValueError, match="expected accelerator auto, cpu, gpu or cuda; got 'mps'"):
+        Run(accelerator="mps")
     with pytest.raises(ValueError, match="expected precision fp32 or bf16; got 'fp16'"):
         Run(precision="fp16")
     with pytest.raises(ValueError, match="expected memory full, checkpoint or reversible; got 'little'"):

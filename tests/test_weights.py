@@ -1,5 +1,6 @@
 """Weights by name: released files come from a (local) server once, whole or not at all."""
 
+import hashlib
 import http.server
 import threading
 from pathlib import Path
@@ -46,7 +47,10 @@ def server(monkeypatch, tmp_path):
 
 def test_fetched_once_and_loaded(server, capsys, tmp_path):
     flow = flowsr.load("sr-x4")
-    assert "released by its authors under Apache-2.0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "released by its authors under Apache-2.0" in told
+    digest = hashlib.sha256((GOLDEN / "sr_x4_official_state_dict.pth").read_bytes()).hexdigest()
+    assert f"SR_DF2K_X4_HCFlow++.pth, SHA-256 {digest}" in told
     reference = flowsr.load(GOLDEN / "sr_x4_official_state_dict.pth")
     assert all(torch.equal(a, b) for a, b in zip(flow.parameters(), reference.parameters(), strict=True))
     flowsr.load("sr-x4")

@@ -11,15 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
-def json_number(value: float | None) -> float | str | None:
-    """A number as JSON can hold it: infinities and NaN, which JSON lacks, become strings that ``float`` reads.
-
-    Example:
-        >>> json_number(1.5), json_number(math.inf), json_number(None)
-        (1.5, 'inf', None)
-    """
-    return value if value is None or math.isfinite(value) else str(value)
+from flowsr._json import json_number
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from flowsr.cards.card import Metric
-from flowsr.images import round_to_8bit
-from flowsr.metrics import lpips_distance, lr_psnr, pixel_std, psnr, ssim
-
-_SMALLEST_SSIM = 11
-_SMALLEST_LPIPS = 32
+from flowsr.metrics import compare, lr_psnr, pixel_std
+from flowsr.metrics.comparison import Score
 
 
 def fidelity_metrics(images: Mapping[str, Tensor], hr: Tensor, lr: Tensor, *, upscale: int) -> list[Metric]:
@@ -42,48 +39,38 @@ def fidelity_metrics(images: Mapping[str, Tensor], hr: Tensor, lr: Tensor, *, up
         >>> [metric.name for metric in fidelity_metrics({"bicubic": bicubic_up(lr, 4)}, hr, lr, upscale=4)]
         ['PSNR', 'PSNR-Y', 'SSIM', 'SSIM-Y', 'LPIPS', 'LR-PSNR', 'Diversity']
     """
-    rounded = {name: round_to_8bit(image) for name, image in images.items()}
-    inside = min(hr.shape[-2:]) - 2 * upscale
-    colour = hr.shape[-3] == 3
+    scores = {name: compare(image, hr, border=upscale) for name, image in images.items()}
+    colours = "RGB" if hr.shape[-3] == 3 else "gray"
     how = f"border {upscale}, rounded to 8 bits"
     luma = f"BT.601 luma 16–235, {how}"
-    needs_colour = "" if colour else "gray images have no luma of their own: see the RGB row"
-    needs_size = "" if inside >= _SMALLEST_SSIM else f"needs {_SMALLEST_SSIM} pixels inside the border; has {inside}"
-
-    def row(
-        name: str, convention: str, measure: Callable[[Tensor], Tensor], unit: str = "", reason: str = ""
-    ) -> Metric:
-        values = {} if reason else {column: float(measure(image).mean()) for column, image in rounded.items()}
-        return Metric(name, convention, values, unit=unit, reason=reason)
-
-    colours = "RGB" if colour else "gray"
+    consistency = {
+        name: float(lr_psnr(image.clamp(0, 1), lr, upscale=upscale).mean()) for name, image in images.items()
+    }
     return [
-        row("PSNR", f"{colours}, {how}", lambda x: psnr(x, hr, border=upscale), "dB"),
-        row("PSNR-Y", luma, lambda x: psnr(x, hr, border=upscale, colour="y"), "dB", needs_colour),
-        row("SSIM", f"{colours}, {how}", lambda x: ssim(x, hr, border=upscale), "", needs_size),
-        row("SSIM-Y", luma, lambda x: ssim(x, hr, border=upscale, colour="y"), "", needs_colour or needs_size),
-        _lpips(rounded, hr),
-        row(
+        _row("PSNR", f"{colours}, {how}", "psnr", scores, "dB"),
+        _row("PSNR-Y", luma, "psnr_y", scores, "dB"),
+        _row("SSIM", f"{colours}, {how}", "ssim", scores),
+        _row("SSIM-Y", luma, "ssim_y", scores),
+        _row("LPIPS", "AlexNet, version 0.1, RGB, no border, rounded to 8 bits", "lpips", scores),
+        Metric(
             "LR-PSNR",
             f"{colours}, bicubic ÷{upscale} of the rounded image, rounded, against the LR image, no border",
-            lambda x: lr_psnr(x, lr, upscale=upscale),
-            "dB",
+            consistency,
+            unit="dB",
         ),
         _diversity(images),
     ]
 
 
-def _lpips(images: Mapping[str, Tensor], hr: Tensor) -> Metric:
-    convention = "AlexNet, version 0.1, RGB, no border, rounded to 8 bits"
-    if hr.shape[-3] != 3 or min(hr.shape[-2:]) < _SMALLEST_LPIPS:
-        return Metric("LPIPS", convention, {}, reason=f"needs RGB of at least {_SMALLEST_LPIPS} x {_SMALLEST_LPIPS}")
+def _row(name: str, convention: str, key: str, scores: Mapping[str, Mapping[str, Score]], unit: str = "") -> Metric:
+    """The row of a figure: what it is for all images, or why one has none."""
     values: dict[str, float | None] = {}
-    for name, image in images.items():
-        distance = lpips_distance(image, hr)
-        if distance.value is None:
-            return Metric("LPIPS", convention, {}, reason=distance.reason)
-        values[name] = float(distance.value.mean())
-    return Metric("LPIPS", convention, values)
+    for column, row in scores.items():
+        score = row[key]
+        if isinstance(score, str):
+            return Metric(name, convention, {}, unit=unit, reason=score)
+        values[column] = score
+    return Metric(name, convention, values, unit=unit)
 
 
 def _diversity(images: Mapping[str, Tensor]) -> Metric:

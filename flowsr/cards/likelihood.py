@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from flowsr.cards.card import Metric
-from flowsr.distributions import uniform_dequantize
-from flowsr.images import round_to_8bit
-from flowsr.likelihood import LogLikelihoodTerms, decompose, dequantized_bits_per_dim
-from flowsr.metrics import psnr
+from flowsr.encoded import dequantized_terms, encoded_lr, encoded_lr_psnr
+from flowsr.likelihood import LogLikelihoodTerms, dequantized_bits_per_dim
 from flowsr.models import HCFlow
 
 
-@torch.no_grad()
 def likelihood_metrics(
     flow: HCFlow, hr: Tensor, *, lr: Tensor, column: str, seed: int = 0, lr_log_scale: float = -6.0
 ) -> tuple[list[Metric], LogLikelihoodTerms]:
@@ -37,18 +33,16 @@ def likelihood_metrics(
 
     Example:
         >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> from flowsr.images import round_to_8bit
         >>> hr, lr = round_to_8bit(torch.rand(3, 16, 16)), round_to_8bit(torch.rand(3, 4, 4))
         >>> metrics, terms = likelihood_metrics(flow, hr, lr=lr, column="flow")
         >>> metrics[0].convention
         'D = C·H·W = 768, σ = e^-6, uniform noise 1/256, one draw'
     """
-    generator = torch.Generator().manual_seed(seed)
-    noisy = uniform_dequantize(hr.cpu(), generator=generator).to(flow.device)
-    lr = lr.to(flow.device)
-    terms = decompose(flow, noisy, lr, lr_log_scale=lr_log_scale)
-    own = flow.encode(hr.to(flow.device)).lr
-    agreement = psnr(round_to_8bit(own), lr, border=0)
+    terms = dequantized_terms(flow, hr, lr, seed=seed, lr_log_scale=lr_log_scale)
     bits = float(dequantized_bits_per_dim(terms))
+    own = encoded_lr(flow, hr)
+    rule = "rounded to 8 bits" if flow.config.task == "rescaling" else "clamped, not rounded"
     return [
         Metric(
             "Bits per dimension of p(hr | lr)",
@@ -57,9 +51,9 @@ def likelihood_metrics(
             unit="bits/dim",
         ),
         Metric(
-            "LR-PSNR of the flow's own LR image",
-            "encode(hr).lr rounded, against the LR image given, all channels, no border",
-            {column: float(agreement)},
+            "Encoded LR-PSNR",
+            f"encode(hr).lr {rule}, against the LR image given, all channels, no border",
+            {column: encoded_lr_psnr(own, lr)},
             unit="dB",
         ),
     ], terms

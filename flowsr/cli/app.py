@@ -9,8 +9,10 @@ from flowsr.cli.evaluate import evaluate
 from flowsr.cli.guard import GuardedGroup
 from flowsr.cli.import_weights import import_weights
 from flowsr.cli.info import info
+from flowsr.cli.report import report
 from flowsr.cli.rescale import downscale, upscale
 from flowsr.cli.sample import sample
+from flowsr.cli.score import score
 from flowsr.cli.train import train
 
 app = typer.Typer(
@@ -46,6 +48,8 @@ app.command("demo")(demo)
 app.command("sample")(sample)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("score")(score)
+app.command("report")(report)
 app.command("downscale")(downscale)
 app.command("upscale")(upscale)
 app.command("info")(info)

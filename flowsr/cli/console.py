@@ -1,6 +1,5 @@
 """Where a command prints: results on stdout, progress and remarks on stderr, JSON alone when asked for."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +7,8 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flowsr._json import to_json
 
 
 class Reporter:
@@ -58,13 +59,3 @@ class Reporter:
                     bar.update(task, remark=remark)
 
             yield advance
-
-
-def to_json(document: dict[str, Any]) -> str:
-    """A document as strict JSON text: infinities and NaN must have become strings before.
-
-    Example:
-        >>> to_json({"unit": "dB", "temperature": "τ"})
-        '{\\n  "unit": "dB",\\n  "temperature": "τ"\\n}\\n'
-    """
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowsr.cli.console import Reporter, to_json
+from flowsr._json import write_json
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
-from flowsr.cli.paths import check_outputs, make_folder, write_text
+from flowsr.cli.paths import check_outputs, make_folder
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def demo(
     make_folder(out)
     save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
     document = {"preset": _PRESET, "weights": weights, "provenance": flow.provenance, "seed": seed, **study.to_dict()}
-    write_text(out / "demo.json", to_json(document))
+    write_json(out / "demo.json", document)
     for card in study.cards:
         reporter.result(card_table(card))
     reporter.document(document)

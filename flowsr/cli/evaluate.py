@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flowsr.cli.console import Reporter, to_json
+from flowsr._json import write_json
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
@@ -80,8 +81,8 @@ def evaluate(
     }
     make_folder(out)
     write_text(out / _NAMES[0], result.to_csv())
-    write_text(out / _NAMES[1], to_json(document))
+    write_json(out / _NAMES[1], document)
     reporter.result(card_table(result.card()))
     reporter.document(document)
-    worst = result.worst_image("bits_per_dim") if flow.config.task != "rescaling" else result.worst_image("lr_psnr")
+    worst = result.worst_image("encoded_lr_psnr" if flow.config.task == "rescaling" else "bits_per_dim")
     reporter.remark(f"Wrote {' and '.join(_NAMES)} to {out}; the worst image is {worst}")

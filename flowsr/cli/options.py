@@ -16,7 +16,7 @@ class Dtype(StrEnum):
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.", file_okay=False)]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of all randomness: same seed, same files.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …; auto takes an accelerator if any.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …; auto takes an accelerator if any.")]
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the computation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and nothing else, on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]
@@ -25,4 +25,12 @@ Inputs = Annotated[list[Path], typer.Argument(help="Images, or folders of images
 Model = Annotated[
     str,
     typer.Argument(help="A .safetensors file, an official .pth, or a preset's name.", metavar="MODEL"),
+]
+ScoredModel = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name."),
+]
+GivenLR = Annotated[
+    Path | None,
+    typer.Option("--lr", help="LR images with the same names. [default: bicubic of the HR images, 8 bits]"),
 ]

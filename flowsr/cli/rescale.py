@@ -48,9 +48,8 @@ def downscale(
             advance(path.name)
     for result in results:
         size = f"{result.size[0]} x {result.size[1]}{', padded' if result.padded else ''}"
-        reporter.result(
-            f"{result.file}: {size}, {result.lr_psnr:.2f} dB from bicubic (RGB, no border, both rounded to 8 bits)"
-        )
+        decibels = f"{result.encoded_lr_psnr:.2f} dB from bicubic (RGB, no border, both rounded to 8 bits)"
+        reporter.result(f"{result.file}: {size}, {decibels}")
     _finish(reporter, model, flow.provenance, results, out)
 
 
@@ -81,8 +80,9 @@ def upscale(
     One image per LR image; `sample` draws several. With --original (or --verify) the loss is printed: PSNR and SSIM of
     RGB and luma, border as wide as the factor, rounded to 8 bits.
     """
+    from flowsr.images import pair_by_name
     from flowsr.rescale import hr_name, parse_size, stored_size, upscale_file
-    from flowsr.superresolve import DrawPlan, pair_with_hr
+    from flowsr.superresolve import DrawPlan
 
     reporter = Reporter(quiet=quiet, json_only=json)
     plan = DrawPlan(temperatures=(temperature,), seed=seed)
@@ -90,7 +90,7 @@ def upscale(
     files = expand_inputs(inputs)
     if crop is not None and len(files) > 1:
         raise ValueError(f"expected one image with --size; got {len(files)}")
-    truths = pair_with_hr(files, expand_inputs([original]) if original is not None else None)
+    truths = {} if original is None else pair_by_name(files, expand_inputs([original]), kind="HR")
     targets = _targets(files, hr_name, out, force=force)
 
     from flowsr.cli.models import open_model

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowsr.cli.console import Reporter, to_json
+from flowsr._json import write_json
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
 if TYPE_CHECKING:
     from flowsr.superresolve import Draws
@@ -46,12 +47,13 @@ def sample(
     Draws are as HCFlow makes them: the flow's LR image is the given one exactly. The same seed gives the same files,
     whichever other images are given.
     """
-    from flowsr.superresolve import DrawPlan, check_file, pair_with_hr, superresolve_file
+    from flowsr.images import pair_by_name
+    from flowsr.superresolve import DrawPlan, check_file, superresolve_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
     plan = DrawPlan(num_samples=num_samples, temperatures=tuple(temperature or (0.8,)), moments=moments, seed=seed)
     files = expand_inputs(inputs)
-    truths = pair_with_hr(files, expand_inputs([hr]) if hr is not None else None)
+    truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
     check_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
 
     from flowsr.cli.models import open_model
@@ -75,7 +77,7 @@ def sample(
         **plan.to_dict(),
         "images": [result.to_dict() for result in results],
     }
-    write_text(out / _LISTING, to_json(document))
+    write_json(out / _LISTING, document)
     for result in results:
         if result.card is not None:
             reporter.result(card_table(result.card))

@@ -17,7 +17,7 @@ from flowsr.cli.options import Json, Quiet, Seed
 if TYPE_CHECKING:
     from flowsr.models import HCFlow
 
-_DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+_DEVICES = ("auto", "cpu", "gpu", "cuda")
 _TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
 
 
@@ -73,7 +73,7 @@ def train(
     scales: Annotated[str, typer.Option(help="Shrink each crop's image by one of these first: 1,0.7,0.5.")] = "1",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many; under torchrun its processes count.")] = 1,
     precision: Annotated[Autocast, typer.Option(help="bf16 is for the conditioners only.")] = Autocast.fp32,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Faster with bf16.")] = False,
@@ -83,7 +83,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validate_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: at the end only.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Steps per row of train.csv.")] = 10,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (an extra).")] = False,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -100,7 +100,6 @@ def train(
 
     import torch
 
-    from flowsr.cards import json_number
     from flowsr.cli.tables import facts_table
     from flowsr.models import HCFlow
     from flowsr.training import Data, Run
@@ -148,12 +147,11 @@ def train(
         "stopped by signal": trained.interrupted,
         "weights": weights,
     }
-    scores = {name: json_number(value) for name, value in trained.validation.items()}
     reporter.result(facts_table(f"Run {out}", {name: value for name, value in facts.items() if value is not None}))
     if trained.validation:
         rounded = {name: f"{value:.4g}" for name, value in trained.validation.items()}
         reporter.result(facts_table("validation at the last time", rounded))
-    reporter.document({**facts, "validation": scores})
+    reporter.document({**facts, "validation": trained.validation})
     if trained.interrupted:
         reporter.remark(f"Stopped at step {trained.step} and saved; the same command with --resume goes on")
         raise typer.Exit(128 + trained.interrupted)
@@ -167,6 +165,8 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
     missing = [path for path in folders if not path.exists()]
     if missing:
         raise FileNotFoundError(f"expected folders of images; {missing[0]} does not exist: check the name")
+    if device == "mps":
+        raise ValueError("expected a device with float64, which determinants are computed in; got 'mps': use cpu")
     if device not in _DEVICES:
         raise ValueError(f"expected a device among {', '.join(_DEVICES)}; got {device!r}: see --devices for several")
     found = [name for name in _TRACES if (out / name).exists()]

@@ -50,7 +50,7 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
         Panel(study.std, f"Standard deviation {draws}\nwhere the draws differ", heat=largest),
     ]
     title = f"flowsr demo: ×{upscale} super-resolution of a photograph, {weights} (PSNR: RGB, border {upscale}, 8 bits)"
-    return demo_figure(panels, study.terms, title=title)
+    return demo_figure(panels, study.terms.bars(bins=256), dims=study.terms.dims, title=title)
 
 
 def _draw_caption(tau: float) -> str:

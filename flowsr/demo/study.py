@@ -28,7 +28,7 @@ class DemoStudy:
 
     Attributes:
         hr: the photograph.
-        lr: its bicubic LR image, rounded to 8 bits.
+        lr: its LR image, rounded to 8 bits.
         bicubic: the baseline.
         samples: one draw by temperature.
         mean: mean of the draws at :data:`MEAN_TEMPERATURE`.
@@ -64,6 +64,7 @@ def study_photograph(
     flow: HCFlow,
     hr: Tensor,
     *,
+    lr: Tensor | None = None,
     num_samples: int = 8,
     temperatures: Sequence[float] = TEMPERATURES,
     seed: int = 0,
@@ -76,6 +77,7 @@ def study_photograph(
     Args:
         flow: the model.
         hr: RGB image in [0, 1], ``(3, H, W)``, sides multiples of the upscale factor.
+        lr: its LR image; by default bicubic, rounded to 8 bits.
         num_samples: draws behind mean and standard deviation, at least 2.
         temperatures: τ of the single draws.
         seed: of all noise.
@@ -92,7 +94,7 @@ def study_photograph(
     """
     advance = on_step or (lambda: None)
     hr = round_to_8bit(hr.cpu())
-    lr = round_to_8bit(bicubic_down(hr, flow.upscale))
+    lr = round_to_8bit(bicubic_down(hr, flow.upscale)) if lr is None else lr.cpu()
     bicubic = bicubic_up(lr, flow.upscale)
     samples = {}
     for tau in temperatures:

@@ -1,6 +1,7 @@
 """Distributions of packed latents and of images."""
 
-from flowsr.distributions.dequantization import uniform_dequantize
+from flowsr.distributions.dequantization import Dequantizer, UniformDequantizer, uniform_dequantize
+from flowsr.distributions.discretized_normal import DiscretizedNormal
 from flowsr.distributions.flow import FlowDistribution
 from flowsr.distributions.packed_normal import (
     PackedNormal,
@@ -9,11 +10,16 @@ from flowsr.distributions.packed_normal import (
     normal_log_prob,
     packed_standard_normal,
 )
+from flowsr.distributions.variational_dequantization import VariationalDequantizer
 
 __all__ = [
+    "Dequantizer",
+    "DiscretizedNormal",
     "FlowDistribution",
     "PackedNormal",
     "Temperature",
+    "UniformDequantizer",
+    "VariationalDequantizer",
     "level_temperatures",
     "normal_log_prob",
     "packed_standard_normal",

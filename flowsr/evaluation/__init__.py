@@ -5,16 +5,14 @@
 
 from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
 from flowsr.evaluation.report import Evaluation
-from flowsr.evaluation.run import evaluate_files, pair_with_lr
-from flowsr.evaluation.score import compare, score_pair
+from flowsr.evaluation.run import evaluate_files
+from flowsr.evaluation.score import score_pair
 
 __all__ = [
     "Column",
     "Evaluation",
     "EvaluationPlan",
-    "compare",
     "evaluate_files",
     "list_columns",
-    "pair_with_lr",
     "score_pair",
 ]

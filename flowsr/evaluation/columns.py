@@ -109,13 +109,13 @@ def list_columns(flow: HCFlow, plan: EvaluationPlan, *, given_lr: bool = False) 
     if task == "rescaling":
         source = "the model's own LR image, rounded to 8 bits"
         how = f"{source}, against bicubic ÷{s} rounded to 8 bits, RGB, no border"
-        columns.append(Column("lr_psnr", "LR against bicubic", how, "dB", "low"))
+        columns.append(Column("encoded_lr_psnr", "Encoded LR-PSNR", how, "dB", "low"))
     else:
         source = "the LR image given" if given_lr else f"LR = bicubic ÷{s}, rounded to 8 bits"
         bits = f"p(hr | lr), uniform noise 1/256, one draw, σ = e^{plan.lr_log_scale:g}, D = C·H·W"
         columns.append(Column("bits_per_dim", "Bits per dimension", bits, "bits/dim", "high"))
         how = f"clamp(encode(hr).lr), not rounded, against the LR image, no border; {source}"
-        columns.append(Column("lr_psnr", "LR-PSNR", how, "dB", "low"))
+        columns.append(Column("encoded_lr_psnr", "Encoded LR-PSNR", how, "dB", "low"))
     columns += _fidelity(BICUBIC, f"bicubic ·{s} of the {'bicubic' if task == 'rescaling' else ''} LR image", s)
     for tau in plan.temperatures_of(task):
         many = plan.draws_at(tau)

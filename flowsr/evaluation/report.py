@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from flowsr.cards import Metric, MetricCard, json_number
+from flowsr._json import json_number
+from flowsr.cards import Metric, MetricCard
 from flowsr.evaluation.columns import Column
-from flowsr.evaluation.score import Score
+from flowsr.metrics.comparison import Score
 
 Rows = Mapping[str, Mapping[str, Score]]
 """Figures by image and by key of the column."""

@@ -8,10 +8,10 @@ from flowsr.errors import ImageError
 from flowsr.evaluation.columns import EvaluationPlan, list_columns
 from flowsr.evaluation.processes import Processes
 from flowsr.evaluation.report import Evaluation, merge_rows
-from flowsr.evaluation.score import Score, score_pair
-from flowsr.images import read_image
+from flowsr.evaluation.score import score_pair
+from flowsr.images import pair_by_name, read_image
+from flowsr.metrics.comparison import Score
 from flowsr.models import HCFlow
-from flowsr.superresolve import pair_with_hr
 
 
 def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
@@ -28,24 +28,6 @@ def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
 
 def _has_word(path: Path, word: str) -> bool:
     return word in re.split(r"[_\-. ]", path.stem.upper())
-
-
-def pair_with_lr(files: Sequence[Path], lr_files: Sequence[Path] | None) -> dict[Path, Path]:
-    """The LR file of each HR file: the one of the same name, up to endings such as ``x4``, ``_LR``, ``_HR``.
-
-    Raises:
-        ValueError: if an HR file has no LR file, or several.
-
-    Example:
-        >>> pair_with_lr([Path("hr/baby.png")], [Path("lr/babyx4.png")])
-        {PosixPath('hr/baby.png'): PosixPath('lr/babyx4.png')}
-    """
-    if lr_files is None:
-        return {}
-    try:
-        return pair_with_hr(files, lr_files)  # which pairs names, whichever side they are of
-    except ValueError as error:
-        raise ValueError(f"cannot find the LR images of the HR images: {error}".replace("one HR", "one LR")) from error
 
 
 def evaluate_files(
@@ -81,7 +63,7 @@ def evaluate_files(
     plan.check(flow)
     if lr is not None and flow.config.task == "rescaling":
         raise ValueError("expected no LR images for a rescaling model, which is measured on those it makes; got some")
-    pairs = pair_with_lr(files, lr)
+    pairs = {} if lr is None else pair_by_name(files, lr, kind="LR")
     columns = tuple(list_columns(flow, plan, given_lr=lr is not None))
     flow.eval()
 

@@ -1,29 +1,27 @@
 """One image measured: likelihood, fidelity of each temperature's draws, diversity, time. Draws are never kept."""
 
 import time
+from collections.abc import Sequence
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from flowsr.distributions import uniform_dequantize
 from flowsr.draws import RunningMoments, draw_images
+from flowsr.encoded import dequantized_terms, encoded_lr, encoded_lr_psnr
 from flowsr.errors import ImageError
 from flowsr.evaluation.columns import BICUBIC, EvaluationPlan, column_of
 from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit
-from flowsr.likelihood import decompose, dequantized_bits_per_dim
-from flowsr.metrics import lpips_distance, lr_psnr, psnr, ssim
+from flowsr.likelihood import dequantized_bits_per_dim
+from flowsr.metrics import compare, lr_psnr
+from flowsr.metrics.comparison import FIGURES, Score
 from flowsr.models import HCFlow
-
-Score = float | str
-"""A figure, or the reason why there is none."""
-
-_SMALLEST_SSIM = 11
-_SMALLEST_LPIPS = 32
 
 
 @torch.no_grad()
-def score_pair(flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: EvaluationPlan) -> dict[str, Score]:
+def score_pair(
+    flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: EvaluationPlan, figures: Sequence[str] = FIGURES
+) -> dict[str, Score]:
     """Measure one image; the keys are those of :func:`flowsr.evaluation.list_columns`.
 
     Cost: one or two encoding passes, and one decoding pass per draw. Memory for one draw, however many there are.
@@ -33,6 +31,7 @@ def score_pair(flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: Eval
         hr: HR image ``(C, H, W)`` in [0, 1]; cropped from the top left, and rounded to 8 bits.
         lr: its LR image, H/s and W/s rounded up or down; None makes it from the cropped HR image.
         plan: what is measured.
+        figures: of fidelity, see :func:`flowsr.metrics.compare`; the others are left out.
 
     Raises:
         ImageError: if the image is smaller than ``plan.multiple``, or the LR image is not 1/s of it.
@@ -41,7 +40,7 @@ def score_pair(flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: Eval
     Example:
         >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
         >>> scores = score_pair(flow, torch.rand(3, 40, 52), plan=EvaluationPlan(num_samples=1))
-        >>> scores["lr_psnr"] > 20, scores["ssim_y τ=0"] > 0
+        >>> scores["encoded_lr_psnr"] > 20, scores["ssim_y τ=0"] > 0
         (True, True)
     """
     plan.check(flow)
@@ -52,19 +51,17 @@ def score_pair(flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: Eval
     hr, lr = hr.to(flow.dtype), lr.to(flow.dtype)
     scores: dict[str, Score] = {}
     if task != "rescaling":
-        noisy = uniform_dequantize(hr.float(), generator=torch.Generator().manual_seed(plan.seed))
-        terms = decompose(flow, noisy.to(flow.device), lr.to(flow.device), lr_log_scale=plan.lr_log_scale)
+        terms = dequantized_terms(flow, hr, lr, seed=plan.seed, lr_log_scale=plan.lr_log_scale)
         scores["bits_per_dim"] = float(dequantized_bits_per_dim(terms))
     start = time.perf_counter()
-    own = flow.encode(hr.to(flow.device)).lr.cpu()
+    own = encoded_lr(flow, hr).cpu()
     scores["seconds encode"] = time.perf_counter() - start
-    own = round_to_8bit(own) if task == "rescaling" else own.clamp(0, 1)
-    scores["lr_psnr"] = float(psnr(own, lr, border=0))
-    scores |= _named(compare(bicubic_up(lr, s).clamp(0, 1), hr, border=s), BICUBIC)
+    scores["encoded_lr_psnr"] = encoded_lr_psnr(own, lr)
+    scores |= _named(compare(bicubic_up(lr, s).clamp(0, 1), hr, border=s, figures=figures), BICUBIC)
     source = own if task == "rescaling" else lr
     seconds: list[float] = []
     for tau in plan.temperatures_of(task):
-        scores |= _named(_score_draws(flow, source, hr, tau, plan, seconds), column_of(tau))
+        scores |= _named(_score_draws(flow, source, hr, tau, plan, figures, seconds), column_of(tau))
     return {**scores, "seconds draw": fmean(seconds)}
 
 
@@ -92,39 +89,14 @@ def crop_pair(hr: Tensor, lr: Tensor | None, *, upscale: int, multiple: int) -> 
     return round_to_8bit(crop_to(hr, size)), lr
 
 
-def compare(image: Tensor, hr: Tensor, *, border: int) -> dict[str, Score]:
-    """PSNR and SSIM of RGB and luma, and LPIPS, of an image rounded to 8 bits; reasons stand where there is no figure.
-
-    Args:
-        image: ``(C, H, W)``, clamped and rounded here.
-        hr: the truth.
-        border: pixels cut off on each side, except for LPIPS.
-
-    Example:
-        >>> compare(torch.rand(1, 16, 16), torch.rand(1, 16, 16), border=2)["psnr_y"]
-        'gray images have no luma of their own: see the RGB column'
-    """
-    image = round_to_8bit(image)
-    colour, inside = hr.shape[-3] == 3, min(hr.shape[-2:]) - 2 * border
-    if inside < 1:
-        reason = f"no pixels are left inside a border of {border}"
-        return dict.fromkeys(("psnr", "psnr_y", "ssim", "ssim_y", "lpips"), reason)
-    gray = "" if colour else "gray images have no luma of their own: see the RGB column"
-    tiny = "" if inside >= _SMALLEST_SSIM else f"needs {_SMALLEST_SSIM} pixels inside the border; has {inside}"
-    scores: dict[str, Score] = {
-        "psnr": float(psnr(image, hr, border=border)),
-        "psnr_y": gray or float(psnr(image, hr, border=border, colour="y")),
-        "ssim": tiny or float(ssim(image, hr, border=border)),
-        "ssim_y": gray or tiny or float(ssim(image, hr, border=border, colour="y")),
-    }
-    if not colour or min(hr.shape[-2:]) < _SMALLEST_LPIPS:
-        return {**scores, "lpips": f"needs RGB of at least {_SMALLEST_LPIPS} x {_SMALLEST_LPIPS}"}
-    distance = lpips_distance(image, hr)
-    return {**scores, "lpips": distance.reason if distance.value is None else float(distance.value)}
-
-
 def _score_draws(
-    flow: HCFlow, lr: Tensor, hr: Tensor, tau: float, plan: EvaluationPlan, seconds: list[float]
+    flow: HCFlow,
+    lr: Tensor,
+    hr: Tensor,
+    tau: float,
+    plan: EvaluationPlan,
+    figures: Sequence[str],
+    seconds: list[float],
 ) -> dict[str, Score]:
     """Averages over the draws of a temperature, and their diversity from running sums; appends to ``seconds``."""
     many = plan.draws_at(tau)
@@ -137,7 +109,7 @@ def _score_draws(
         seconds.append(time.perf_counter() - start)
         if not bool(torch.isfinite(draw).all()):
             raise ValueError(f"expected finite images at τ = {tau:g}; got NaN or infinity: lower it, or use float64")
-        fidelity = compare(draw, hr, border=flow.upscale)
+        fidelity = compare(draw, hr, border=flow.upscale, figures=figures)
         rows.append({**fidelity, "lr_psnr": float(lr_psnr(draw.clamp(0, 1), lr, upscale=flow.upscale))})
         if many > 1:
             moments.add(draw)

@@ -7,8 +7,9 @@ the LR image, when values were rounded to 8 bits, and which luma PSNR-Y was meas
 
 from flowsr.images.bicubic import bicubic_down, bicubic_resize, bicubic_up
 from flowsr.images.colour import rgb_to_gray, rgb_to_y
-from flowsr.images.files import list_images, read_image, write_image
+from flowsr.images.files import encode_png, list_images, read_image, write_image
 from flowsr.images.padding import crop_to, pad_to_multiple
+from flowsr.images.pairs import pair_by_name
 from flowsr.images.values import check_image, round_to_8bit
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "bicubic_up",
     "check_image",
     "crop_to",
+    "encode_png",
     "list_images",
     "pad_to_multiple",
+    "pair_by_name",
     "read_image",
     "rgb_to_gray",
     "rgb_to_y",

@@ -4,8 +4,9 @@ Figures of super-resolution differ by conventions more than by methods. Each fun
 border, rounding, units), asks for those that papers do not agree on, and returns one value per image of a batch.
 """
 
+from flowsr.metrics.comparison import compare
 from flowsr.metrics.diversity import ntire_diversity, pixel_std
 from flowsr.metrics.fidelity import lr_psnr, psnr, ssim
 from flowsr.metrics.perceptual import PerceptualDistance, lpips_distance
 
-__all__ = ["PerceptualDistance", "lpips_distance", "lr_psnr", "ntire_diversity", "pixel_std", "psnr", "ssim"]
+__all__ = ["PerceptualDistance", "compare", "lpips_distance", "lr_psnr", "ntire_diversity", "pixel_std", "psnr", "ssim"]

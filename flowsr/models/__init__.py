@@ -11,6 +11,7 @@ from flowsr.models.realnvp import RealNVP, RealNVPConfig
 from flowsr.models.registry import REGISTRY, from_preset, presets
 from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
+from flowsr.models.terms import HasTerms, LRLikelihood, Term
 
 __all__ = [
     "IRN",
@@ -21,13 +22,16 @@ __all__ = [
     "GlowConfig",
     "HCFlow",
     "HCFlowConfig",
+    "HasTerms",
     "IRNConfig",
     "ImageLatents",
+    "LRLikelihood",
     "Latents",
     "RealNVP",
     "RealNVPConfig",
     "SRFlow",
     "SRFlowConfig",
+    "Term",
     "bibtex",
     "cite",
     "from_preset",

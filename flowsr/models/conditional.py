@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsr._shapes import check_image_shape, check_same_batch
 from flowsr.distributions import FlowDistribution, Temperature
 from flowsr.images import check_image, crop_to
 from flowsr.models.base import ImageModel
@@ -52,6 +53,14 @@ class ConditionalModel(ImageModel):
 
         Raises:
             ValueError: on wrong shapes, dtype or values.
+
+        Example:
+            >>> import flowsr
+            >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 18, 23)
+            >>> torch.allclose(flow.decode(flow.encode(hr, pad=True)), hr, atol=1e-3)
+            True
+            >>> flow.decode(torch.rand(3, 5, 6)).shape  # z = 0
+            torch.Size([3, 20, 24])
         """
         if isinstance(lr, Latents):
             if z is not None:
@@ -72,21 +81,39 @@ class ConditionalModel(ImageModel):
         sample_shape: Sequence[int] = (),
         temperature: Temperature = 1.0,
         generator: torch.Generator | None = None,
-    ) -> list[Tensor]:
-        """Draw latents for an LR image, ``z_l ~ N(0, τ_l²)``, for :meth:`decode`.
+    ) -> tuple[Tensor, ...]:
+        """Draw latents ``z_l ~ N(0, τ_l²)``, independent of each other, for :meth:`decode`.
+
+        The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up
+        to rounding, in any dtype and, with a generator of the CPU, on any device.
+
+        Cost: one normal number per entry.
 
         Args:
-            lr: LR image, ``(*batch, C, h, w)``.
-            sample_shape: leading dimensions of the draws.
+            lr: LR image, of which only shape and device matter.
+            sample_shape: draws per LR image.
             temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
-            generator: source of randomness; the global one by default.
+            generator: source of randomness; the global one of the LR image's device by default.
 
         Returns:
-            Latents ``(*sample_shape, *batch, …)``, coarsest first.
+            Latents, coarsest first, ``(*sample_shape, *batch, …)``, of the weights' dtype.
 
         Raises:
-            ValueError: for a negative temperature.
+            ValueError: on a wrong shape of ``lr``, or a negative temperature.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Kingma and Dhariwal, Glow (NeurIPS 2018), section 6, for τ.
+
+        Example:
+            >>> import flowsr
+            >>> flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(2, 3, 6, 8)
+            >>> z = flow.draw_latents(lr, sample_shape=(5,), temperature=(0.9, 0.5))
+            >>> [tuple(latent.shape) for latent in z]
+            [(5, 2, 21, 6, 8), (5, 2, 6, 12, 16)]
+            >>> flow.decode(lr, z).shape
+            torch.Size([5, 2, 3, 24, 32])
         """
+        check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
         return draw_normal(
             self.latent_shapes(*lr.shape[-2:]),
             batch=(*sample_shape, *lr.shape[:-3]),
@@ -122,13 +149,39 @@ class ConditionalModel(ImageModel):
 
         Raises:
             ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Lugmayr et al., SRFlow (ECCV 2020), section 3.4.
+
+        Example:
+            >>> import flowsr
+            >>> flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 6, 8)
+            >>> draws = flow.sample(lr, num_samples=2, temperature=0.8, generator=torch.Generator().manual_seed(0))
+            >>> draws.shape, torch.allclose(flow.encode(draws).lr, lr.expand(2, 3, 6, 8), atol=1e-3)
+            (torch.Size([2, 3, 24, 32]), True)
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
-        lr = lr.to(self.dtype)
         z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
-        return self._decode(lr, z)
+        return self._decode(lr.to(self.dtype), z)
+
+    def check_pair(self, hr: Tensor, lr: Tensor | None) -> Tensor:
+        """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image s times smaller that may be its own.
+
+        Returns:
+            The LR image in the dtype of the weights.
+        """
+        if lr is None:
+            raise ValueError("expected an LR image, as this model is conditional; got none")
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        self.transform.inverse_shape(hr.shape)
+        size = tuple(side // self.upscale for side in hr.shape[-2:])
+        if tuple(lr.shape[-2:]) != size:
+            raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
+        check_same_batch(hr.shape, lr.shape)
+        return lr.to(self.dtype)
 
     def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Decode without checks, in the dtype of the weights."""

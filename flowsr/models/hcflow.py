@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from flowsr.images import check_image
 from flowsr.models.build import build_hierarchy
 from flowsr.models.config import PRESETS, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
@@ -79,6 +80,22 @@ class HCFlow(HierarchyModel):
             **changes: fields of :class:`HCFlowConfig` to change, for example ``image_channels=1``.
 
         Raises:
-            ValueError: for an unknown preset.
+            ValueError: for an unknown preset, or a change to something that is not a field.
+
+        Example:
+            >>> HCFlow.from_preset("sr-x8-small", image_channels=1).sample(torch.rand(1, 2, 3)).shape
+            torch.Size([1, 1, 16, 24])
         """
         return cls(cls.preset(name, **changes), start=start)
+
+    def lr_features(self, lr: Tensor) -> Tensor:
+        """What the coarsest conditional flow sees in an LR image: mean and deviation of its features, ``(*batch, F)``.
+
+        Cost: the coarsest encoder.
+
+        Raises:
+            ValueError: on wrong shape, dtype or values.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        features = self.transform.conditionals[-1].features(lr.to(self.dtype))
+        return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)

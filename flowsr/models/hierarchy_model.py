@@ -11,8 +11,9 @@ from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
 from flowsr.images import check_image, pad_to_multiple, round_to_8bit
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents, check_latents
-from flowsr.transforms import Hierarchy
+from flowsr.models.latents import Latents, check_latents, named_latents
+from flowsr.models.terms import LRLikelihood, Term, TermKind, latent_terms, level_terms, lr_term
+from flowsr.transforms import ConditionalLevel, Hierarchy
 
 
 class HierarchyModel(ConditionalModel):
@@ -52,6 +53,15 @@ class HierarchyModel(ConditionalModel):
 
         Raises:
             ValueError: on wrong shape, dtype, or values (not finite, or far out of [0, 1], as for 0 to 255).
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.1.
+
+        Example:
+            >>> import flowsr
+            >>> latents = flowsr.HCFlow.from_preset("sr-x4-small").encode(torch.rand(2, 3, 16, 24))
+            >>> latents.lr.shape, [tuple(z.shape) for z in latents.z], latents.ladj.shape
+            (torch.Size([2, 3, 4, 6]), [(2, 21, 4, 6), (2, 6, 8, 12)], torch.Size([2]))
         """
         # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
@@ -84,6 +94,16 @@ class HierarchyModel(ConditionalModel):
 
         Raises:
             ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Bingham et al., Pyro (JMLR 2019).
+
+        Example:
+            >>> import flowsr
+            >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(2, 3, 16, 16)
+            >>> posterior = flow.condition(torch.nn.functional.avg_pool2d(hr, 4))
+            >>> posterior.batch_shape, posterior.event_shape, posterior.log_prob(hr).shape
+            (torch.Size([2]), torch.Size([3, 16, 16]), torch.Size([2]))
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         base = PackedNormal(
@@ -94,14 +114,93 @@ class HierarchyModel(ConditionalModel):
         )
         return FlowDistribution(base, [self.transform])
 
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | Tensor | None = None,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr | lr)``: LR image, latents, log-determinants per level, coarse to fine.
+
+        :func:`flowsr.likelihood.decompose` is the way to them. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        lr = self.check_pair(hr, lr)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
+        first = lr_term(encoding.lr, lr, log_scale=width, likelihood=lr_likelihood)
+        parts: dict[TermKind, Sequence[Tensor]] = {"latent": latent_terms(encoding.z), "main": encoding.ladj_main}
+        # What is not there has no term: IRN's latents do not depend on anything.
+        if any(isinstance(level, ConditionalLevel) for level in self.transform.conditionals):
+            parts |= {"conditional": encoding.ladj_steps, "head": encoding.ladj_head}
+        return (first, *level_terms(parts))
+
+    def noise(
+        self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The noise that an image would be made from: standard normal under the model, by name, coarse to fine.
+
+        The LR residual ``(y − lr)/σ`` and the latents. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        lr = self.check_pair(hr, lr)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        width = torch.as_tensor(self.lr_log_scale if lr_log_scale is None else lr_log_scale, dtype=self.dtype)
+        return {"LR residual": (encoding.lr - lr) * (-width).exp().to(lr.device), **named_latents(encoding.z)}
+
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
+        """Put LR image and latents into one tensor, the latent that :attr:`transform` maps to the image.
+
+        Cost: copies; no arithmetic.
+
+        Args:
+            lr: LR image ``(*batch, C, h, w)``.
+            z: latents, coarsest first, ``(*batch, C_l, 2^i·h, 2^i·w)``.
+
+        Returns:
+            Packed latent ``(*batch, C·s², h, w)``.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values.
+
+        Example:
+            >>> import flowsr
+            >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 16, 16)
+            >>> latents = flow.encode(hr)
+            >>> packed = flow.pack(latents.lr, latents.z)
+            >>> packed.shape, torch.allclose(flow.transform(packed), hr, atol=1e-3)
+            (torch.Size([48, 4, 4]), True)
+        """
         check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
         check_latents(z, self.latent_shapes(*lr.shape[-2:]), batch=lr.shape[:-3])
         return self.transform.pack(lr, z)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Take a packed latent apart: LR image and latents, coarsest first."""
+        """Take a packed latent apart, the inverse of :meth:`pack`.
+
+        Cost: copies; no arithmetic.
+
+        Args:
+            packed: latent ``(*batch, C·s², h, w)``.
+
+        Returns:
+            LR image ``(*batch, C, h, w)``, and latents, coarsest first, ``(*batch, C_l, 2^i·h, 2^i·w)``.
+
+        Raises:
+            ValueError: on a wrong number of channels.
+
+        Example:
+            >>> import flowsr
+            >>> lr, z = flowsr.HCFlow.from_preset("sr-x4-small").unpack(torch.rand(48, 4, 6))
+            >>> lr.shape, [tuple(latent.shape) for latent in z]
+            (torch.Size([3, 4, 6]), [(21, 4, 6), (6, 8, 12)])
+        """
         return self.transform.unpack(packed)
 
     def downscale(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Tensor:

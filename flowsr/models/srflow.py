@@ -14,7 +14,8 @@ from flowsr.images import bicubic_down, check_image, pad_to_multiple
 from flowsr.models.base_config import ModelConfig, is_int
 from flowsr.models.blocks import flow_step, split_head
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents
+from flowsr.models.latents import Latents, named_latents
+from flowsr.models.terms import Term, multiscale_terms
 from flowsr.nn import RegressionHead, RRDBPyramid
 from flowsr.transforms import (
     ActNorm,
@@ -218,6 +219,30 @@ class SRFlow(ConditionalModel):
             temperature=temperature,
         )
         return FlowDistribution(base, [self.transform.condition(lr)])
+
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | None = None,
+        lr_likelihood: str = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr | lr)``: latents, log-determinants of levels and heads, coarse to fine.
+
+        :func:`flowsr.likelihood.decompose` is the way to them. The LR image has no term, as it is no part of the
+        latent, so what is said about its width and likelihood is not needed. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        lr = self.check_pair(hr, lr)
+        flow = self.transform.transform
+        return multiscale_terms(flow, flow.encode(hr.to(self.dtype), self.transform.features(lr)))
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
+        """The noise that an image would be made from: the latents, by name, coarse to fine. Cost: one encoding pass."""
+        return named_latents(self.encode(hr, self.check_pair(hr, lr)).z)
 
     def regress(self, lr: Float[Tensor, "*batch channels h w"]) -> Tensor:
         """The HR image that the encoder predicts directly: train ``|regress(lr) − hr|`` to pretrain it, as published.

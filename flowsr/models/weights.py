@@ -1,8 +1,8 @@
 """Weights by name: those that come with the package, and the authors' released files, fetched once into a cache."""
 
+import hashlib
 import http.client
 import os
-import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -37,7 +37,11 @@ RELEASES: dict[str, Release] = {
     "sr-x8": Release("SR_CelebA_X8_HCFlow++.pth", "Apache-2.0", "HCFlow++ x8, faces (CelebA)"),
     "rescaling-x4": Release("Rescaling_DF2K_X4_HCFlow.pth", "Apache-2.0", "HCFlow x4 rescaling (DF2K)"),
 }
-"""The authors' files by preset; tag v0.0 of github.com/JingyunLiang/HCFlow."""
+"""The authors' files by preset; tag v0.0 of github.com/JingyunLiang/HCFlow.
+
+No checksums were published with them. A fetched file is checked by its length only, and its SHA-256 is printed, so that
+it can be compared with that of another copy.
+"""
 
 
 def shipped_path(name: str) -> Path | None:
@@ -61,7 +65,9 @@ def cache_folder() -> Path:
 def fetch_release(name: str, *, timeout: float = 20.0) -> Path:
     """The authors' file for a preset, downloaded into the cache unless it is there already.
 
-    The file appears whole or not at all. Its licence is stated on stderr when it is fetched.
+    The file appears whole or not at all. When it is fetched, its licence and its SHA-256 are stated on stderr: nothing
+    was published to compare the latter with, so a file is known to be complete, not to be the authors'. It is read as
+    tensors only, whatever it is.
 
     Cost: about 100 MB over the network, once.
 
@@ -84,13 +90,17 @@ def fetch_release(name: str, *, timeout: float = 20.0) -> Path:
     print(f"Fetching {release.about}, released by its authors under {release.licence}: {url}", file=sys.stderr)
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer, atomic_path(path) as temporary:
+            digest = hashlib.sha256()
             with open(temporary, "wb") as file:
-                shutil.copyfileobj(answer, file, 2**20)
+                while block := answer.read(2**20):
+                    digest.update(block)
+                    file.write(block)
             expected, got = answer.headers.get("Content-Length"), temporary.stat().st_size
             if expected is not None and got != int(expected):
                 raise DownloadError(_advice(name, url, path, f"the connection ended after {got} of {expected} bytes"))
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise DownloadError(_advice(name, url, path, str(error))) from error
+    print(f"Wrote {path}, SHA-256 {digest.hexdigest()}", file=sys.stderr)
     return path
 
 

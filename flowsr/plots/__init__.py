@@ -2,19 +2,20 @@
 
 from flowsr.plots.demo import demo_figure
 from flowsr.plots.grid import Panel, draw_panel, image_grid
-from flowsr.plots.likelihood import TermBar, draw_term_bars, likelihood_bars, term_bars
-from flowsr.plots.style import PALETTE, new_figure, save_figure
+from flowsr.plots.heat_map import draw_heat_map
+from flowsr.plots.style import PALETTE, new_figure, plain_axes, save_figure
+from flowsr.plots.term_bars import TermBar, draw_term_bars
 
 __all__ = [
     "PALETTE",
     "Panel",
     "TermBar",
     "demo_figure",
+    "draw_heat_map",
     "draw_panel",
     "draw_term_bars",
     "image_grid",
-    "likelihood_bars",
     "new_figure",
+    "plain_axes",
     "save_figure",
-    "term_bars",
 ]

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flowsr.likelihood import LogLikelihoodTerms
 from flowsr.plots.grid import Panel, draw_panel
-from flowsr.plots.likelihood import draw_term_bars, term_bars
 from flowsr.plots.style import PALETTE, new_figure
+from flowsr.plots.term_bars import TermBar, draw_term_bars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def demo_figure(
-    panels: Sequence[Panel], terms: LogLikelihoodTerms, *, title: str, columns: int = 3, width: float = 11.0
+    panels: Sequence[Panel], bars: Sequence[TermBar], *, dims: int, title: str, columns: int = 3, width: float = 11.0
 ) -> Figure:
     """Rows of images above the bars of the likelihood's terms.
 
     Args:
         panels: images with captions.
-        terms: of the log-likelihood of the true image.
+        bars: the terms of the log-likelihood of the true image, and last their sum.
+        dims: D = C·H·W of the image.
         title: one line over all.
         columns: images per row.
         width: in inches.
@@ -30,10 +30,10 @@ def demo_figure(
         ValueError: without panels or columns.
 
     Example:
-        >>> import torch, flowsr
-        >>> flow, hr, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 16, 16), torch.rand(3, 4, 4)
-        >>> terms = flowsr.likelihood.decompose(flow, hr, lr)
-        >>> len(demo_figure([Panel(lr, "LR"), Panel(hr, "HR")], terms, title="noise").axes)
+        >>> import torch
+        >>> panels = [Panel(torch.rand(3, 4, 4), "LR"), Panel(torch.rand(3, 16, 16), "HR")]
+        >>> bars = [TermBar("latents", 2.5, "blue"), TermBar("total", 2.5, "ink")]
+        >>> len(demo_figure(panels, bars, dims=768, title="noise").axes)
         3
     """
     if not panels or columns < 1:
@@ -41,7 +41,6 @@ def demo_figure(
     rows = -(-len(panels) // columns)
     height, side = (max(panel.image.shape[i] for panel in panels) for i in (-2, -1))
     image_height = width / columns * height / side + 0.45
-    bars = term_bars(terms)
     bars_height = 1.0 + 0.22 * len(bars)
     figure = new_figure(width, rows * image_height + bars_height + 0.4)
     # Two parts, so that the long labels of the bars do not narrow the images.
@@ -54,7 +53,7 @@ def demo_figure(
         axes.remove()
     above.suptitle(title, x=0.01, ha="left", fontsize=11, color=PALETTE["ink"])
     axes = below.subplots()
-    draw_term_bars(axes, bars, dims=terms.dims)
+    draw_term_bars(axes, bars, dims=dims)
     axes.set_title("What the truth costs, given the LR image", loc="left", fontsize=10, color=PALETTE["ink"], pad=16)
     remark = (
         "terms of −log₂ p(hr | lr)/D: right of the line they cost bits, left they save bits; their sum is the total"

@@ -2,9 +2,9 @@
 
 ``python -m flowsr.training.benchmark --data BSDS500 --set5 SET5`` trains ``sr-x4-small`` with the settings that the
 authors' program was run with, scores Set5 at the same steps, and prints both. Conventions: images cropped from the top
-left to multiples of 16; LR = bicubic rounded to 8 bits; LR-PSNR = clamp(encode(hr).lr) against it, no border; bits/dim
-with D = C·H·W, uniform noise of width 1/256, LR term with σ = e^-6 included; PSNR of RGB (rescaling: of Y), border 4,
-rounded to 8 bits.
+left to multiples of 16; LR = bicubic rounded to 8 bits; encoded LR-PSNR = clamp(encode(hr).lr), not rounded (for
+rescaling rounded to 8 bits), against it, no border; bits/dim with D = C·H·W, uniform noise of width 1/256, LR term with
+σ = e^-6 included; PSNR of RGB (rescaling: of Y), border 4, rounded to 8 bits.
 """
 
 import argparse
@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
+from flowsr._json import write_json
 from flowsr.training.fields import parse_fields
 from flowsr.training.fit import Trained, train
 from flowsr.training.folder import ImageFolder, find_images
 from flowsr.training.journal import read_csv
-from flowsr.training.manifest import write_json
 from flowsr.training.recipes import Recipe, recipe
 from flowsr.training.settings import Data, Run
-from flowsr.training.validation import ImageScores, score_images, summarize
+from flowsr.training.validation import NUMBERS, ImageScores, score_images, summarize
 
-COLUMNS = ("bits_per_dim", "lr_psnr", "psnr_mean", "psnr_draw")
-RESCALING_COLUMNS = ("psnr_y_draw", "lr_psnr", "psnr_y_mean")
+COLUMNS = ("bits_per_dim", "encoded_lr_psnr", "psnr_mean", "psnr_draw")
+RESCALING_COLUMNS = ("psnr_y_draw", "encoded_lr_psnr", "psnr_y_mean")
 
 AUTHORS: dict[tuple[str, int], dict[int, tuple[float, ...]]] = {
     ("sr-x4-small", 1500): {
@@ -50,6 +50,9 @@ AUTHORS: dict[tuple[str, int], dict[int, tuple[float, ...]]] = {
 """What the authors' program reached on Set5, by model and length of the cosine schedule: step -> columns."""
 
 BICUBIC = {"sr-x4-small": "bicubic: 26.66 dB", "rescaling-x4-small": "bicubic: 28.43 dB (Y)"}
+
+
+_WIDTH = 17
 
 
 def yardstick(model: str, steps: int, **changes: Any) -> Recipe:
@@ -81,26 +84,26 @@ def table(model: str, steps: int, rows: list[dict[str, float]]) -> str:
     columns = RESCALING_COLUMNS if model.startswith("rescaling") else COLUMNS
     theirs = AUTHORS.get((model, steps), {})
     ours = {int(row["step"]): row for row in rows}
-    extra = ("bits_per_dim_median", "bits_per_dim_worst") if columns is COLUMNS else ("lr_psnr_median",)
-    head = f"{'step':>6} |" + "".join(f"{'authors ' + name:>21}" for name in columns)
-    head += " |" + "".join(f"{'ours ' + name:>25}" for name in (*columns, *extra))
+    extra = ("bits_per_dim_median", "bits_per_dim_worst") if columns is COLUMNS else ("encoded_lr_psnr_median",)
+    head = f"{'step':>6} |" + "".join(f"{'authors ' + name:>25}" for name in columns)
+    head += " |" + "".join(f"{'ours ' + name:>29}" for name in (*columns, *extra))
     lines = [head]
     for step in sorted(set(theirs) | set(ours)):
         left = [f"{value:.2f}" for value in theirs.get(step, ())]
         left += ["-"] * (len(columns) - len(left))
         right = [f"{ours[step][name]:.2f}" if name in ours.get(step, {}) else "-" for name in (*columns, *extra)]
-        lines.append(f"{step:>6} |" + "".join(f"{x:>21}" for x in left) + " |" + "".join(f"{x:>25}" for x in right))
+        lines.append(f"{step:>6} |" + "".join(f"{x:>25}" for x in left) + " |" + "".join(f"{x:>29}" for x in right))
     return "\n".join([*lines, BICUBIC.get(model, "")])
 
 
 def per_image(scores: list[ImageScores]) -> str:
     """Every image's scores, with means and medians, as text."""
-    names = [name for name in asdict(scores[0]) if name != "name"]
     summary = summarize(scores)
-    lines = [f"{'image':<24}" + "".join(f"{name:>14}" for name in names)]
-    lines += [f"{s.name:<24}" + "".join(f"{getattr(s, name):>14.2f}" for name in names) for s in scores]
-    lines.append(f"{'mean':<24}" + "".join(f"{summary[name]:>14.2f}" for name in names))
-    lines.append(f"{'median':<24}" + "".join(f"{summary[f'{name}_median']:>14.2f}" for name in names))
+    names = [name for name in NUMBERS if name in summary]
+    lines = [f"{'image':<24}" + "".join(f"{name:>{_WIDTH}}" for name in names)]
+    lines += [f"{s.name:<24}" + "".join(f"{getattr(s, name):>{_WIDTH}.2f}" for name in names) for s in scores]
+    lines.append(f"{'mean':<24}" + "".join(f"{summary[name]:>{_WIDTH}.2f}" for name in names))
+    lines.append(f"{'median':<24}" + "".join(f"{summary[f'{name}_median']:>{_WIDTH}.2f}" for name in names))
     return "\n".join(lines)
 
 

@@ -67,6 +67,19 @@ class CropBatches(Dataset):
 
     Raises:
         ValueError: if sizes do not fit each other.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from flowsr.images import write_image
+        >>> path = Path(tempfile.mkdtemp())
+        >>> for name in ("a.png", "b.png"):
+        ...     write_image(path / name, torch.rand(3, 40, 48))
+        >>> batches = CropBatches(ImageFolder(path), (0, 1), crop=32, upscale=4, batch_size=4)
+        >>> batches[7].hr.shape, batches[7].lr.shape
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 3, 8, 8]))
+        >>> torch.equal(batches[7].hr, batches[7].hr)  # a batch is a function of seed and number
+        True
     """
 
     def __init__(

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowsr._json import write_json
 from flowsr.errors import CheckpointError
 from flowsr.models import HCFlow
 from flowsr.models.start import Start
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import CropBatches
 from flowsr.training.folder import Folder, ImageFolder
-from flowsr.training.manifest import manifest, write_json
+from flowsr.training.journal import require_tensorboard
+from flowsr.training.manifest import manifest
 from flowsr.training.memory import set_memory
 from flowsr.training.recipes import Recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
+from flowsr.training.validation import Named
 from flowsr.training.wrapper import Objective, dequantize
 
 if TYPE_CHECKING:
@@ -83,6 +86,19 @@ def train(
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 4.1.
+
+    Example:
+        >>> import tempfile
+        >>> from flowsr.images import write_image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("a.png", "b.png"):
+        ...     write_image(folder / name, torch.rand(3, 40, 48))
+        >>> quick = named_recipe("nll", steps=2, batch_size=2, crop=16)
+        >>> run = Run(accelerator="cpu", progress=False, pictures=False)
+        >>> train("sr-x4-small", folder, out=folder / "run", recipe=quick, run=run).step
+        2
+        >>> sorted(path.name for path in (folder / "run").iterdir())
+        ['checkpoints', 'model.safetensors', 'run.json', 'train.csv', 'validation.csv']
     """
     from flowsr.training.loop import Loop
 
@@ -91,6 +107,8 @@ def train(
     checkpoints = CheckpointFolder(out / "checkpoints", keep=run.keep)
     if checkpoints.steps() and not resume:
         raise ValueError(f"expected a new folder, or resume=True to continue; {out} has checkpoints already")
+    if run.tensorboard:
+        require_tensorboard()
     torch.manual_seed(run.seed)
     flow = HCFlow.from_preset(model, start=start) if isinstance(model, str) else model
     recipe = choose_recipe(recipe, flow)
@@ -139,7 +157,11 @@ def choose_recipe(recipe: Recipe | str | None, flow: HCFlow) -> Recipe:
 
 
 def launch(run: Run) -> "Fabric":
-    """Lightning Fabric with the devices and precision of a run; joins the other processes under torchrun."""
+    """Lightning Fabric with the devices and precision of a run; joins the other processes under torchrun.
+
+    Raises:
+        ValueError: if a GPU is asked for and there is none.
+    """
     import os
 
     from lightning.fabric import Fabric
@@ -148,7 +170,7 @@ def launch(run: Run) -> "Fabric":
     several = world_size > 1 or run.devices > 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     fabric = Fabric(
-        accelerator=run.accelerator,
+        accelerator=choose_accelerator(run.accelerator),
         devices=local if world_size > 1 else run.devices,
         num_nodes=max(1, world_size // local),
         strategy="ddp" if several else "auto",
@@ -158,10 +180,27 @@ def launch(run: Run) -> "Fabric":
     return fabric
 
 
+def choose_accelerator(name: str) -> str:
+    """Lightning's name of the accelerator asked for; its own "auto" and "gpu" may be Apple's, which lacks float64.
+
+    Raises:
+        ValueError: if CUDA is asked for, and this machine does not have it.
+
+    Example:
+        >>> choose_accelerator("cpu"), choose_accelerator("auto") in ("cpu", "cuda")
+        ('cpu', True)
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(f"expected a machine with a CUDA device for {name!r}; this one has none: use cpu or auto")
+    return "cuda"
+
+
 def open_images(
     data: Data, recipe: Recipe, run: Run, *, flow: HCFlow, fabric: "Fabric"
-) -> tuple[CropBatches, list[tuple[str, torch.Tensor]]]:
-    """The batches of a run for this process, and named validation images."""
+) -> tuple[CropBatches, list[Named]]:
+    """The batches of a run for this process, and named validation images, with their LR images if they are paired."""
     channels = flow.config.image_channels
     folder = ImageFolder(
         data.folders,
@@ -178,7 +217,11 @@ def open_images(
         source = ImageFolder(data.validation, channels=channels, minimum=16, strict=data.strict)
         held_out = list(range(len(source)))
     shown = held_out[: run.validation_images]
-    validation = [(source.pairs[index][0].name, source[index][0].float().div(255.0)) for index in shown]
+    validation: list[Named] = []
+    for index in shown:
+        hr, lr = source[index]
+        name = source.pairs[index][0].name
+        validation.append((name, hr.float().div(255.0), None if lr is None else lr.float().div(255.0)))
     batches = CropBatches(
         folder,
         train_on,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowsr.errors import ImageError
-from flowsr.images import list_images, read_image
+from flowsr.images import list_images, pair_by_name, read_image
 
 Folder = str | os.PathLike[str]
 
@@ -24,8 +24,7 @@ class ImageFolder:
 
     Args:
         folders: one folder or several; sub-folders are searched where a folder itself has no images.
-        lr_folders: folders of paired LR images, as many as ``folders``; names must match, a suffix such as ``x4`` or
-            ``_LR`` on the LR name is allowed.
+        lr_folders: folders of paired LR images, as many as ``folders``, see :func:`flowsr.images.pair_by_name`.
         upscale: factor between paired images.
         channels: 3 reads RGB, 1 gray.
         minimum: least height and width in pixels.
@@ -68,7 +67,7 @@ class ImageFolder:
             if len(lr_list) != len(hr_folders):
                 raise ValueError(f"expected as many LR folders as HR folders, {len(hr_folders)}; got {len(lr_list)}")
             for hr_folder, lr_folder in zip(hr_folders, lr_list, strict=True):
-                pairs += pair_by_name(find_images(hr_folder), find_images(lr_folder))
+                pairs += pair_by_name(find_images(hr_folder), find_images(lr_folder), kind="LR").items()
         self.skipped: dict[str, str] = {}
         self.pairs: list[tuple[Path, Path | None]] = []
         self._cache: list[tuple[Tensor, Tensor | None] | None] = []
@@ -171,28 +170,6 @@ def find_images(folder: Folder) -> list[Path]:
         if not found:
             raise
         return found
-
-
-def pair_by_name(hr: Sequence[Path], lr: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """Pair HR with LR files by name; the LR name may go on after the HR name, as in ``0001.png`` and ``0001x4.png``.
-
-    Raises:
-        ValueError: if an HR image has no LR image, or several.
-    """
-    stems = {path.stem: path for path in lr}
-    pairs: list[tuple[Path, Path | None]] = []
-    for path in hr:
-        matches = [path.stem] if path.stem in stems else [stem for stem in stems if _is_suffixed(stem, path.stem)]
-        if len(matches) != 1:
-            got = f"several: {', '.join(sorted(matches))}" if matches else "none"
-            raise ValueError(f"expected one LR image named like {path.name}; got {got} in {lr[0].parent}")
-        pairs.append((path, stems[matches[0]]))
-    return pairs
-
-
-def _is_suffixed(stem: str, start: str) -> bool:
-    rest = stem.removeprefix(start).lower().lstrip("_-")
-    return stem.startswith(start) and rest in {"lr", "x2", "x4", "x8", "x16", "lrx4", "lrx8"}
 
 
 def _as_list(folders: Folder | Sequence[Folder]) -> list[Folder]:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -103,17 +104,26 @@ class ProgressBar:
             self._progress.stop()
 
 
-LABELS = {"bits_per_dim": "bits/dim", "lr_psnr": "LR-PSNR", "psnr": "PSNR", "images_per_second": "images/s"}
+LABELS = {
+    "bits_per_dim": "bits/dim",
+    "encoded_lr_psnr": "encoded LR-PSNR",
+    "psnr": "PSNR",
+    "images_per_second": "images/s",
+}
 """How numbers are called on the screen."""
 
 
-def tensorboard_writer(folder: Path) -> Any:
-    """Lightning's TensorBoard logger; raises ValueError with advice if TensorBoard is not installed."""
+def require_tensorboard() -> None:
+    """Raise ValueError, with advice, if TensorBoard is not installed: it is an extra of the package."""
+    if find_spec("tensorboard") is None:
+        raise ValueError(
+            "expected TensorBoard to be installed, to write its logs; it is not: pip install 'flowsr[tensorboard]', or "
+            "do without"
+        )
+
+
+def tensorboard_writer(folder: Path, *, start: int = 0) -> Any:
+    """Lightning's TensorBoard logger, which a run that goes on at ``start`` lets forget the steps after it."""
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
-    try:
-        return TensorBoardLogger(folder, name="", version="")
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "expected TensorBoard to be installed for tensorboard=True; it is not: pip install tensorboard"
-        ) from error
+    return TensorBoardLogger(folder, name="", version="", purge_step=start + 1 if start else None)

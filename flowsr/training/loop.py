@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from flowsr._json import json_number
 from flowsr.models import save
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
@@ -16,9 +17,18 @@ from flowsr.training.journal import CsvLog, ProgressBar, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
 from flowsr.training.process import StopSignals
 from flowsr.training.trainer import Numbers, Trainer
-from flowsr.training.validation import NUMBERS, score_images, summarize
+from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
-_FIRST = ["step", "loss", "bits_per_dim", "lr_psnr", "psnr", "images_per_second", "learning_rate", "gradient_norm"]
+_FIRST = [
+    "step",
+    "loss",
+    "bits_per_dim",
+    "encoded_lr_psnr",
+    "psnr",
+    "images_per_second",
+    "learning_rate",
+    "gradient_norm",
+]
 _MORE = ["l1", "perceptual", "adversarial", "critic", "z_square", "skipped"]
 
 
@@ -28,7 +38,7 @@ class Loop:
     Args:
         trainer: at the step to start from.
         batches: of this process.
-        validation: named images in [0, 1].
+        validation: named images in [0, 1], with LR images if they are paired.
         checkpoints: where to save.
         out: folder of the run.
         workers: processes that prepare batches.
@@ -39,7 +49,7 @@ class Loop:
         self,
         trainer: Trainer,
         batches: CropBatches,
-        validation: list[tuple[str, Tensor]],
+        validation: list[Named],
         checkpoints: CheckpointFolder,
         *,
         out: Path,
@@ -103,7 +113,8 @@ class Loop:
     def export(self) -> None:
         """Write ``model.safetensors`` with the averaged weights; a full disk is a warning, not the end of the run."""
         trainer, flow = self.trainer, self.trainer.objective.flow
-        facts = {"trained by": "flowsr.training", "step": trainer.step, "validation": self.validation}
+        facts: dict[str, Any] = {"trained by": "flowsr.training", "step": trainer.step}
+        facts["validation"] = {name: json_number(value) for name, value in self.validation.items()}
         flow.provenance |= {**self.about, **facts}
         try:
             with trainer.averaged():
@@ -139,7 +150,7 @@ class Loop:
             self.validation = summarize(scores)
             self._validation_log.write({"step": step, **self.validation})
             self._to_tensorboard(step, {f"validation/{name}": value for name, value in self.validation.items()})
-            shown = ", ".join(f"{name} {self.validation[name]:.3f}" for name in NUMBERS)
+            shown = ", ".join(f"{name} {self.validation[name]:.3f}" for name in NUMBERS if name in self.validation)
             print(f"step {step}: validation {shown}", flush=True)
             if trainer.run.pictures:
                 path = self.out / "pictures" / f"step-{step:08d}.png"
@@ -149,7 +160,7 @@ class Loop:
         if not self._main:
             return
         step, run = self.trainer.step, self.trainer.run
-        self._board = tensorboard_writer(self.out / "tensorboard") if run.tensorboard else None
+        self._board = tensorboard_writer(self.out / "tensorboard", start=step) if run.tensorboard else None
         summary = [*NUMBERS, *(f"{name}_median" for name in NUMBERS), "bits_per_dim_worst"]
         self._train_log = CsvLog(self.out / "train.csv", [*_FIRST, *_MORE], start=step)
         self._validation_log = CsvLog(self.out / "validation.csv", ["step", *summary], start=step)

@@ -1,14 +1,10 @@
 """The run manifest: what was run, with which versions, on which data; enough to run it again."""
 
-import json
 import platform
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
-
-from flowsr._files import atomic_path
 
 _PACKAGES = ("flowsr", "torch", "pyro-ppl", "lightning", "numpy", "pillow")
 
@@ -28,12 +24,6 @@ def manifest(**facts: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, default=str) + "\n")
 
 
 def _version(name: str) -> str | None:

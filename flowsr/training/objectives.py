@@ -30,7 +30,7 @@ def likelihood_loss(
         lr_log_scale: log σ of the LR image.
 
     Returns:
-        The mean over the batch, and ``bits_per_dim`` and ``lr_psnr`` (of the flow's LR image, dB) to look at.
+        The mean over the batch, and ``bits_per_dim`` and ``encoded_lr_psnr`` (of the flow's LR image, dB) to look at.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
@@ -46,8 +46,8 @@ def likelihood_loss(
     # The LR term is a squared error in disguise; undoing it saves a second pass.
     constant = normal_log_prob(torch.zeros_like(bits), log_scale=lr_log_scale)
     pixels = terms.dims / hr.shape[-2:].numel()
-    mse = 2 * math.exp(2 * lr_log_scale) * (constant - terms.lr.detach() / lr.shape[-3:].numel())
-    return bits * pixels, {"bits_per_dim": bits.detach(), "lr_psnr": mean_psnr(mse)}
+    mse = 2 * math.exp(2 * lr_log_scale) * (constant - terms.of("lr")[0].detach() / lr.shape[-3:].numel())
+    return bits * pixels, {"bits_per_dim": bits.detach(), "encoded_lr_psnr": mean_psnr(mse)}
 
 
 def l1_loss(flow: HCFlow, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -96,7 +96,7 @@ def rescaling_loss(
         z_square: weight of the mean square of the encoded latents.
 
     Returns:
-        The loss, and ``psnr`` and ``lr_psnr`` (dB) to look at.
+        The loss, and ``psnr`` and ``encoded_lr_psnr`` (dB) to look at.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.4, equation 11; the released weights.
@@ -106,7 +106,7 @@ def rescaling_loss(
         >>> hr, lr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
         >>> noise = [torch.zeros(2, *shape) for shape in flow.transform.latent_shapes(4, 4)]
         >>> sorted(rescaling_loss(flow, hr, lr, noise)[1])
-        ['lr_psnr', 'psnr', 'z_square']
+        ['encoded_lr_psnr', 'psnr', 'z_square']
     """
     latents = flow.transform.encode(hr.to(flow.dtype))
     sr = flow.transform.decode(round_to_8bit(latents.lr, straight_through=True), noise)[0]
@@ -114,7 +114,7 @@ def rescaling_loss(
     loss = hr_l1 * F.l1_loss(sr, hr) + lr_mse * F.mse_loss(latents.lr, lr) + z_square * squares
     seen = {
         "psnr": mean_psnr((sr.detach() - hr).square().mean((-3, -2, -1))),
-        "lr_psnr": mean_psnr((latents.lr.detach() - lr).square().mean((-3, -2, -1))),
+        "encoded_lr_psnr": mean_psnr((latents.lr.detach() - lr).square().mean((-3, -2, -1))),
         "z_square": squares.detach(),
     }
     return loss, seen

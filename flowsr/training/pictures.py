@@ -6,15 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowsr.encoded import encoded_lr
 from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit, write_image
 from flowsr.models import HCFlow
 from flowsr.training.journal import read_csv
+from flowsr.training.validation import Named
 
 
 @torch.no_grad()
 def validation_grid(
     flow: HCFlow,
-    images: list[tuple[str, Tensor]],
+    images: list[Named],
     path: Path,
     *,
     temperature: float = 0.9,
@@ -26,21 +28,19 @@ def validation_grid(
 
     Args:
         flow: the model.
-        images: names and images in [0, 1]; their middles are shown.
+        images: names, HR images in [0, 1] and, where they are not bicubic, LR images; their middles are shown.
         path: of the PNG; its folder is made.
         temperature: of the draw.
         side: width of each part in pixels.
         rows: at most this many images.
         seed: of the draws.
     """
-    generator = torch.Generator(flow.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     lines = []
-    for _, hr in images[:rows]:
-        hr = _middle(hr, side, flow.upscale).to(flow.device)
-        lr = round_to_8bit(bicubic_down(hr, flow.upscale))
-        source = lr if flow.config.task == "super-resolution" else round_to_8bit(flow.encode(hr).lr)
-        shapes = flow.transform.latent_shapes(*lr.shape[-2:])
-        z = [temperature * torch.randn(s, generator=generator, device=flow.device).to(flow.dtype) for s in shapes]
+    for _, whole, *given in images[:rows]:
+        hr, lr = _middle(whole, *given, side=side, upscale=flow.upscale)
+        source = encoded_lr(flow, hr) if flow.config.task == "rescaling" else lr.to(flow.device)
+        z = flow.draw_latents(source, temperature=temperature, generator=generator)
         parts = [bicubic_up(lr, flow.upscale), flow.decode(source), flow.decode(source, z), hr]
         canvas = torch.ones(hr.shape[-3], side, side * len(parts))
         for column, part in enumerate(parts):
@@ -91,12 +91,18 @@ _TRAINING: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
 _VALIDATION: dict[str, Any] = {"marker": "."}
 _PANELS = (
     ("bits/dim", "bits_per_dim", "bits_per_dim"),
-    ("LR-PSNR in dB", "lr_psnr", "lr_psnr"),
+    ("encoded LR-PSNR in dB", "encoded_lr_psnr", "encoded_lr_psnr"),
     ("PSNR at τ = 0 in dB", "psnr", "psnr_mean"),
 )
 
 
-def _middle(image: Tensor, side: int, multiple: int) -> Tensor:
-    height, width = (min(side, length) // multiple * multiple for length in image.shape[-2:])
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    return crop_to(image[..., top:, left:], (height, width))
+def _middle(hr: Tensor, lr: Tensor | None = None, *, side: int, upscale: int) -> tuple[Tensor, Tensor]:
+    """The middle of an HR image and of its LR image, the bicubic one unless another is given."""
+    height, width = (min(side, length) // upscale * upscale for length in hr.shape[-2:])
+    top, left = (
+        (length - size) // 2 // upscale * upscale for length, size in zip(hr.shape[-2:], (height, width), strict=True)
+    )
+    hr = crop_to(hr[..., top:, left:], (height, width))
+    if lr is None:
+        return hr, round_to_8bit(bicubic_down(hr, upscale))
+    return hr, crop_to(lr[..., top // upscale :, left // upscale :], (height // upscale, width // upscale))

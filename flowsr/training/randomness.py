@@ -4,8 +4,6 @@ A resumed run, a run with other worker processes, and a run spread over many pro
 same noise, and nothing about the position in the data needs saving except the step.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -28,21 +26,6 @@ def derive_seed(*keys: int) -> int:
     return state >> 1
 
 
-def normal_noise(
-    shape: Sequence[int], seeds: Tensor, *, stream: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Standard normal noise ``(B, *shape)``, each entry of the batch from its own seed."""
-    draws = [
-        torch.randn(*shape, dtype=dtype, device=device, generator=_generator(seed, stream, device))
-        for seed in seeds.tolist()
-    ]
-    return torch.stack(draws)
-
-
 def sample_generators(seeds: Tensor, *, stream: int, device: torch.device) -> list[torch.Generator]:
-    """One generator for each sample of a batch."""
-    return [_generator(seed, stream, device) for seed in seeds.tolist()]
-
-
-def _generator(seed: int, stream: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(derive_seed(seed, stream))
+    """One generator for each sample of a batch, different for each stream."""
+    return [torch.Generator(device).manual_seed(derive_seed(seed, stream)) for seed in seeds.tolist()]

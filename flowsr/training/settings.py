@@ -18,7 +18,8 @@ class Data:
     Args:
         folders: one folder of HR images or several; sub-folders are searched where a folder has no images itself.
         lr_folders: folders of paired LR images; by default LR is made by bicubic downscaling, rounded to 8 bits.
-        validation: folder of validation images, or files; by default those held out.
+        validation: folder of validation images, or files, whose LR images are bicubic; by default those held out, with
+            their paired LR images if they have any.
         hold_out: how many images of the training folders, drawn with the run's seed, not to train on.
         scales: factors in (0, 1], one drawn for each crop, by which an image is shrunk first.
         degradation: how LR is made instead of by bicubic downscaling.
@@ -52,7 +53,7 @@ class Run:
 
     Args:
         seed: of weights, crops and noise.
-        accelerator: cpu, gpu or auto, for Lightning.
+        accelerator: cpu, gpu or cuda, which are the same, or auto for a GPU where there is one.
         devices: how many per machine; under torchrun its number of processes counts.
         precision: fp32, or bf16 for autocast of the conditioners (the bijection stays in fp32).
         channels_last: keep convolution weights and images in channels-last order, faster for bf16.
@@ -66,7 +67,7 @@ class Run:
         log_every: steps per row of the log.
         patience: steps in a row that may be not finite before the run is stopped.
         vgg: file with VGG19's weights for the perceptual loss; torchvision's by default.
-        tensorboard: write TensorBoard logs too.
+        tensorboard: write TensorBoard logs too; needs ``pip install 'flowsr[tensorboard]'``.
         progress: show a progress bar.
         pictures: write grids of validation images, and the curve at the end.
 
@@ -94,6 +95,8 @@ class Run:
     pictures: bool = True
 
     def __post_init__(self) -> None:
+        if self.accelerator not in ("auto", "cpu", "gpu", "cuda"):
+            raise ValueError(f"expected accelerator auto, cpu, gpu or cuda; got {self.accelerator!r}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"expected precision fp32 or bf16; got {self.precision!r}")
         if self.memory not in MEMORY_MODES:

@@ -4,95 +4,127 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from statistics import mean, median
 
-import torch
 from torch import Tensor
 
-from flowsr.distributions import uniform_dequantize
-from flowsr.images import bicubic_down, crop_to, round_to_8bit
-from flowsr.likelihood import decompose, dequantized_bits_per_dim
-from flowsr.metrics import psnr
+from flowsr.evaluation import EvaluationPlan, score_pair
+from flowsr.evaluation.columns import column_of
+from flowsr.metrics.comparison import Score
 from flowsr.models import HCFlow
-from flowsr.training.randomness import derive_seed
+
+Named = tuple[str, Tensor] | tuple[str, Tensor, Tensor | None]
+"""An image's name, the HR image, and its LR image if that is not to be the bicubic one."""
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Scores of one image.
+    """Scores of one image, by the rules of :func:`flowsr.evaluation.score_pair`; None where there is no figure.
 
     Attributes:
         name: of the image.
         bits_per_dim: of the uniformly dequantized image (one draw of noise of width 1/256), LR term with σ = e^-6
-            included; D = C·H·W. For a rescaling model this is not what it was trained for.
-        lr_psnr: clamp(encode(hr).lr) against the bicubic LR rounded to 8 bits, dB, no border.
+            included; D = C·H·W. A rescaling model, which is not trained to be a likelihood, has none.
+        encoded_lr_psnr: the flow's own LR image against the LR image (bicubic, rounded to 8 bits, unless given), dB,
+            RGB, no border. Super-resolution: clamp(encode(hr).lr), not rounded; rescaling: rounded to 8 bits.
         psnr_mean: super-resolution: decode(lr, z = 0); rescaling: of the flow's own LR rounded to 8 bits. RGB, border
             s, 8-bit, dB.
         psnr_draw: the same with one draw at the temperature asked for.
-        psnr_y_mean: as ``psnr_mean`` on the studio-range luma.
+        psnr_y_mean: as ``psnr_mean`` on the studio-range luma; gray images have none.
         psnr_y_draw: as ``psnr_draw`` on the studio-range luma.
     """
 
     name: str
-    bits_per_dim: float
-    lr_psnr: float
-    psnr_mean: float
-    psnr_draw: float
-    psnr_y_mean: float
-    psnr_y_draw: float
+    bits_per_dim: float | None
+    encoded_lr_psnr: float | None
+    psnr_mean: float | None
+    psnr_draw: float | None
+    psnr_y_mean: float | None
+    psnr_y_draw: float | None
 
 
 NUMBERS = tuple(field.name for field in fields(ImageScores) if field.name != "name")
 """Names of the scores."""
 
 
-@torch.no_grad()
 def score_image(
-    flow: HCFlow, hr: Tensor, *, name: str = "", temperature: float = 0.9, seed: int = 0, multiple: int = 16
+    flow: HCFlow,
+    hr: Tensor,
+    lr: Tensor | None = None,
+    *,
+    name: str = "",
+    temperature: float = 0.9,
+    seed: int = 0,
+    multiple: int = 16,
 ) -> ImageScores:
     """Score one image, cropped from its top left corner to multiples of ``multiple``.
 
-    Cost: one encoding and two decoding passes.
+    Cost: two encoding and two decoding passes.
 
     Args:
-        flow: the model.
+        flow: the model, in evaluation mode.
         hr: 8-bit image in [0, 1], ``(C, H, W)``.
+        lr: its LR image; by default the bicubic one, rounded to 8 bits.
         name: what to call it.
         temperature: τ of the draw.
-        seed: of noise and draw; the same seed gives the same numbers.
+        seed: of noise and draw; the same seed gives the same numbers, which are those of ``flowsr evaluate``.
         multiple: what both sides are cropped to, itself a multiple of the upscale factor.
 
+    Raises:
+        ImageError: if the image is smaller than ``multiple``, or the LR image is not 1/s of it.
+        ValueError: if the model's images are not finite.
+
     Example:
-        >>> score_image(HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 40, 52)).lr_psnr > 20
+        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> score_image(flow, torch.rand(3, 40, 52)).encoded_lr_psnr > 20
         True
     """
-    hr = crop_to(hr, (hr.shape[-2] // multiple * multiple, hr.shape[-1] // multiple * multiple)).to(flow.device)
-    generator = torch.Generator(flow.device).manual_seed(derive_seed(seed, 0))
-    lr = round_to_8bit(bicubic_down(hr, flow.upscale))
-    noisy = uniform_dequantize(hr, generator=generator)
-    bits = float(dequantized_bits_per_dim(decompose(flow, noisy, lr)))
-    encoded = flow.encode(hr).lr
-    source = lr if flow.config.task == "super-resolution" else round_to_8bit(encoded)
-    shapes = flow.transform.latent_shapes(*source.shape[-2:])
-    z = [temperature * torch.randn(shape, generator=generator, device=flow.device).to(flow.dtype) for shape in shapes]
-    target = hr.to(flow.dtype)
-    found = {}
-    for label, sr in (("mean", flow.decode(source)), ("draw", flow.decode(source, z))):
-        sr, colour = round_to_8bit(sr), "y" if hr.shape[-3] == 3 else "rgb"
-        found[f"psnr_{label}"] = float(psnr(sr, target, border=flow.upscale))
-        found[f"psnr_y_{label}"] = float(psnr(sr, target, border=flow.upscale, colour=colour))
-    fidelity = float(psnr(encoded.clamp(0, 1), lr.to(flow.dtype), border=0))
-    return ImageScores(name=name, bits_per_dim=bits, lr_psnr=fidelity, **found)
+    temperatures = tuple(dict.fromkeys((0.0, float(temperature))))
+    plan = EvaluationPlan(temperatures=temperatures, num_samples=1, multiple=multiple, seed=seed)
+    scores = score_pair(flow, hr, lr, plan=plan, figures=("psnr", "psnr_y"))
+    mean_of, draw_of = column_of(0.0), column_of(temperature)
+    return ImageScores(
+        name=name,
+        bits_per_dim=_number(scores.get("bits_per_dim")),
+        encoded_lr_psnr=_number(scores["encoded_lr_psnr"]),
+        psnr_mean=_number(scores[f"psnr {mean_of}"]),
+        psnr_draw=_number(scores[f"psnr {draw_of}"]),
+        psnr_y_mean=_number(scores[f"psnr_y {mean_of}"]),
+        psnr_y_draw=_number(scores[f"psnr_y {draw_of}"]),
+    )
+
+
+def _number(score: Score | None) -> float | None:
+    return None if isinstance(score, str) else score
 
 
 def score_images(
-    flow: HCFlow, images: Iterable[tuple[str, Tensor]], *, temperature: float = 0.9, seed: int = 0, multiple: int = 16
+    flow: HCFlow, images: Iterable[Named], *, temperature: float = 0.9, seed: int = 0, multiple: int = 16
 ) -> list[ImageScores]:
-    """Score named images one by one, in evaluation mode."""
+    """Score named images one by one, in evaluation mode, as :func:`score_image` does.
+
+    Cost: two encoding and two decoding passes per image.
+
+    Args:
+        flow: the model; left in the mode it is in.
+        images: names and HR images, or names, HR images and LR images.
+        temperature: τ of the draw.
+        seed: of noise and draw of every image.
+        multiple: what both sides are cropped to.
+
+    Raises:
+        ImageError: for an image that is too small, or an LR image that is not 1/s of it.
+        ValueError: if the model's images are not finite.
+
+    Example:
+        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> [scores.name for scores in score_images(flow, [("noise", torch.rand(3, 32, 32))])]
+        ['noise']
+    """
     training = flow.training
     flow.eval()
     try:
         return [
-            score_image(flow, hr, name=name, temperature=temperature, seed=derive_seed(seed, index), multiple=multiple)
-            for index, (name, hr) in enumerate(images)
+            score_image(flow, hr, *lr, name=name, temperature=temperature, seed=seed, multiple=multiple)
+            for name, hr, *lr in images
         ]
     finally:
         flow.train(training)
@@ -101,12 +133,16 @@ def score_images(
 def summarize(scores: list[ImageScores]) -> dict[str, float]:
     """Means and medians over images; medians carry the suffix ``_median``, the worst bits/dim ``_worst``.
 
+    What some image has no figure of is left out.
+
     Example:
-        >>> scores = [ImageScores("a", 3.0, 40, 25, 23, 26, 24), ImageScores("b", 9.0, 40, 25, 23, 26, 24)]
-        >>> summarize(scores)["bits_per_dim"], summarize(scores)["bits_per_dim_worst"]
-        (6.0, 9.0)
+        >>> scores = [ImageScores("a", 3.0, 40, 25, 23, 26, 24), ImageScores("b", 9.0, 40, 25, 23, 26, None)]
+        >>> summary = summarize(scores)
+        >>> summary["bits_per_dim"], summary["bits_per_dim_worst"], "psnr_y_draw" in summary
+        (6.0, 9.0, False)
     """
     rows = [asdict(score) for score in scores]
-    summary = {name: mean(row[name] for row in rows) for name in NUMBERS}
-    summary |= {f"{name}_median": median(row[name] for row in rows) for name in NUMBERS}
-    return summary | {"bits_per_dim_worst": max(row["bits_per_dim"] for row in rows)}
+    whole = {name: values for name in NUMBERS if None not in (values := [row[name] for row in rows])}
+    summary = {name: mean(values) for name, values in whole.items()}
+    summary |= {f"{name}_median": median(values) for name, values in whole.items()}
+    return summary | ({"bits_per_dim_worst": max(whole["bits_per_dim"])} if "bits_per_dim" in whole else {})

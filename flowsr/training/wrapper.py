@@ -14,7 +14,7 @@ from flowsr.models import HCFlow
 from flowsr.training.adversarial import generator_loss
 from flowsr.training.crops import Batch
 from flowsr.training.objectives import l1_loss, likelihood_loss, rescaling_loss
-from flowsr.training.randomness import normal_noise, sample_generators
+from flowsr.training.randomness import sample_generators
 from flowsr.training.recipes import Recipe
 
 Seen = dict[str, Tensor]
@@ -44,7 +44,7 @@ class Objective(nn.Module):
         >>> batch = Batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4), torch.tensor([1, 2]))
         >>> loss, seen, draw = objective(batch, ("likelihood",))
         >>> sorted(seen)
-        ['bits_per_dim', 'lr_psnr']
+        ['bits_per_dim', 'encoded_lr_psnr']
     """
 
     def __init__(
@@ -127,11 +127,12 @@ class Objective(nn.Module):
         return rescaling_loss(self.flow, batch.hr, batch.lr, noise, hr_l1=r.hr_l1, lr_mse=r.lr_mse, z_square=r.z_square)
 
     def _noise(self, batch: Batch, stream: int, temperature: float) -> list[Tensor]:
-        shapes = self.flow.transform.latent_shapes(*batch.lr.shape[-2:])
-        like = {"dtype": self.flow.dtype, "device": batch.lr.device}
-        return [
-            temperature * normal_noise(shape, batch.seeds, stream=stream + i, **like) for i, shape in enumerate(shapes)
+        generators = sample_generators(batch.seeds, stream=stream, device=batch.lr.device)
+        draws = [
+            self.flow.draw_latents(lr, temperature=temperature, generator=g)
+            for lr, g in zip(batch.lr, generators, strict=True)
         ]
+        return [torch.stack(level) for level in zip(*draws, strict=True)]
 
 
 def dequantize(batch: Batch, *, bins: int) -> Tensor:

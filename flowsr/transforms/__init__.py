@@ -1,5 +1,6 @@
 """Bijections of images, one per file; :class:`ImageTransform` is the contract they all keep."""
 
+from flowsr._shapes import add_ladj, constant_ladj, per_pixel, pixelwise_ladj, sum_event
 from flowsr.transforms.actnorm import ActNorm
 from flowsr.transforms.base import Conditioned, ImageTransform, Inverse
 from flowsr.transforms.checkerboard import Checkerboard, CheckerboardConditioner
@@ -20,7 +21,8 @@ from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_m
 from flowsr.transforms.logit import Logit
 from flowsr.transforms.multiscale import Multiscale, MultiscaleEncoding
 from flowsr.transforms.partial import Partial
-from flowsr.transforms.pixel_shuffle import PixelShuffle
+from flowsr.transforms.pixel_shuffle import PixelShuffle, depth_to_space, space_to_depth
+from flowsr.transforms.recording import Call, record_calls
 from flowsr.transforms.spline_map import SplineMap
 from flowsr.transforms.unconditional_level import UnconditionalLevel
 
@@ -29,6 +31,7 @@ __all__ = [
     "ActNorm",
     "AdditiveMap",
     "AffineMap",
+    "Call",
     "Checkerboard",
     "CheckerboardConditioner",
     "CheckerboardShuffle",
@@ -58,8 +61,16 @@ __all__ = [
     "PixelShuffle",
     "SplineMap",
     "UnconditionalLevel",
+    "add_ladj",
     "affine_coupling",
+    "constant_ladj",
+    "depth_to_space",
     "irn_couplings",
     "log_scale_map",
+    "per_pixel",
+    "pixelwise_ladj",
+    "record_calls",
     "rescaling_coupling",
+    "space_to_depth",
+    "sum_event",
 ]

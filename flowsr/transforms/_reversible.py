@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from flowsr._shapes import constant_ladj
+from flowsr._shapes import add_ladj, constant_ladj
 from flowsr.transforms.base import ImageTransform
 
 Memory = Literal["full", "checkpoint", "reversible"]
@@ -48,7 +48,7 @@ def run_chain(
             x, ladj = checkpoint(_apply, part, x, context, encode, use_reentrant=False, preserve_rng_state=False)
         else:
             x, ladj = _apply(part, x, context, encode)
-        total = total + ladj
+        total = add_ladj((total, ladj))
     return x, total
 
 
@@ -80,7 +80,7 @@ class _Reversible(torch.autograd.Function):
         y = x
         for part in parts:
             y, ladj = _apply(part, y, context, encode)
-            total = total + ladj
+            total = add_ladj((total, ladj))
         ctx.save_for_backward(y, context)
         # An output that is an input, or a view of one, would confuse autograd.
         return (y if y is not x else y.clone()), total.clone()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr._shapes import add_ladj, check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.conditional_level import ConditionalLevel, stack_context
 from flowsr.transforms.packing import pack_latents, unpack_latents
@@ -40,7 +40,7 @@ class Encoding(NamedTuple):
     @property
     def ladj(self) -> Tensor:
         """``log|det ∂(lr, z)/∂hr|`` in nats: the sum of all parts."""
-        return torch.stack([*self.ladj_main, *self.ladj_steps, *self.ladj_head]).sum(0)
+        return add_ladj((*self.ladj_main, *self.ladj_steps, *self.ladj_head))
 
 
 class Hierarchy(ImageTransform):
@@ -126,7 +126,7 @@ class Hierarchy(ImageTransform):
             a, conditional_ladj = conditional.call_with_features(latent, u)
             packed = torch.cat([image.expand(*batch, *image.shape[-3:]), a], -3)
             image, main_ladj = main.call_and_ladj(packed)
-            total = total + conditional_ladj + main_ladj
+            total = add_ladj((total, conditional_ladj, main_ladj))
             features.insert(0, u)
         return image, total
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr._shapes import add_ladj, check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.packing import pack_latents, unpack_latents
@@ -34,7 +34,7 @@ class MultiscaleEncoding(NamedTuple):
     @property
     def ladj(self) -> Tensor:
         """``log|det ∂z/∂hr|`` in nats: the sum of all parts."""
-        return torch.stack([*self.ladj_main, *self.ladj_head]).sum(0)
+        return add_ladj((*self.ladj_main, *self.ladj_head))
 
 
 class Multiscale(ImageTransform):
@@ -140,7 +140,7 @@ class Multiscale(ImageTransform):
                 x = torch.cat([x, remaining.pop(0)], -3)
             x, head_ladj = self.heads[level].call_and_ladj(x)
             x, main_ladj = self.mains[level].call_and_ladj(x, context[level] if context else None)
-            total = total + head_ladj + main_ladj
+            total = add_ladj((total, head_ladj, main_ladj))
         return x, total
 
     def pack(self, z: Sequence[Tensor]) -> Tensor:

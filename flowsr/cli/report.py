@@ -1,0 +1,49 @@
+"""``flowsr report``: one page on one image."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowsr.cli.console import Reporter
+from flowsr.cli.options import Device, Dtype, Force, GivenLR, Precision, Quiet, ScoredModel, Seed
+from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+
+
+def report(
+    image: Annotated[Path, typer.Argument(help="An HR image (png, jpg, tif).", metavar="IMAGE", dir_okay=False)],
+    model: ScoredModel = "sr-x4-small",
+    lr: GivenLR = None,
+    num_samples: Annotated[
+        int,
+        typer.Option("--num-samples", "-n", min=2, help="Draws behind mean and deviation; noises behind the bound."),
+    ] = 8,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page. [default: name.html]")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Precision = Dtype.float32,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Write all there is to say about one image as one HTML page that needs nothing else.
+
+    Metric cards with their conventions, the log-likelihood term by term and as maps, draws at several temperatures,
+    tests of the latents, and the stability of the inverse.
+    """
+    from flowsr.report import build_report
+    from flowsr.report.build import STEPS
+
+    reporter = Reporter(quiet=quiet, json_only=False)
+    (path,) = expand_inputs([image])
+    lr_path = expand_inputs([lr])[0] if lr is not None else None
+    page = out or Path(f"{path.stem}.html")
+    check_outputs(page.parent, [page.name], force=force)
+
+    from flowsr.cli.models import open_model
+
+    flow = open_model(model, device=device, dtype=dtype)
+    with reporter.progress("Reporting", STEPS) as advance:
+        text = build_report(flow, path, lr=lr_path, num_samples=num_samples, seed=seed, on_step=advance)
+    make_folder(page.parent)
+    write_text(page, text)
+    reporter.remark(f"Wrote {page}")

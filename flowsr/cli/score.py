@@ -1,0 +1,78 @@
+"""``flowsr score``: what images cost under a model, in bits, term by term."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowsr._json import write_json
+from flowsr.cli.console import Reporter
+from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Precision, Quiet, ScoredModel, Seed
+from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
+
+_LISTING = "scores.json"
+
+
+def score(
+    inputs: Inputs,
+    model: ScoredModel = "sr-x4-small",
+    lr: GivenLR = None,
+    num_samples: Annotated[
+        int,
+        typer.Option("--num-samples", "-n", min=1, help="Draws of the noise; more tighten the bound."),
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", file_okay=False, help="Write scores.json and name_terms.png (with the map) there."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Precision = Dtype.float32,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Score HR images: bits per dimension given their LR images, with the error of the noise, term by term.
+
+    HR images of any size are cropped from the top left to multiples of the upscale factor.
+    """
+    from flowsr.evaluation.run import keep_named
+    from flowsr.images import pair_by_name
+    from flowsr.score import score_file
+
+    reporter = Reporter(quiet=quiet, json_only=json)
+    files = keep_named(expand_inputs(inputs), "HR", other="LR")
+    lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else []
+    lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
+    pictures = {path: f"{path.stem}_terms.png" for path in files}
+    if out is not None:
+        check_outputs(out, [_LISTING, *pictures.values()], force=force)
+
+    from flowsr.cli.models import open_model
+    from flowsr.plots import save_figure
+
+    flow = open_model(model, device=device, dtype=dtype)
+    results = []
+    with reporter.progress("Scoring", len(files)) as advance:
+        for path in files:
+            scored = score_file(
+                flow, path, lr=lr_of.get(path), num_samples=num_samples, seed=seed, maps=out is not None
+            )
+            if out is not None:
+                make_folder(out)
+                save_figure(scored.plot(), out / pictures[path], overwrite=force)
+            results.append(scored)
+            advance(path.name)
+    document: dict[str, Any] = {
+        "model": model,
+        "provenance": flow.provenance,
+        "seed": seed,
+        "images": [scored.to_dict() for scored in results],
+    }
+    if out is not None:
+        write_json(out / _LISTING, document)
+    for scored in results:
+        reporter.result(scored.to_text() + "\n")
+    reporter.document(document)
+    if out is not None:
+        reporter.remark(f"Wrote {_LISTING} and {len(results)} figures to {out}")

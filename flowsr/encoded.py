@@ -1,0 +1,87 @@
+"""What the encoding of an 8-bit HR image says about a model: its own LR image, and the terms of the likelihood.
+
+The rules that every figure of the package follows, whether it stands in a card, an evaluation or the log of a run.
+"""
+
+import torch
+from torch import Tensor
+
+from flowsr.distributions import uniform_dequantize
+from flowsr.images import round_to_8bit
+from flowsr.likelihood import LogLikelihoodTerms, decompose
+from flowsr.metrics import psnr
+from flowsr.models import HCFlow
+
+
+@torch.no_grad()
+def encoded_lr(flow: HCFlow, hr: Tensor) -> Tensor:
+    """The flow's own LR image as it is judged: clamped to [0, 1]; of a rescaling model rounded to 8 bits, as saved.
+
+    A super-resolution model's is not rounded, as it is never saved: what counts is how close it is.
+
+    Cost: one encoding pass.
+
+    Args:
+        flow: the model.
+        hr: HR image ``(*batch, C, H, W)`` in [0, 1], on any device.
+
+    Returns:
+        LR image ``(*batch, C, H/s, W/s)``, on the device and in the dtype of the weights.
+
+    Example:
+        >>> flow, hr = HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
+        >>> torch.allclose(encoded_lr(flow, hr), torch.nn.functional.avg_pool2d(hr, 4), atol=1e-5)
+        True
+    """
+    lr = flow.encode(hr.to(flow.device)).lr
+    return round_to_8bit(lr) if flow.config.task == "rescaling" else lr.clamp(0, 1)
+
+
+def encoded_lr_psnr(own: Tensor, lr: Tensor) -> float:
+    """PSNR of the flow's own LR image, see :func:`encoded_lr`, against the LR image: RGB, no border, in dB.
+
+    Not to be mixed up with :func:`flowsr.metrics.lr_psnr`, which shrinks a super-resolved image.
+
+    Args:
+        own: of :func:`encoded_lr`, ``(C, h, w)``.
+        lr: what it should look like, ``(C, h, w)``.
+
+    Raises:
+        ValueError: if sizes do not match, or values are not finite.
+
+    Example:
+        >>> print(f"{encoded_lr_psnr(torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.1)):.1f}")
+        20.0
+    """
+    return float(psnr(own, lr.to(own), border=0))
+
+
+@torch.no_grad()
+def dequantized_terms(
+    flow: HCFlow, hr: Tensor, lr: Tensor, *, seed: int = 0, lr_log_scale: float = -6.0
+) -> LogLikelihoodTerms:
+    """The terms of ``log p(hr + u | lr)`` with ``u ~ U[0, 1/256)`` from a seed, see :mod:`flowsr.likelihood`.
+
+    The noise is drawn in float32 on the CPU, so that devices and dtypes agree.
+
+    Cost: one encoding pass.
+
+    Args:
+        flow: the model.
+        hr: 8-bit HR image ``(*batch, C, H, W)`` in [0, 1], on any device.
+        lr: its LR image ``(*batch, C, H/s, W/s)``.
+        seed: of the noise.
+        lr_log_scale: log σ of the LR image.
+
+    Raises:
+        ValueError: on wrong shapes or values.
+
+    Example:
+        >>> flow, hr = HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
+        >>> lr = torch.nn.functional.avg_pool2d(hr, 4)
+        >>> once, again = (dequantized_terms(flow, hr, lr, seed=3).total for _ in range(2))
+        >>> torch.equal(once, again)
+        True
+    """
+    noisy = uniform_dequantize(hr.cpu().float(), generator=torch.Generator().manual_seed(seed))
+    return decompose(flow, noisy.to(flow.device), lr.to(flow.device), lr_log_scale=lr_log_scale)

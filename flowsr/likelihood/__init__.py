@@ -1,0 +1,38 @@
+"""Likelihood analysis: what a log-likelihood consists of, how exact it is, and what it can be used for.
+
+Every analysis is one function that returns a :class:`flowsr.results.Result`: named fields with units, a table, JSON,
+and a figure. They ask what a model offers, not which class it is of.
+"""
+
+from flowsr.likelihood.bounds import BitsPerDim, bits_per_dim
+from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose, dequantized_bits_per_dim
+from flowsr.likelihood.latents import LatentDiagnostics, LatentStatistics, latent_diagnostics
+from flowsr.likelihood.official import official_nll
+from flowsr.likelihood.outliers import OutOfDistribution, auroc, out_of_distribution
+from flowsr.likelihood.perturb import PERTURBATIONS, perturbed
+from flowsr.likelihood.stability import InverseStability, LayerStability, inverse_stability
+from flowsr.likelihood.temperature import TemperatureSweep, temperature_sweep
+from flowsr.likelihood.variational import fit_dequantizer
+
+__all__ = [
+    "PERTURBATIONS",
+    "BitsPerDim",
+    "InverseStability",
+    "LatentDiagnostics",
+    "LatentStatistics",
+    "LayerStability",
+    "LogLikelihoodTerms",
+    "OutOfDistribution",
+    "TemperatureSweep",
+    "auroc",
+    "bits_per_dim",
+    "decompose",
+    "dequantized_bits_per_dim",
+    "fit_dequantizer",
+    "inverse_stability",
+    "latent_diagnostics",
+    "official_nll",
+    "out_of_distribution",
+    "perturbed",
+    "temperature_sweep",
+]

@@ -1,0 +1,192 @@
+"""Bits per dimension of 8-bit images: bounds from dequantization noise, with their Monte-Carlo error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from flowsr.distributions import Dequantizer, UniformDequantizer
+from flowsr.images import check_image
+from flowsr.likelihood.decompose import decompose
+from flowsr.models import HasTerms
+from flowsr.results import Result, text_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class BitsPerDim(Result):
+    """Upper bounds of ``−log₂ P(hr | lr)/D`` of 8-bit images, in bits per dimension; tensors of the batch's shape.
+
+    Attributes:
+        variational: the bound of one draw of noise, averaged over all draws: ``−E_u[log w]/(D·ln 2)``.
+        variational_error: its standard error over draws; NaN for a single draw.
+        importance_weighted: the bound of all k draws together, ``−log mean w/(D·ln 2)``, tighter in expectation.
+        importance_weighted_error: its standard error by the jackknife; NaN for a single draw. Where one weight
+            outweighs all others the true error is larger: look at ``effective_samples``.
+        effective_samples: ``(Σw)²/Σw²``, from 1 (one draw decides) to k.
+        counts: numbers of draws 1, 2, 4, … up to k.
+        curve: the importance-weighted bound of each of these numbers, averaged over disjoint groups of draws,
+            ``(len(counts), *batch)``.
+        curve_error: standard error over the groups; NaN where there is one group.
+        num_samples: k.
+        dims: D = C·H·W.
+        bins: number of bins per unit.
+        lr_log_scale: log σ of the LR image.
+    """
+
+    variational: Tensor
+    variational_error: Tensor
+    importance_weighted: Tensor
+    importance_weighted_error: Tensor
+    effective_samples: Tensor
+    counts: tuple[int, ...]
+    curve: Tensor
+    curve_error: Tensor
+    num_samples: int
+    dims: int
+    bins: int
+    lr_log_scale: float
+
+    def to_text(self) -> str:
+        """Both bounds of each image."""
+        rows = []
+        parts = (
+            self.variational,
+            self.variational_error,
+            self.importance_weighted,
+            self.importance_weighted_error,
+            self.effective_samples,
+        )
+        for index, values in enumerate(zip(*(part.flatten().tolist() for part in parts), strict=True)):
+            bound, error, tighter, tighter_error, effective = values
+            rows.append(
+                [str(index), f"{bound:.4f} ± {error:.4f}", f"{tighter:.4f} ± {tighter_error:.4f}", f"{effective:.1f}"]
+            )
+        head = ["image", "one draw (mean)", f"{self.num_samples} draws, weighted", "effective draws"]
+        notes = [
+            f"bits/dim of 8-bit images, upper bounds; D = C·H·W = {self.dims}, noise within 1/{self.bins}, "
+            f"σ = e^{self.lr_log_scale:g}; ± one standard error of the draws"
+        ]
+        return text_table(head, rows, notes=notes)
+
+    def _draw_main(self, ax: Axes) -> None:
+        """The bound against the number of draws, a line per image."""
+        from flowsr.plots import PALETTE, plain_axes
+
+        lines = self.curve.reshape(len(self.counts), -1).detach().cpu()
+        errors = self.curve_error.reshape(len(self.counts), -1).nan_to_num(0.0).detach().cpu()
+        for line, error in zip(lines.T, errors.T, strict=True):
+            ax.errorbar(self.counts, line, error, color=PALETTE["blue"], marker="o", markersize=3, capsize=2)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(self.counts, [str(count) for count in self.counts])
+        ax.set_xlabel("draws of the noise, k")
+        ax.set_ylabel("bits per dimension (upper bound)")
+        plain_axes(ax, keep=("left", "bottom"))
+
+
+@torch.no_grad()
+def bits_per_dim(
+    model: HasTerms,
+    hr: Tensor,
+    lr: Tensor | None = None,
+    *,
+    num_samples: int = 1,
+    dequantizer: Dequantizer | None = None,
+    lr_log_scale: float = -6.0,
+    generator: torch.Generator | None = None,
+) -> BitsPerDim:
+    """Bits per dimension of 8-bit images by dequantization: the bound of one draw, and the importance-weighted one.
+
+    With noise ``u_i ~ q(u | v)`` and weights ``w_i = p(v + u_i | lr)/q(u_i | v)``,
+    ``E log w ≤ E log (1/k Σ w_i) ≤ log P(v | lr)``; the second grows with k to the third.
+
+    Cost: k encoding passes, one after the other, so that memory does not grow with k.
+
+    Args:
+        model: a model with a likelihood.
+        hr: 8-bit HR image in [0, 1], ``(*batch, C, s·h, s·w)``, multiples of 1/255.
+        lr: LR image in [0, 1], ``(*batch, C, h, w)``; None for a model that is not conditional.
+        num_samples: k ≥ 1.
+        dequantizer: distribution of the noise; by default uniform over 1/256. A trained
+            :class:`flowsr.distributions.VariationalDequantizer` gives tighter bounds.
+        lr_log_scale: log σ.
+        generator: source of the noise; the global one by default.
+
+    Raises:
+        ValueError: for images that are not 8-bit, wrong shapes, or fewer than one draw.
+
+    References:
+        Theis et al. (ICLR 2016), section 3.1; Ho et al., Flow++ (ICML 2019), section 3.1; Burda et al., Importance
+        Weighted Autoencoders (ICLR 2016), theorem 1.
+
+    Example:
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> hr = (torch.rand(3, 16, 16) * 255).round() / 255
+        >>> bits = bits_per_dim(flow, hr, torch.rand(3, 4, 4), num_samples=4)
+        >>> bits.counts, bits.curve.shape
+        ((1, 2, 4), torch.Size([3]))
+    """
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
+    check_image(hr, name="hr")
+    if float((hr * 255 - (hr * 255).round()).abs().max()) > 0.01:
+        raise ValueError(
+            "expected an 8-bit hr, multiples of 1/255, to count its bits; got other values: round it with "
+            "flowsr.images.round_to_8bit, or score the density with flowsr.likelihood.decompose"
+        )
+    noise = dequantizer or UniformDequantizer()
+    draws = [
+        decompose(model, hr, lr, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator).total.double()
+        for _ in range(num_samples)
+    ]
+    log_w = torch.stack(draws)
+    dims = hr.shape[-3:].numel()
+    unit = -1.0 / (dims * math.log(2.0))
+    counts = tuple(2**i for i in range(num_samples.bit_length()))
+    curve, curve_error = [], []
+    for count in counts:
+        groups = unit * log_mean_exp(log_w[: num_samples // count * count].unflatten(0, (-1, count)), dim=1)
+        curve.append(groups.mean(0))
+        curve_error.append(_standard_error(groups))
+    return BitsPerDim(
+        variational=unit * log_w.mean(0),
+        variational_error=_standard_error(unit * log_w),
+        importance_weighted=unit * log_mean_exp(log_w, dim=0),
+        importance_weighted_error=abs(unit) * _jackknife_error(log_w),
+        effective_samples=(2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp(),
+        counts=counts,
+        curve=torch.stack(curve),
+        curve_error=torch.stack(curve_error),
+        num_samples=num_samples,
+        dims=dims,
+        bins=noise.bins,
+        lr_log_scale=lr_log_scale,
+    )
+
+
+def log_mean_exp(values: Tensor, *, dim: int) -> Tensor:
+    """``log mean exp`` along a dimension, without overflow."""
+    return values.logsumexp(dim) - math.log(values.shape[dim])
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    if len(values) < 2:
+        return torch.full_like(values[0], torch.nan)
+    return values.std(0) / math.sqrt(len(values))
+
+
+def _jackknife_error(log_w: Tensor) -> Tensor:
+    """Standard error of ``log mean w`` from its values with one draw left out (Efron and Stein 1981)."""
+    count = len(log_w)
+    if count < 2:
+        return torch.full_like(log_w[0], torch.nan)
+    keep = ~torch.eye(count, dtype=torch.bool, device=log_w.device)
+    left_out = torch.stack([log_mean_exp(log_w[row], dim=0) for row in keep])
+    return ((count - 1) * left_out.var(0, correction=0)).sqrt()

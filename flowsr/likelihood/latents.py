@@ -1,0 +1,313 @@
+"""Are the latents what the model says they are? Standard normal, independent, and with the right volume."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowsr._shapes import sum_event
+from flowsr.distributions import Dequantizer, normal_log_prob
+from flowsr.results import Result, text_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_QUANTILES = 99
+_LARGEST_CROP = 1024
+_COLOURS = ("orange", "blue", "green", "purple", "red", "sky")
+
+
+@runtime_checkable
+class HasNoise(Protocol):
+    """A model that can tell the noise an image would be made from."""
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float = -6.0) -> dict[str, Tensor]:
+        """Tensors ``(*batch, C, h, w)`` that are standard normal under the model, by name."""
+        ...
+
+    def condition(self, lr: Any, *, lr_log_scale: float = -6.0) -> Any:
+        """The distribution of HR images given an LR image."""
+        ...
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Statistics of one latent over all pixels and images, and the tests of each against N(0, 1).
+
+    Attributes:
+        name: of the latent.
+        count: number of values n.
+        mean: 0 under the model, with standard error 1/√n.
+        std: 1 under the model.
+        skewness: 0 under the model.
+        kurtosis: of excess, 0 under the model.
+        ks: Kolmogorov and Smirnov's distance between the empirical and the normal distribution function.
+        autocorrelation: of values next to each other, to the right, below and diagonally; 0 under the model.
+        quantiles: empirical quantiles at 1/100, …, 99/100, for a quantile-quantile plot.
+        energies: mean square ``|z|²/D`` of each image; D times it is chi-square with D degrees of freedom.
+        pit: probability integral transform of each image's ``|z|²``, uniform under the model.
+        p_values: of the tests, by name; none is smaller than float64 can hold.
+    """
+
+    name: str
+    count: int
+    mean: float
+    std: float
+    skewness: float
+    kurtosis: float
+    ks: float
+    autocorrelation: tuple[float, float, float]
+    quantiles: tuple[float, ...]
+    energies: tuple[float, ...]
+    pit: tuple[float, ...]
+    p_values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LatentDiagnostics(Result):
+    """Whether images are, for a model, what its own draws would be.
+
+    Attributes:
+        latents: statistics of the LR residual ``(y − lr)/σ`` and of each level's latent.
+        log_det_error: difference between the model's log-density of a small crop and the one that follows from its
+            latents by automatic differentiation, in nats per dimension, in float64; 0 up to rounding. None if the
+            crop would be too large.
+        significance: probability of a false alarm over all tests together.
+        images: number of images.
+    """
+
+    latents: tuple[LatentStatistics, ...]
+    log_det_error: float | None
+    significance: float
+    images: int
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is not as it would be for the model's own draws: tests by latent, with Holm's correction."""
+        tests = {f"{s.name}: {test}": p for s in self.latents for test, p in s.p_values.items()}
+        failed = []
+        for rank, (name, p) in enumerate(sorted(tests.items(), key=lambda item: item[1])):
+            if not p <= self.significance / (len(tests) - rank):
+                break
+            failed.append(name)
+        if self.log_det_error is not None and not self.log_det_error < 1e-6:
+            failed.append("log-determinant")
+        return tuple(failed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "failures": list(self.failures)}
+
+    def to_text(self) -> str:
+        """Statistics of each latent, and what failed."""
+        rows = [
+            [
+                s.name,
+                str(s.count),
+                f"{s.mean:+.3f}",
+                f"{s.std:.3f}",
+                f"{s.skewness:+.2f}",
+                f"{s.kurtosis:+.2f}",
+                f"{s.ks:.3f}",
+                " ".join(f"{r:+.2f}" for r in s.autocorrelation),
+            ]
+            for s in self.latents
+        ]
+        head = ["latent", "n", "mean", "std", "skew", "kurtosis", "KS", "autocorr. → ↓ ↘"]
+        error = "not measured" if self.log_det_error is None else f"{self.log_det_error:.1e} nats/dim"
+        failed = ", ".join(self.failures) or "nothing"
+        notes = [
+            "under the model: mean 0, std 1, skew 0, excess kurtosis 0, KS 0, autocorrelation 0",
+            f"log-density against automatic differentiation: {error}",
+            f"differs from the model's own draws ({self.significance:g} over all tests, Holm): {failed}",
+        ]
+        return text_table(head, rows, title=f"Latents of {self.images} image{'s' * (self.images > 1)}", notes=notes)
+
+    def _draw_main(self, ax: Axes) -> None:
+        """Quantiles against those of N(0, 1)."""
+        from scipy import stats
+
+        from flowsr.plots import PALETTE, plain_axes
+
+        expected = stats.norm.ppf(np.arange(1, _QUANTILES + 1) / (_QUANTILES + 1))
+        ax.plot(expected, expected, color=PALETTE["grey"], linewidth=0.8, label="N(0, 1)")
+        for s, colour in zip(self.latents, _COLOURS, strict=False):
+            ax.plot(expected, s.quantiles, color=PALETTE[colour], linewidth=1.5, label=s.name)
+        ax.set_xlabel("quantile of N(0, 1)")
+        ax.set_ylabel("quantile of the latent")
+        ax.set_title("Quantiles", loc="left", fontsize=10)
+        ax.legend(frameon=False, fontsize=8)
+        plain_axes(ax, keep=("left", "bottom"))
+
+    def _draw_figure(self) -> Figure:
+        """The quantiles, the PIT of ``|z|²``, and the autocorrelation."""
+        from flowsr.plots import PALETTE, new_figure, plain_axes
+
+        figure = new_figure(12.0, 3.6)
+        first, second, third = figure.subplots(1, 3)
+        self._draw_main(first)
+        for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
+            second.plot(s.pit, np.full(len(s.pit), -row), "|", color=PALETTE[colour], markersize=12)
+            third.plot((1, 2, 3), s.autocorrelation, "o", color=PALETTE[colour], label=s.name)
+        second.set_yticks([-row for row in range(len(self.latents))], [s.name for s in self.latents], fontsize=8)
+        second.set_xlim(-0.03, 1.03)
+        second.set_xlabel("P(|Z|² ≤ |z|²), one mark per image; uniform under the model")
+        second.set_title("Energy of the latents", loc="left", fontsize=10)
+        third.axhline(0.0, color=PALETTE["grey"], linewidth=0.8)
+        third.set_xticks((1, 2, 3), ("right", "below", "diagonal"))
+        third.set_xlim(0.5, 3.5)
+        third.set_ylabel("correlation with the neighbour")
+        third.set_title("Autocorrelation", loc="left", fontsize=10)
+        plain_axes(second)
+        plain_axes(third, keep=("left", "bottom"))
+        return figure
+
+
+@torch.no_grad()
+def latent_diagnostics(
+    model: HasNoise,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    *,
+    lr_log_scale: float = -6.0,
+    dequantizer: Dequantizer | None = None,
+    generator: torch.Generator | None = None,
+    significance: float = 1e-3,
+) -> LatentDiagnostics:
+    """Test whether the latents of images are standard normal and independent, and the log-determinant is right.
+
+    Under the model the LR residual ``(y − lr)/σ`` and every latent are N(0, 1). Each is tested for its mean (z-test),
+    its standard deviation (chi-square), its skewness and kurtosis (D'Agostino, Anscombe), its distribution
+    (Kolmogorov-Smirnov, on up to 5000 values), correlation of neighbours, and the energy ``|z|²`` of whole images
+    (chi-square, then Kolmogorov-Smirnov against the uniform distribution). That says nothing about log-determinants,
+    so the log-density of a small crop is compared with the one that follows by automatic differentiation.
+
+    Draws of the model itself (``model.condition(lr).sample()``) pass. Photographs never do: with many pixels every
+    departure is significant, so look at its size.
+
+    Cost: one encoding pass per image, and one backward pass per dimension of the crop.
+
+    Args:
+        model: the model.
+        pairs: HR images with their LR images, each ``(C, H, W)``.
+        lr_log_scale: log σ.
+        dequantizer: adds noise first, as in training; for 8-bit photographs, which otherwise seem half a noise bin
+            too dark. None for draws.
+        generator: source of that noise; the global one by default.
+        significance: probability of a false alarm over all tests together.
+
+    Raises:
+        ValueError: without images, or on wrong shapes or values.
+
+    References:
+        D'Agostino and Pearson (Biometrika 1973); Holm (Scandinavian Journal of Statistics 1979).
+
+    Example:
+        >>> import flowsr
+        >>> flow = flowsr.testing.randomize(flowsr.HCFlow.from_preset("sr-x4-small"), strength=0.05)
+        >>> lr = torch.rand(3, 8, 8)
+        >>> found = latent_diagnostics(flow, [(flow.condition(lr).sample(), lr)])
+        >>> [s.name for s in found.latents]
+        ['LR residual', 'z_2', 'z_1']
+    """
+    if not pairs:
+        raise ValueError("expected at least one pair of images; got none")
+    if not 0 < significance < 1:
+        raise ValueError(f"expected a significance in (0, 1); got {significance}")
+    if dequantizer is not None:
+        pairs = [(dequantizer.dequantize(hr, generator=generator)[0], lr) for hr, lr in pairs]
+    noises = [model.noise(hr, lr, lr_log_scale=lr_log_scale) for hr, lr in pairs]
+    latents = tuple(_statistics(name, [noise[name] for noise in noises]) for name in noises[0])
+    hr, lr = pairs[0]
+    return LatentDiagnostics(latents, _log_det_error(model, hr, lr, lr_log_scale), significance, len(pairs))
+
+
+def _statistics(name: str, images: Sequence[Tensor]) -> LatentStatistics:
+    from scipy import stats
+
+    images = [image.double().cpu() for image in images]
+    values = torch.cat([image.flatten() for image in images]).numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite latents; got NaN or infinity in {name}: see flowsr.likelihood")
+    n = values.size
+    energy = float((values**2).sum())
+    # A thinned sample: its test stays exact, and a million values would take long to sort.
+    ks = stats.kstest(values[:: max(1, n // 5000)], "norm")
+    correlations = [_neighbours(images, shift) for shift in ((0, 1), (1, 0), (1, 1))]
+    pit = [float(stats.chi2.cdf(float(image.square().sum()), image.numel())) for image in images]
+    p_values = {
+        "mean": 2 * stats.norm.sf(abs(values.mean()) * math.sqrt(n)),
+        "std": _two_sided(float(stats.chi2.cdf(energy, n)), float(stats.chi2.sf(energy, n))),
+        "distribution": ks.pvalue,
+        "energy": stats.kstest(pit, "uniform").pvalue,
+    }
+    if n >= 20:
+        p_values |= {"skewness": stats.skewtest(values).pvalue, "kurtosis": stats.kurtosistest(values).pvalue}
+    for direction, (r, pairs) in zip(("right", "below", "diagonal"), correlations, strict=True):
+        if pairs > 20:
+            p_values[f"autocorrelation {direction}"] = 2 * stats.norm.sf(abs(r) * math.sqrt(pairs))
+    return LatentStatistics(
+        name=name,
+        count=n,
+        mean=float(values.mean()),
+        std=float(values.std()),
+        skewness=float(stats.skew(values)),
+        kurtosis=float(stats.kurtosis(values)),
+        ks=float(ks.statistic),
+        autocorrelation=tuple(r for r, _ in correlations),  # type: ignore[arg-type]
+        quantiles=tuple(np.quantile(values, np.arange(1, _QUANTILES + 1) / (_QUANTILES + 1)).tolist()),
+        energies=tuple(float(image.square().mean()) for image in images),
+        pit=tuple(pit),
+        p_values={key: float(p) for key, p in p_values.items()},
+    )
+
+
+def _neighbours(images: Sequence[Tensor], shift: tuple[int, int]) -> tuple[float, int]:
+    """Correlation of values a shift apart in the same channel, and the number of such pairs.
+
+    Not centred: the mean and the scale under the model are known.
+    """
+    down, right = shift
+    products, count = 0.0, 0
+    for image in images:
+        height, width = image.shape[-2:]
+        product = image[..., : height - down, : width - right] * image[..., down:, right:]
+        products += float(product.sum())
+        count += product.numel()
+    return (products / count if count else 0.0), count
+
+
+def _two_sided(below: float, above: float) -> float:
+    return min(1.0, 2 * min(below, above))
+
+
+def _log_det_error(model: Any, hr: Tensor, lr: Tensor, lr_log_scale: float) -> float | None:
+    """``|log p(x) − log N(f(x)) − log|det ∂f/∂x||/D`` of the smallest crop with neighbours, f the map to the noise."""
+    scale = hr.shape[-1] // lr.shape[-1]
+    side = 2 if hr.shape[-3] * (2 * scale) ** 2 <= _LARGEST_CROP else 1
+    small, small_lr = hr[..., : side * scale, : side * scale].double(), lr[..., :side, :side].double()
+    if small.dim() != 3 or small.numel() > _LARGEST_CROP:
+        return None
+    exact: Any = copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
+
+    def to_noise(flat: Tensor) -> Tensor:
+        parts = exact.noise(flat.reshape(small.shape), small_lr, lr_log_scale=lr_log_scale)
+        return torch.cat([part.flatten() for part in parts.values()])
+
+    with torch.enable_grad():
+        jacobian = torch.autograd.functional.jacobian(to_noise, small.flatten())
+    noise = to_noise(small.flatten())
+    expected = sum_event(normal_log_prob(noise[:, None, None])) + torch.linalg.slogdet(jacobian)[1]
+    got = exact.condition(small_lr, lr_log_scale=lr_log_scale).log_prob(small)
+    return float((got - expected).abs()) / small.numel()

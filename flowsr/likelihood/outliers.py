@@ -1,0 +1,246 @@
+"""Out-of-distribution detection: which scores of a model tell images it was made for from others, and which do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowsr.bootstrap import Interval, bootstrap_interval
+from flowsr.distributions import UniformDequantizer
+from flowsr.images import encode_png, round_to_8bit
+from flowsr.likelihood.decompose import decompose
+from flowsr.models import HasTerms
+from flowsr.results import Result, text_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SCORES: dict[str, str] = {
+    "NLL": "bits/dim of the 8-bit image, higher is taken for stranger",
+    "typicality": "|NLL − mean NLL of the reference images|, bits/dim",
+    "complexity-corrected NLL": "NLL minus the bits/dim of the image as PNG",
+    "latent norm": "||z|²/D − mean of the reference images|",
+    "LR features": "Mahalanobis distance of the LR image's features from those of the reference images",
+}
+"""What each score is; all are larger for what is taken to be stranger."""
+
+
+_COLOURS = ("ink", "orange", "blue", "green", "purple", "red")
+
+
+@runtime_checkable
+class HasFeatures(HasTerms, Protocol):
+    """A model with a likelihood that also says what it sees in an LR image."""
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float = -6.0) -> dict[str, Tensor]:
+        """The noise an image would be made from, by name."""
+        ...
+
+    def lr_features(self, lr: Tensor) -> Tensor:
+        """Features ``(*batch, F)`` of an LR image."""
+        ...
+
+
+@dataclass(frozen=True)
+class OutOfDistribution(Result):
+    """How well scores tell sets of images from images like the reference ones.
+
+    Attributes:
+        auroc: by score and by set, the area under the receiver operating curve with its 95 % bootstrap interval: 1
+            tells all apart, 0.5 none, below 0.5 the strange images look *less* strange than ordinary ones.
+        scores: by score and by set ("inside" among them), one figure per image.
+        reference: number of reference images.
+        lr_log_scale: log σ of the LR image.
+        conventions: what each score is.
+    """
+
+    auroc: Mapping[str, Mapping[str, Interval]]
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]]
+    reference: int
+    lr_log_scale: float
+    conventions: Mapping[str, str] = field(default_factory=lambda: dict(SCORES))
+
+    def to_text(self) -> str:
+        """AUROC of each score for each set."""
+        sets = list(next(iter(self.auroc.values())))
+        rows = [[name, *(f"{by_set[other]:.2f}" for other in sets)] for name, by_set in self.auroc.items()]
+        inside = len(next(iter(self.scores.values()))["inside"])
+        notes = [
+            f"AUROC [95 % bootstrap] against {inside} images held out; {self.reference} reference images; 1 tells all "
+            "apart, 0.5 none, below 0.5 the strange look less strange",
+            *(f"{name}: {meaning}" for name, meaning in self.conventions.items()),
+        ]
+        return text_table(["score", *sets], rows, notes=notes)
+
+    def _draw_main(self, ax: Axes) -> None:
+        self._draw_score(ax, next(iter(self.scores)), labels=True)
+
+    def _draw_figure(self) -> Figure:
+        """Every image's score by set, a panel per score."""
+        from flowsr.plots import new_figure
+
+        figure = new_figure(3.3 * len(self.scores), 3.4)
+        panels = figure.subplots(1, len(self.scores), squeeze=False)[0]
+        for column, (ax, name) in enumerate(zip(panels, self.scores, strict=True)):
+            self._draw_score(ax, name, labels=column == 0)
+        return figure
+
+    def _draw_score(self, ax: Axes, name: str, *, labels: bool) -> None:
+        from flowsr.plots import PALETTE, plain_axes
+
+        rng = np.random.default_rng(0)
+        sets = list(self.scores[name])
+        for row, (label, values) in enumerate(self.scores[name].items()):
+            heights = -row + rng.uniform(-0.25, 0.25, len(values))
+            ax.plot(values, heights, ".", color=PALETTE[_COLOURS[row % len(_COLOURS)]], alpha=0.6, markersize=4)
+            if label != "inside":
+                text = f"AUROC {self.auroc[name][label].value:.2f}"
+                ax.text(1.0, -row + 0.36, text, transform=ax.get_yaxis_transform(), fontsize=7, ha="right")
+        ax.set_yticks([-row for row in range(len(sets))], sets if labels else [""] * len(sets), fontsize=8)
+        ax.set_ylim(-len(sets) + 0.5, 0.6)
+        ax.set_title(name, loc="left", fontsize=10)
+        unit = "bits/dim, " if "bits/dim" in self.conventions[name] else ""
+        ax.set_xlabel(f"{unit}larger is stranger", fontsize=8)
+        plain_axes(ax)
+        ax.tick_params(axis="y", length=0)
+
+
+@torch.no_grad()
+def out_of_distribution(
+    model: HasFeatures,
+    reference: Sequence[tuple[Tensor, Tensor]],
+    inside: Sequence[tuple[Tensor, Tensor]],
+    outside: Mapping[str, Sequence[tuple[Tensor, Tensor]]],
+    *,
+    lr_log_scale: float = -6.0,
+    seed: int = 0,
+    on_image: Callable[[], None] | None = None,
+) -> OutOfDistribution:
+    """Score images of several kinds, and measure how well each score tells them from ordinary ones.
+
+    The likelihood of an image says how many bits it takes, and smooth images take few, whatever they show. So raw
+    likelihood prefers them to photographs. Scores that know what is usual do not: see :data:`SCORES`.
+
+    Cost: two encoding passes and one PNG compression per image.
+
+    Args:
+        model: the model.
+        reference: 8-bit HR images ``(C, H, W)`` with their LR images, that say what is usual; at least 3, and more
+            than a handful for a Mahalanobis distance that means something.
+        inside: further images of that kind.
+        outside: images of other kinds, by name; see :func:`flowsr.likelihood.perturbed` for some.
+        lr_log_scale: log σ.
+        seed: of the dequantization noise.
+        on_image: called after each image.
+
+    Raises:
+        ValueError: for fewer than 3 reference images, an empty set, a set named "inside", or wrong shapes or values.
+
+    References:
+        Nalisnick et al. (arXiv 1906.02994), typicality; Serrà et al., Input Complexity (ICLR 2020); Lee et al.
+        (NeurIPS 2018), Mahalanobis; Kirichenko et al., Why Normalizing Flows Fail (arXiv 2006.08545).
+
+    Example:
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> def pairs(n):
+        ...     return [(round_to_8bit(torch.rand(3, 16, 16)), torch.rand(3, 4, 4)) for _ in range(n)]
+        >>> grey = [(torch.full((3, 16, 16), 128 / 255), torch.full((3, 4, 4), 128 / 255))] * 3
+        >>> study = out_of_distribution(flow, pairs(4), pairs(3), {"grey": grey})
+        >>> study.auroc["NLL"]["grey"].value  # every grey image takes fewer bits than every noise image
+        0.0
+    """
+    if len(reference) < 3:
+        raise ValueError(f"expected at least 3 reference images; got {len(reference)}")
+    if not inside or not outside or not all(outside.values()) or "inside" in outside:
+        raise ValueError('expected images in "inside" and in each set of "outside", none of which is called "inside"')
+    generator = torch.Generator().manual_seed(seed)
+
+    def measure(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
+        rows = []
+        for hr, lr in pairs:
+            rows.append(_measure(model, hr, lr, lr_log_scale, generator))
+            if on_image is not None:
+                on_image()
+        return rows
+
+    usual = measure(reference)
+    measured = {"inside": measure(inside), **{name: measure(pairs) for name, pairs in outside.items()}}
+    features = np.stack([row["features"] for row in usual])
+    mean_bits, mean_norm = (float(np.mean([row[key] for row in usual])) for key in ("bits", "norm"))
+    distance = _mahalanobis(features)
+    compute: dict[str, Callable[[dict[str, Any]], float]] = {
+        "NLL": lambda row: row["bits"],
+        "typicality": lambda row: abs(row["bits"] - mean_bits),
+        "complexity-corrected NLL": lambda row: row["bits"] - row["png"],
+        "latent norm": lambda row: abs(row["norm"] - mean_norm),
+        "LR features": lambda row: distance(row["features"]),
+    }
+    scores = {
+        name: {label: tuple(score(row) for row in rows) for label, rows in measured.items()}
+        for name, score in compute.items()
+    }
+    auroc_of = {
+        name: {
+            label: bootstrap_interval(by_set[label], by_set["inside"], statistic=auroc, num_resamples=500, seed=seed)
+            for label in outside
+        }
+        for name, by_set in scores.items()
+    }
+    return OutOfDistribution(auroc_of, scores, len(reference), lr_log_scale)
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Area under the receiver operating curve: the probability that a positive scores higher; ties count half.
+
+    Example:
+        >>> auroc([3.0, 4.0], [1.0, 3.0])
+        0.875
+    """
+    from scipy import stats
+
+    return float(stats.mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative))
+
+
+def png_bits_per_dim(image: Tensor) -> float:
+    """Bits per dimension of an 8-bit image ``(C, H, W)`` as PNG, the complexity that everybody can measure."""
+    return 8.0 * len(encode_png(image)) / image.numel()
+
+
+def _measure(
+    model: HasFeatures, hr: Tensor, lr: Tensor, lr_log_scale: float, generator: torch.Generator
+) -> dict[str, Any]:
+    hr = round_to_8bit(hr)
+    noisy, log_q = UniformDequantizer().dequantize(hr, generator=generator)
+    terms = decompose(model, noisy, lr, lr_log_scale=lr_log_scale)
+    noise = model.noise(noisy, lr, lr_log_scale=lr_log_scale)
+    squares = [z.square() for name, z in noise.items() if name != "LR residual"]
+    return {
+        "bits": float(log_q - terms.total) / (terms.dims * math.log(2.0)),
+        "png": png_bits_per_dim(hr),
+        "norm": float(sum(s.sum() for s in squares)) / sum(s.numel() for s in squares),
+        "features": model.lr_features(lr).double().cpu().numpy(),
+    }
+
+
+def _mahalanobis(reference: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Distance in units of the reference's spread; the covariance is shrunk as there are more features than images."""
+    mean, spread = reference.mean(0), reference.std(0) + 1e-12
+    scaled = (reference - mean) / spread
+    count, size = scaled.shape
+    # Shrinkage towards the identity, in the scale where every feature has variance 1.
+    weight = size / (size + count)
+    precision = np.linalg.inv((1 - weight) * scaled.T @ scaled / count + weight * np.eye(size))
+
+    def distance(features: np.ndarray) -> float:
+        off = (features - mean) / spread
+        return math.sqrt(float(off @ precision @ off))
+
+    return distance

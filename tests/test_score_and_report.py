@@ -1,0 +1,130 @@
+"""Scoring files, and the page on one image: figures that agree with the library, and a page that a browser shows."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import refused, run
+
+import flowsr
+from flowsr.images import bicubic_down, read_image, round_to_8bit, write_image
+from flowsr.likelihood import bits_per_dim, decompose
+from flowsr.report import build_report
+from flowsr.score import score_file
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "a <b>.png"
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 7, generator=generator), scale_factor=6)[0]
+    write_image(path, smooth)
+    return path
+
+
+def test_a_scored_file_agrees_with_the_library(image):
+    flow = flowsr.load("sr-x4-small")
+    scored = score_file(flow, image, num_samples=3, seed=5, maps=True)
+    assert scored.size == (36, 40) and scored.lr_source is None
+    hr = read_image(image)[..., :36, :40]
+    lr = round_to_8bit(bicubic_down(hr, 4))
+    expected = bits_per_dim(flow, hr, lr, num_samples=3, generator=torch.Generator().manual_seed(5))
+    assert torch.allclose(scored.bits.variational, expected.variational)
+    assert set(scored.terms.maps) == set(scored.terms.named())
+    noise = torch.rand(hr.shape, generator=torch.Generator().manual_seed(5)) / 256
+    assert float(scored.terms.bits_per_dim) == pytest.approx(
+        float((decompose(flow, hr + noise, lr).bits_per_dim + 8).detach()), rel=1e-5
+    )
+    json.dumps(scored.to_dict(), allow_nan=False)
+
+
+def test_score_on_the_command_line(image, tmp_path):
+    result = run("score", image, "-n", 2, "--json", "-o", tmp_path / "out", "-q")
+    assert result.exit_code == 0, result.stderr
+    (record,) = json.loads(result.stdout)["images"]
+    assert record["bits"]["num_samples"] == 2 and record["terms"]["of"] == "8-bit image"
+    assert sum(record["terms"]["terms_nats"].values()) == pytest.approx(record["terms"]["total_nats"], rel=1e-4)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a <b>_terms.png", "scores.json"]
+    assert refused(run("score", image, "-o", tmp_path / "out"), "exists", "--force")
+    table = run("score", image)
+    assert "bits/dim" in table.stdout and "latent z_1" in table.stdout
+
+
+def test_score_takes_lr_images(image, tmp_path):
+    lr = tmp_path / "lr.png"
+    hr = read_image(image)
+    write_image(lr, torch.full((3, 9, 10), 0.5))
+    given = json.loads(run("score", image, "--lr", lr, "--json").stdout)["images"][0]
+    made = json.loads(run("score", image, "--json").stdout)["images"][0]
+    assert given["bits"]["variational"] > made["bits"]["variational"] + 1
+    write_image(lr, torch.rand(3, 5, 5), overwrite=True)
+    assert refused(run("score", image, "--lr", lr), "expected an LR image of 1/4", "5 x 5")
+    assert hr.shape == (3, 36, 42)
+
+
+def test_bad_input_leaves_nothing(image, tmp_path):
+    assert refused(run("score", tmp_path / "none.png"), "does not exist")
+    assert refused(run("report", image, "--model", tmp_path / "none.safetensors", "-o", tmp_path / "r.html"), "none")
+    small = tmp_path / "small.png"
+    write_image(small, torch.rand(3, 3, 3))
+    assert refused(run("report", small, "-o", tmp_path / "r.html"), "at least 4 pixels")
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    path = folder / "a <b>.png"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_image(path, torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), scale_factor=6)[0])
+    result = run("report", path, "-n", 2, "-o", folder / "page.html", "-q")
+    assert result.exit_code == 0, result.stderr
+    return folder / "page.html"
+
+
+def test_the_page_is_self_contained(page):
+    text = page.read_text()
+    assert "a &lt;b&gt;.png" in text and "<b>.png" not in text  # a name is text, not markup
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert len(sources) > 15 and all(source.startswith("data:image/png;base64,") for source in sources)
+    words = re.sub(r'"data:[^"]*"', "", text)
+    assert not re.search(r"\b(nan|inf)\b", words, re.IGNORECASE)
+    for heading in ("Images", "Metric cards", "What the image costs", "Maps of the terms", "Latents", "Stability"):
+        assert heading in words
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_the_page(page, tmp_path):
+    """All pictures load and take room, without a script error."""
+    probe = """<script>
+    window.onload = () => {
+      const broken = [...document.images].filter(i => !(i.complete && i.naturalWidth > 10 && i.width > 10));
+      const height = document.body.scrollHeight;
+      document.title = `${document.images.length} pictures, ${broken.length} broken, ${height} high`;
+    };
+    </script></body>"""
+    (tmp_path / "probe.html").write_text(page.read_text().replace("</body>", probe))
+    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    command = [CHROMIUM, *options.split(), "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=10000", "--dump-dom", (tmp_path / "probe.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = re.search(r"<title>(\d+) pictures, (\d+) broken, (\d+) high</title>", done.stdout)
+    assert found, done.stdout[:500] + done.stderr[-500:]
+    pictures, broken, height = map(int, found.groups())
+    assert pictures > 15 and broken == 0 and height > 2000
+
+
+def test_a_report_needs_two_draws(image):
+    with pytest.raises(ValueError, match="num_samples >= 2"):
+        build_report(flowsr.load("sr-x4-small"), Path(image), num_samples=1)
