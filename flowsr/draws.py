@@ -12,7 +12,9 @@ from flowsr.models import ConditionalModel
 
 
 @torch.no_grad()
-def draw_images(flow: ConditionalModel, lr: Tensor, *, num_samples: int, temperature: Temperature, seed: int) -> Iterator[Tensor]:
+def draw_images(
+    flow: ConditionalModel, lr: Tensor, *, num_samples: int, temperature: Temperature, seed: int
+) -> Iterator[Tensor]:
     """Draw HR images of one LR image one after the other, as :meth:`flowsr.HCFlow.sample` draws them.
 
     The noise depends on the seed and the number of the draw only: neither on how many are drawn, nor on the

@@ -17,6 +17,7 @@ from flowsr.transforms import (
     Call,
     ImageTransform,
     InvertibleConv1x1,
+    InvertibleConv1x1Orthogonal,
     InvertibleConv1x1PLU,
     LogScaleMap,
     record_calls,
@@ -239,7 +240,9 @@ def _distribution(model: Any, hr: Tensor, lr: Tensor | None, temperature: float)
 
 
 def _round_trip(call: Call) -> float:
-    back = call.transform.call_and_ladj(call.output, call.context)[0]
+    # A layer of a model may itself stand the other way round in it.
+    undo = call.transform.call_and_ladj if call.encoding else call.transform.inv_call_and_ladj
+    back = undo(call.output, call.context)[0]
     return _largest(back - call.input) / max(_largest(call.input), 1e-12)
 
 
@@ -287,7 +290,7 @@ class _record_log_scales:
 
 
 def _condition_number(transform: ImageTransform) -> float | None:
-    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU):
+    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU | InvertibleConv1x1Orthogonal):
         return float(torch.linalg.cond(transform.matrix()))
     return None
 
@@ -296,7 +299,7 @@ def _log_scale_range(call: Call, scales: dict[str, tuple[float, float]]) -> tupl
     transform = call.transform
     if isinstance(transform, ActNorm):
         return float(transform.affine.logs.min()), float(transform.affine.logs.max())
-    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU):
+    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU | InvertibleConv1x1Orthogonal):
         values = torch.linalg.svdvals(transform.matrix()).log()
         return float(values.min()), float(values.max())
     own = [bounds for name, bounds in scales.items() if name.startswith(f"{call.name}.")]

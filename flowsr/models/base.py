@@ -107,7 +107,19 @@ class ImageModel(nn.Module):
             lr: their LR images, for a model whose flow is conditioned on them (SRFlow); by default the bicubic ones.
 
         Raises:
-            ValueError: on wrong shape, dtype or values, or a batch without variation.
+            ValueError: on wrong shape, dtype or values, or images too flat or too small to start from; the weights are
+                then as before.
+
+        References:
+            Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.1.
+
+        Example:
+            >>> import flowsr
+            >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(4, 3, 32, 32)
+            >>> flow.initialize(hr)
+            >>> z = flow.encode(hr).z[0]  # latents are now of about unit size
+            >>> bool(0.5 < z.std() < 2)
+            True
         """
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
         before = {name: value.clone() for name, value in self.state_dict().items()}

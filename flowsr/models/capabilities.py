@@ -53,7 +53,7 @@ class ConditionalDensity(Protocol):
         sample_shape: Sequence[int] = (),
         temperature: Temperature = 1.0,
         generator: torch.Generator | None = None,
-    ) -> list[Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Latents for :meth:`decode`."""
         ...
 

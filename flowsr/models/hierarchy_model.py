@@ -13,7 +13,7 @@ from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.latents import Latents, check_latents
 from flowsr.models.terms import LRLikelihood, Term, TermKind, lr_term
-from flowsr.transforms import Hierarchy
+from flowsr.transforms import Hierarchy, UnconditionalLevel
 
 
 class HierarchyModel(ConditionalModel):
@@ -184,12 +184,11 @@ class HierarchyModel(ConditionalModel):
         levels = range(len(encoding.z), 0, -1)
         latents = [sum_event(normal_log_prob(z)) for z in encoding.z]
         width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
-        parts: list[tuple[TermKind, Sequence[Tensor]]] = [
-            ("latent", latents),
-            ("main", encoding.ladj_main),
-            ("conditional", encoding.ladj_steps),
-            ("head", encoding.ladj_head),
-        ]
+        parts: list[tuple[TermKind, Sequence[Tensor]]] = [("latent", latents)]
+        parts.append(("main", encoding.ladj_main))
+        if not any(isinstance(level, UnconditionalLevel) for level in self.transform.conditionals):
+            parts.append(("conditional", encoding.ladj_steps))
+            parts.append(("head", encoding.ladj_head))
         first = lr_term(encoding.lr, lr, log_scale=width, likelihood=lr_likelihood)
         rest = [Term(kind, value, level) for kind, values in parts for level, value in zip(levels, values, strict=True)]
         return (first, *rest)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowsr.images import check_image
 from flowsr.models.base_config import ModelConfig
+from flowsr.models.terms import LRLikelihood, Term
 from flowsr.models.unconditional import UnconditionalModel
 from flowsr.nn import BatchNorm, ChannelAffine, ResidualNet
 from flowsr.transforms import (
@@ -149,6 +150,22 @@ class RealNVP(UnconditionalModel):
         """What height and width of an image must be multiples of."""
         # The last scale has a checkerboard too, which needs pairs of pixels.
         return self.transform.scale * (2 if self.config.checkerboard_couplings else 1)
+
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | None = None,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr)`` as for Glow, with the logit's log-determinant as a term of its own."""
+        terms = super().log_likelihood_terms(hr, lr, lr_log_scale=lr_log_scale, lr_likelihood=lr_likelihood)
+        if not self.config.logit:
+            return terms
+        _, logit = Logit(self.config.logit).inv_call_and_ladj(hr.to(self.dtype))
+        finest = [Term(t.kind, t.value - logit, t.level) if (t.kind, t.level) == ("main", 1) else t for t in terms]
+        return (*finest, Term("preprocessing", logit))
 
     def _check_image(self, hr: Tensor) -> None:
         alpha = self.config.logit

@@ -28,7 +28,8 @@ def from_preset(name: str, **changes: Any) -> ImageModel:
 
     Args:
         name: one of :func:`presets`.
-        **changes: fields of the model's configuration to change.
+        **changes: fields of the model's configuration to change, and what else ``from_preset`` of the model takes, such
+            as ``start`` for HCFlow.
 
     Raises:
         ValueError: for an unknown preset or field.

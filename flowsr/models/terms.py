@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowsr._shapes import sum_event
 from flowsr.distributions import DiscretizedNormal, normal_log_prob
-from flowsr.transforms import Multiscale, MultiscaleEncoding
+from flowsr.transforms import Compose, Multiscale, MultiscaleEncoding
 
 TermKind = Literal["lr", "latent", "main", "conditional", "head", "preprocessing", "dequantization"]
 
@@ -95,7 +95,11 @@ def multiscale_terms(transform: Multiscale, encoding: MultiscaleEncoding) -> tup
     ]
     levels = range(len(encoding.ladj_main), 0, -1)
     mains = [Term("main", value, level) for level, value in zip(levels, encoding.ladj_main, strict=True)]
-    heads = [Term("head", value, level) for level, value in zip(levels, encoding.ladj_head, strict=True)]
+    heads = [
+        Term("head", value, level)
+        for level, value, head in zip(levels, encoding.ladj_head, reversed(transform.heads), strict=True)
+        if not (isinstance(head, Compose) and not len(head.parts))  # levels that factor nothing out have none
+    ]
     return (*latents, *mains, *heads)
 
 

@@ -141,13 +141,14 @@ class InvertibleConv1x1Orthogonal(SameShapeTransform):
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(z.shape)
-        return mix_channels(z, self._matrix().mT), constant_ladj(z, 0.0)
+        return mix_channels(z, self.matrix().mT), constant_ladj(z, 0.0)
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        return mix_channels(x, self._matrix()), constant_ladj(x, 0.0)
+        return mix_channels(x, self.matrix()), constant_ladj(x, 0.0)
 
-    def _matrix(self) -> Tensor:
+    def matrix(self) -> Tensor:
+        """``W = exp(A)·W₀``, as it encodes, in float64."""
         rows, columns = torch.triu_indices(self.channels, self.channels, 1, device=self.skew.device)
         upper = self.skew.new_zeros(self.channels, self.channels, dtype=torch.float64)
         upper = upper.index_put((rows, columns), self.skew.double())
