@@ -1,4 +1,4 @@
-"""HCFlow as a Pyro program, with a site for the LR image, for each latent and for the HR image."""
+"""Super-resolution as a Pyro program, with a site for the LR image, for each latent and for the HR image."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from flowsr.distributions import Temperature, level_temperatures
-from flowsr.models import HCFlow
+from flowsr.models import Capability, Latents, require
+from flowsr.models.conditional import ConditionalModel
 
 
 def super_resolution(
-    flow: HCFlow,
+    flow: ConditionalModel,
     lr: Tensor,
     hr: Tensor | None = None,
     *,
@@ -24,7 +25,8 @@ def super_resolution(
 
     Sites: ``lr`` (the flow's LR image y), ``z_L`` … ``z_1`` (``z_1`` is the finest), ``hr`` (deterministic). Batch
     dimensions of ``lr`` are independent plates named ``batch_0``, ``batch_1``, …, the last of them innermost. The
-    flow's parameters are registered under the name ``flow``.
+    flow's parameters are registered under the name ``flow``. In a model without an LR image in its latent (SRFlow) the
+    image is decoded given ``lr`` itself: there is no site ``lr`` then, and no σ.
 
     With ``hr`` given, every site is observed at its encoding and a factor ``ladj`` carries the log-determinant, so
     that the trace's ``log_prob_sum()`` is ``log p(hr | lr)`` and splits by site into its terms. To observe an image,
@@ -37,11 +39,11 @@ def super_resolution(
     Cost: one decoding pass, or one encoding pass with ``hr``.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         lr: LR image in [0, 1], ``(*batch, C, h, w)``.
         hr: HR image to score, ``(*batch, C, s·h, s·w)``, or None to generate.
         temperature: τ for all levels, or one per level, coarse to fine.
-        lr_log_scale: log σ of the LR image; by default that of the model.
+        lr_log_scale: log σ of the LR image; by default that of the model. Only for models that have one.
 
     Returns:
         The HR image.
@@ -60,44 +62,52 @@ def super_resolution(
         >>> [name for name in trace.stochastic_nodes if name != "flow"]
         ['lr', 'z_2', 'z_1']
     """
+    require(flow, Capability.CONDITION)
     _register(flow)
+    within = Capability.LR_LATENT in flow.capabilities
+    if lr_log_scale is not None and not within:
+        raise ValueError(
+            f"expected no lr_log_scale for {type(flow).__name__}, which has no LR image in its latent; got "
+            f"{lr_log_scale}"
+        )
     # Checks lr and τ with the messages users know.
-    base = flow.condition(lr, temperature=temperature, lr_log_scale=lr_log_scale).base_dist
-    lr = base.lr
-    shapes = flow.transform.latent_shapes(*lr.shape[-2:])
+    width = {"lr_log_scale": lr_log_scale} if within else {}
+    base = flow.condition(lr, temperature=temperature, **width).base_dist
+    lr = lr.to(flow.dtype)
+    shapes = flow.latent_shapes(*lr.shape[-2:])
     temperatures = level_temperatures(temperature, len(shapes))
     names = [f"z_{len(shapes) - i}" for i in range(len(shapes))]
-    encoding = None
+    encoding: Latents | None = None
     if hr is not None:
         if not (base.scale > 0).all():
             raise ValueError(
                 "expected temperature > 0 and a finite lr_log_scale to score an image; got "
                 f"temperature {temperature} and lr_log_scale {lr_log_scale}"
             )
-        encoding = flow.encode(hr)
+        encoding = flow.encode(hr) if within else flow.encode(hr, lr)
         if encoding.lr.shape != lr.shape:
             raise ValueError(f"expected an hr image for an lr of shape {tuple(lr.shape)}; got {tuple(hr.shape)}")
-    sigma = base.scale.flatten()[0]
+    sigma = base.scale.flatten()[0]  # of y, where there is one
     with ExitStack() as plates:
         # Pyro counts batch dimensions from the right.
         for i, size in enumerate(lr.shape[:-3]):
             plates.enter_context(pyro.plate(f"batch_{i}", size, dim=i - (lr.dim() - 3)))
         batch = lr.shape[:-3]
         observed = (None,) * (1 + len(shapes)) if encoding is None else (encoding.lr, *encoding.z)
-        y = _normal_site("lr", lr, sigma, observed[0], batch=batch)
+        y = _normal_site("lr", lr, sigma, observed[0], batch=batch) if within else lr
         z = [
             _normal_site(name, lr.new_zeros(shape), tau, obs, batch=batch)
             for name, shape, tau, obs in zip(names, shapes, temperatures, observed[1:], strict=True)
         ]
         if encoding is None or hr is None:
-            image = flow.transform.decode(*_broadcast(y, z))[0]
+            image = flow.decode_unchecked(*_broadcast(y, z))
         else:
             pyro.factor("ladj", encoding.ladj)
             image = hr
         return pyro.deterministic("hr", image, event_dim=3)
 
 
-def _register(flow: HCFlow) -> None:
+def _register(flow: ConditionalModel) -> None:
     store = pyro.get_param_store()
     for name, parameter in flow.named_parameters():
         if not parameter.is_contiguous():

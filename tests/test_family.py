@@ -124,14 +124,15 @@ def test_official_srflow_with_unknown_blocks_is_refused():
 
 def test_capabilities():
     able = {name: set(tiny(name).capabilities) for name in [*CONDITIONAL, *UNCONDITIONAL]}
-    assert able["sr-x4"] == able["srflow-x4"] == {"condition"}
-    assert able["rescaling-x4"] == able["irn-x4"] == {"condition", "downscale"}
+    assert able["srflow-x4"] == {"condition"}
+    assert able["sr-x4"] == {"condition", "lr-latent"}
+    assert able["rescaling-x4"] == able["irn-x4"] == {"condition", "downscale", "lr-latent"}
     assert able["glow"] == able["realnvp"] == {"density"}
     require(tiny("irn-x2"), "downscale")
     for name, capability in (("sr-x4", "downscale"), ("glow", "condition"), ("irn-x2", "density")):
         with pytest.raises(ValueError, match=f"expected a model with the capability {capability}; got"):
             require(tiny(name), capability)
-    with pytest.raises(ValueError, match="capability downscale; got HCFlow, which has condition"):
+    with pytest.raises(ValueError, match="capability downscale; got HCFlow, which has condition, lr-latent"):
         tiny("sr-x4").downscale(torch.rand(3, 8, 8))
 
 
@@ -563,6 +564,50 @@ def test_models_are_what_the_protocols_say():
         assert isinstance(model, Rescaler) or Capability.DOWNSCALE not in model.capabilities
     for name in UNCONDITIONAL:
         assert isinstance(tiny(name), ImageDensity)
+
+
+# -- the Pyro program serves every conditional model
+
+
+@pytest.mark.parametrize("name", ["sr-x4", "srflow-x4", "irn-x2"])
+def test_the_program_scores_and_generates(name):
+    from flowsr.programs import super_resolution
+
+    model = tiny(name, strength=0.1).double()
+    hr = images(2).double()
+    lr = bicubic_down(hr, model.upscale).clamp(0, 1)
+    trace = pyro.poutine.trace(super_resolution).get_trace(model, lr, hr)
+    assert torch.allclose(trace.log_prob_sum(), model.condition(lr).log_prob(hr).sum())
+    sites = [site for site in trace.nodes if site.startswith("z_")]
+    assert len(sites) == len(model.latent_shapes(4, 4))
+    assert ("lr" in trace.nodes) == (Capability.LR_LATENT in model.capabilities)
+    drawn = pyro.poutine.trace(super_resolution).get_trace(model, lr, temperature=0.5)
+    z = [drawn.nodes[site]["value"] for site in sites]
+    y = drawn.nodes["lr"]["value"] if "lr" in drawn.nodes else lr
+    assert torch.allclose(drawn.nodes["_RETURN"]["value"], model.decode(y, z))
+
+
+def test_the_program_says_what_it_needs():
+    from flowsr.programs import super_resolution
+
+    with pytest.raises(ValueError, match="capability condition; got Glow, which has density"):
+        super_resolution(tiny("glow"), torch.rand(3, 4, 4))
+    with pytest.raises(ValueError, match="no lr_log_scale for SRFlow, which has no LR image in its latent; got -6"):
+        super_resolution(tiny("srflow-x4"), torch.rand(3, 4, 4), lr_log_scale=-6.0)
+
+
+def test_svi_learns_the_width_of_the_lr_image():
+    """The learned σ is a parameter of the program like any other."""
+    from flowsr.programs import super_resolution
+
+    model = tiny_flow(learned_lr_width=True, strength=0.1)
+    hr, lr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 2, 2)
+    optimizer = pyro.optim.Adam({"lr": 0.01})
+    svi = pyro.infer.SVI(lambda: super_resolution(model, lr, hr), lambda: None, optimizer, pyro.infer.Trace_ELBO())
+    before = model.log_width.item()
+    for _ in range(3):
+        svi.step()
+    assert model.log_width.item() > before + 0.01
 
 
 # -- the analyses of the likelihood serve every model

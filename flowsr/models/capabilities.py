@@ -4,6 +4,8 @@
 capability              means                                       HCFlow  SRFlow  IRN  Glow  RealNVP
 ======================  ==========================================  ======  ======  ===  ====  =======
 ``condition``           a density of HR images given an LR image    yes     yes     yes  no    no
+``lr-latent``           finds an LR image in an HR image, which is  yes     no      yes  no    no
+                        a part of its latent, of a width σ
 ``downscale``           makes LR images to be enlarged again        task    no      yes  no    no
 ``density``             a density of images alone                   no      no      no   yes   yes
 ======================  ==========================================  ======  ======  ===  ====  =======
@@ -25,6 +27,7 @@ class Capability(StrEnum):
     """The capabilities by name; ``model.capabilities`` is the set of those that a model has."""
 
     CONDITION = "condition"
+    LR_LATENT = "lr-latent"
     DOWNSCALE = "downscale"
     DENSITY = "density"
 

@@ -1,6 +1,7 @@
 """What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from flowsr.models.latents import Latents, check_latents, draw_normal
 class ConditionalModel(ImageModel):
     """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
 
-    A subclass defines :meth:`condition`, :meth:`latent_shapes` and :meth:`_decode`.
+    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes` and :meth:`decode_unchecked`.
     """
 
     @property
@@ -34,8 +35,12 @@ class ConditionalModel(ImageModel):
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
         raise NotImplementedError
 
-    def condition(self, lr: Tensor, *, temperature: Temperature = 1.0) -> FlowDistribution:
+    def condition(self, lr: Tensor, *, temperature: Temperature = 1.0, **_options: Any) -> FlowDistribution:
         """The posterior over HR images given an LR image, as a Pyro distribution."""
+        raise NotImplementedError
+
+    def encode(self, hr: Tensor, *args: Tensor, pad: bool = False) -> Latents:
+        """Latents of an HR image; a model without the capability ``lr-latent`` takes its LR image too."""
         raise NotImplementedError
 
     def decode(self, lr: Tensor | Latents, z: Sequence[Tensor] | None = None) -> Tensor:
@@ -75,7 +80,7 @@ class ConditionalModel(ImageModel):
         if z is None:
             z = [lr.new_zeros(*lr.shape[:-3], *shape) for shape in shapes]
         check_latents(z, shapes, batch=lr.shape[:-3])
-        return self._decode(lr, [latent.to(lr.dtype) for latent in z])
+        return self.decode_unchecked(lr, [latent.to(lr.dtype) for latent in z])
 
     def draw_latents(
         self,
@@ -166,9 +171,8 @@ class ConditionalModel(ImageModel):
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
-        lr = lr.to(self.dtype)
         z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
-        return self._decode(lr, z)
+        return self.decode_unchecked(lr.to(self.dtype), z)
 
     def check_pair(self, hr: Tensor, lr: Tensor | None) -> Tensor:
         """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image of its size; returns the LR image."""
@@ -183,6 +187,6 @@ class ConditionalModel(ImageModel):
         check_same_batch(hr.shape, lr.shape)
         return lr.to(self.dtype)
 
-    def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """Decode without checks, in the dtype of the weights."""
+    def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+        """:meth:`decode` without its checks, for images and latents in the dtype of the weights."""
         raise NotImplementedError

@@ -28,9 +28,9 @@ class HierarchyModel(ConditionalModel):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """A density of HR images given an LR image; if made for rescaling, LR images of its own."""
+        """A density given an LR image, which is in the latent; if made for rescaling, LR images to keep."""
         rescaling = {Capability.DOWNSCALE} if self.config.task == "rescaling" else set()
-        return frozenset({Capability.CONDITION, *rescaling})
+        return frozenset({Capability.CONDITION, Capability.LR_LATENT, *rescaling})
 
     @property
     def lr_log_scale(self) -> float | Tensor:
@@ -208,7 +208,7 @@ class HierarchyModel(ConditionalModel):
         levels = range(len(encoding.z), 0, -1)
         return {"LR residual": residual, **{f"z_{level}": z for level, z in zip(levels, encoding.z, strict=True)}}
 
-    def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+    def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         return self.transform.decode(lr, z)[0]
 
     def _encode_ladj(self, hr: Tensor, lr: Tensor | None) -> Tensor:

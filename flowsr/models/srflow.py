@@ -257,7 +257,7 @@ class SRFlow(ConditionalModel):
         assert isinstance(encoder, RRDBPyramid)
         return self.regression(encoder.maps(lr.to(self.dtype))[0][-1])
 
-    def _decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
+    def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         return self.transform.transform.decode(z, self.transform.features(lr))[0]
 
     def _encode_ladj(self, hr: Tensor, lr: Tensor | None) -> Tensor:
