@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from flowsr.distributions import Temperature
-from flowsr.models import HCFlow
+from flowsr.models import ConditionalModel
 
 
 @torch.no_grad()
-def draw_images(flow: HCFlow, lr: Tensor, *, num_samples: int, temperature: Temperature, seed: int) -> Iterator[Tensor]:
+def draw_images(
+    flow: ConditionalModel, lr: Tensor, *, num_samples: int, temperature: Temperature, seed: int
+) -> Iterator[Tensor]:
     """Draw HR images of one LR image one after the other, as :meth:`flowsr.HCFlow.sample` draws them.
 
     The noise depends on the seed and the number of the draw only: neither on how many are drawn, nor on the
@@ -35,7 +37,8 @@ def draw_images(flow: HCFlow, lr: Tensor, *, num_samples: int, temperature: Temp
         ValueError: for fewer than one draw, a negative temperature, or an unusable LR image.
 
     Example:
-        >>> flow, lr = HCFlow.from_preset("sr-x4-small"), torch.rand(3, 4, 4)
+        >>> import flowsr
+        >>> flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 4, 4)
         >>> few, more = (list(draw_images(flow, lr, num_samples=n, temperature=0.8, seed=0)) for n in (1, 2))
         >>> torch.equal(few[0], more[0])
         True

@@ -75,7 +75,7 @@ def score_file(
     *,
     lr: Path | None = None,
     num_samples: int = 1,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     seed: int = 0,
     maps: bool = False,
 ) -> ScoredImage:
@@ -88,7 +88,7 @@ def score_file(
         path: the HR image; sides are cropped to multiples of the upscale factor.
         lr: the LR image; by default bicubic of the HR image, rounded to 8 bits.
         num_samples: draws of the dequantization noise.
-        lr_log_scale: log σ.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         seed: of the noise, which is drawn on the CPU so that devices agree.
         maps: keep the terms' maps.
 

@@ -640,3 +640,22 @@ def test_the_likelihood_decomposes(name):
     else:
         with pytest.raises(ValueError, match="an LR image, as this model is conditional"):
             decompose(model, hr)
+
+
+@pytest.mark.parametrize("name", ["srflow-x4", "irn-x4", "glow", "realnvp-small"])
+def test_diagnostics_serve_every_model(name):
+    """Latents of a model's own draws pass, and its layers invert."""
+    from flowsr.likelihood import inverse_stability, latent_diagnostics
+
+    model = tiny(name, strength=0.1).double().requires_grad_(False)
+    if Capability.DENSITY in model.capabilities:
+        pairs = [(model.distribution((16, 16)).sample().clamp(0.001, 0.999), None) for _ in range(3)]
+    else:
+        lr = torch.rand(8, 3, 4, 4, dtype=torch.float64)
+        pairs = list(zip(model.condition(lr).sample(), lr, strict=True))
+    found = latent_diagnostics(model, pairs)
+    assert found.log_det_error is not None and found.log_det_error < 1e-9
+    if name.startswith(("srflow", "irn")):  # draws of images alone leave [0, 1] and are clamped here
+        assert found.passed, found.to_text()
+    stability = inverse_stability(model, *pairs[0])
+    assert stability.round_trip_float64 < 1e-8 and stability.layers

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowsr.distributions import Dequantizer, UniformDequantizer
 from flowsr.images import check_image
-from flowsr.likelihood.decompose import decompose
+from flowsr.likelihood.decompose import decompose, width_note, width_used
 from flowsr.models import HasTerms
 from flowsr.results import Result, text_table
 
@@ -37,7 +37,7 @@ class BitsPerDim(Result):
         num_samples: k.
         dims: D = C·H·W.
         bins: number of bins per unit.
-        lr_log_scale: log σ of the LR image.
+        lr_log_scale: log σ of the LR image; None for a model without one.
     """
 
     variational: Tensor
@@ -51,7 +51,7 @@ class BitsPerDim(Result):
     num_samples: int
     dims: int
     bins: int
-    lr_log_scale: float
+    lr_log_scale: float | None
 
     def to_text(self) -> str:
         """Both bounds of each image."""
@@ -70,8 +70,8 @@ class BitsPerDim(Result):
             )
         head = ["image", "one draw (mean)", f"{self.num_samples} draws, weighted", "effective draws"]
         notes = [
-            f"bits/dim of 8-bit images, upper bounds; D = C·H·W = {self.dims}, noise within 1/{self.bins}, "
-            f"σ = e^{self.lr_log_scale:g}; ± one standard error of the draws"
+            f"bits/dim of 8-bit images, upper bounds; D = C·H·W = {self.dims}, noise within 1/{self.bins}"
+            f"{width_note(self.lr_log_scale)}; ± one standard error of the draws"
         ]
         return text_table(head, rows, notes=notes)
 
@@ -98,7 +98,7 @@ def bits_per_dim(
     *,
     num_samples: int = 1,
     dequantizer: Dequantizer | None = None,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     generator: torch.Generator | None = None,
 ) -> BitsPerDim:
     """Bits per dimension of 8-bit images by dequantization: the bound of one draw, and the importance-weighted one.
@@ -115,7 +115,7 @@ def bits_per_dim(
         num_samples: k ≥ 1.
         dequantizer: distribution of the noise; by default uniform over 1/256. A trained
             :class:`flowsr.distributions.VariationalDequantizer` gives tighter bounds.
-        lr_log_scale: log σ.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         generator: source of the noise; the global one by default.
 
     Raises:
@@ -167,7 +167,7 @@ def bits_per_dim(
         num_samples=num_samples,
         dims=dims,
         bins=noise.bins,
-        lr_log_scale=lr_log_scale,
+        lr_log_scale=width_used(model, lr_log_scale),
     )
 
 

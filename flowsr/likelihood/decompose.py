@@ -50,13 +50,13 @@ class LogLikelihoodTerms(Result):
     Attributes:
         terms: log-densities and log-determinants, each with its kind and its level; see :class:`flowsr.models.Term`.
         dims: D = C·H·W of the HR image.
-        lr_log_scale: log σ used for the LR term.
+        lr_log_scale: log σ used for the LR term; None for a model without one.
         maps: if asked for, each term's map ``(*batch, H, W)`` in nats under its name; a map sums to its term.
     """
 
     terms: tuple[Term, ...]
     dims: int
-    lr_log_scale: float
+    lr_log_scale: float | None
     maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -142,7 +142,7 @@ class LogLikelihoodTerms(Result):
             bits = -nats / math.log(2.0)
             rows.append([name, f"{nats:.1f}", f"{bits:.1f}", f"{bits / self.dims:+.4f}"])
         images = self.total.numel()
-        notes = [f"D = C·H·W = {self.dims}, σ = e^{self.lr_log_scale:g}" + (f", mean of {images}" * (images > 1))]
+        notes = [f"D = C·H·W = {self.dims}{width_note(self.lr_log_scale)}" + (f", mean of {images}" * (images > 1))]
         return text_table(["term", "nats", "bits (−nats/ln 2)", "bits/dim"], rows, notes=notes)
 
     def _draw_main(self, ax: Axes) -> None:
@@ -172,7 +172,7 @@ def decompose(
     hr: Tensor,
     lr: Tensor | None = None,
     *,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     lr_likelihood: LRLikelihood = "density",
     dequantizer: Dequantizer | None = None,
     generator: torch.Generator | None = None,
@@ -193,7 +193,7 @@ def decompose(
         model: a model with a likelihood.
         hr: HR image, ``(*batch, C, s·h, s·w)``.
         lr: LR image in [0, 1], ``(*batch, C, h, w)``; None for a model that is not conditional.
-        lr_log_scale: log σ, finite.
+        lr_log_scale: log σ of the LR image, from −40 to 40; by default the model's own, −6 for HCFlow.
         lr_likelihood: "density" of y, or "mass" on the 256 grey levels.
         dequantizer: distribution of the noise within a bin; None scores ``hr`` as it is.
         generator: source of the noise; the global one by default.
@@ -219,7 +219,7 @@ def decompose(
     """
     if not isinstance(model, HasTerms):
         raise TypeError(f"expected a model with log_likelihood_terms; got {type(model).__name__}")
-    if not -40 <= lr_log_scale <= 40:
+    if lr_log_scale is not None and not -40 <= lr_log_scale <= 40:
         raise ValueError(f"expected a finite lr_log_scale from -40 to 40; got {lr_log_scale}")
     options: dict[str, Any] = {"lr_log_scale": lr_log_scale, "lr_likelihood": lr_likelihood}
 
@@ -229,14 +229,14 @@ def decompose(
         noisy, log_q = dequantizer.dequantize(hr, generator=generator)
         return (*model.log_likelihood_terms(noisy, lr, **options), Term("dequantization", -log_q))
 
-    dims = hr.shape[-3:].numel()
+    dims, width = hr.shape[-3:].numel(), width_used(model, lr_log_scale)
     if not maps:
-        return LogLikelihoodTerms(find_terms(), dims, lr_log_scale)
+        return LogLikelihoodTerms(find_terms(), dims, width)
     with per_pixel():
         found = find_terms()
     whole = tuple(Term(term.kind, term.value.sum((-2, -1)), term.level) for term in found)
     images = {term.name: spread(term.value, *hr.shape[-2:]) for term in found}
-    return LogLikelihoodTerms(whole, dims, lr_log_scale, images)
+    return LogLikelihoodTerms(whole, dims, width, images)
 
 
 def dequantized_bits_per_dim(terms: LogLikelihoodTerms, *, bins: int = 256) -> Tensor:
@@ -252,3 +252,14 @@ def dequantized_bits_per_dim(terms: LogLikelihoodTerms, *, bins: int = 256) -> T
         8.000
     """
     return terms.bits_per_dim + math.log2(bins)
+
+
+def width_used(model: Any, lr_log_scale: float | None) -> float | None:
+    """log σ of the LR image that a model is scored with: the one given, else its own, None if it has none."""
+    own = getattr(model, "lr_log_scale", None) if lr_log_scale is None else lr_log_scale
+    return None if own is None else float(own)
+
+
+def width_note(lr_log_scale: float | None) -> str:
+    """The words for log σ among the conventions of a figure."""
+    return "" if lr_log_scale is None else f", σ = e^{lr_log_scale:g}"

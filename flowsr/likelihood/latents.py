@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from flowsr._shapes import sum_event
 from flowsr.distributions import Dequantizer, normal_log_prob
+from flowsr.likelihood.decompose import decompose
+from flowsr.models import HasTerms
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -26,15 +28,11 @@ _COLOURS = ("orange", "blue", "green", "purple", "red", "sky")
 
 
 @runtime_checkable
-class HasNoise(Protocol):
-    """A model that can tell the noise an image would be made from."""
+class HasNoise(HasTerms, Protocol):
+    """A model with a likelihood that can also tell the noise an image would be made from."""
 
-    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float = -6.0) -> dict[str, Tensor]:
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
         """Tensors ``(*batch, C, h, w)`` that are standard normal under the model, by name."""
-        ...
-
-    def condition(self, lr: Any, *, lr_log_scale: float = -6.0) -> Any:
-        """The distribution of HR images given an LR image."""
         ...
 
 
@@ -178,9 +176,9 @@ class LatentDiagnostics(Result):
 @torch.no_grad()
 def latent_diagnostics(
     model: HasNoise,
-    pairs: Sequence[tuple[Tensor, Tensor]],
+    pairs: Sequence[tuple[Tensor, Tensor | None]],
     *,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     dequantizer: Dequantizer | None = None,
     generator: torch.Generator | None = None,
     significance: float = 1e-3,
@@ -200,8 +198,8 @@ def latent_diagnostics(
 
     Args:
         model: the model.
-        pairs: HR images with their LR images, each ``(C, H, W)``.
-        lr_log_scale: log σ.
+        pairs: HR images with their LR images, each ``(C, H, W)``; None for the LR image where the model has none.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         dequantizer: adds noise first, as in training; for 8-bit photographs, which otherwise seem half a noise bin
             too dark. None for draws.
         generator: source of that noise; the global one by default.
@@ -292,11 +290,16 @@ def _two_sided(below: float, above: float) -> float:
     return min(1.0, 2 * min(below, above))
 
 
-def _log_det_error(model: Any, hr: Tensor, lr: Tensor, lr_log_scale: float) -> float | None:
+def _log_det_error(model: Any, hr: Tensor, lr: Tensor | None, lr_log_scale: float | None) -> float | None:
     """``|log p(x) − log N(f(x)) − log|det ∂f/∂x||/D`` of the smallest crop with neighbours, f the map to the noise."""
-    scale = hr.shape[-1] // lr.shape[-1]
-    side = 2 if hr.shape[-3] * (2 * scale) ** 2 <= _LARGEST_CROP else 1
-    small, small_lr = hr[..., : side * scale, : side * scale].double(), lr[..., :side, :side].double()
+    if lr is None:
+        scale, small_lr = 1, None
+        side = next((s for s in (8, 16) if s % model.multiple == 0), model.multiple)
+    else:
+        # Two LR pixels, as SRFlow's coarsest level halves the LR image.
+        side, scale = 2, hr.shape[-1] // lr.shape[-1]
+        small_lr = lr[..., :side, :side].double()
+    small = hr[..., : side * scale, : side * scale].double()
     if small.dim() != 3 or small.numel() > _LARGEST_CROP:
         return None
     exact: Any = copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
@@ -309,5 +312,5 @@ def _log_det_error(model: Any, hr: Tensor, lr: Tensor, lr_log_scale: float) -> f
         jacobian = torch.autograd.functional.jacobian(to_noise, small.flatten())
     noise = to_noise(small.flatten())
     expected = sum_event(normal_log_prob(noise[:, None, None])) + torch.linalg.slogdet(jacobian)[1]
-    got = exact.condition(small_lr, lr_log_scale=lr_log_scale).log_prob(small)
+    got = decompose(exact, small, small_lr, lr_log_scale=lr_log_scale).total
     return float((got - expected).abs()) / small.numel()

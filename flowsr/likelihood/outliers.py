@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from flowsr.bootstrap import Interval, bootstrap_interval
 from flowsr.distributions import UniformDequantizer
 from flowsr.images import encode_png, round_to_8bit
-from flowsr.likelihood.decompose import decompose
-from flowsr.models import HasTerms
+from flowsr.likelihood.decompose import decompose, width_used
+from flowsr.likelihood.latents import HasNoise
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -32,16 +32,15 @@ SCORES: dict[str, str] = {
 """What each score is; all are larger for what is taken to be stranger."""
 
 
+Pair: TypeAlias = tuple[Tensor, Tensor | None]
+"""An HR image and its LR image; None where the model has none."""
+
 _COLOURS = ("ink", "orange", "blue", "green", "purple", "red")
 
 
 @runtime_checkable
-class HasFeatures(HasTerms, Protocol):
-    """A model with a likelihood that also says what it sees in an LR image."""
-
-    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float = -6.0) -> dict[str, Tensor]:
-        """The noise an image would be made from, by name."""
-        ...
+class HasFeatures(HasNoise, Protocol):
+    """A model with a likelihood that also tells the noise, and what it sees in an LR image."""
 
     def lr_features(self, lr: Tensor) -> Tensor:
         """Features ``(*batch, F)`` of an LR image."""
@@ -57,15 +56,15 @@ class OutOfDistribution(Result):
             tells all apart, 0.5 none, below 0.5 the strange images look *less* strange than ordinary ones.
         scores: by score and by set ("inside" among them), one figure per image.
         reference: number of reference images.
-        lr_log_scale: log σ of the LR image.
+        lr_log_scale: log σ of the LR image; None for a model without one.
         conventions: what each score is.
     """
 
     auroc: Mapping[str, Mapping[str, Interval]]
     scores: Mapping[str, Mapping[str, tuple[float, ...]]]
     reference: int
-    lr_log_scale: float
-    conventions: Mapping[str, str] = field(default_factory=lambda: dict(SCORES))
+    lr_log_scale: float | None
+    conventions: Mapping[str, str]
 
     def to_text(self) -> str:
         """AUROC of each score for each set."""
@@ -114,12 +113,12 @@ class OutOfDistribution(Result):
 
 @torch.no_grad()
 def out_of_distribution(
-    model: HasFeatures,
-    reference: Sequence[tuple[Tensor, Tensor]],
-    inside: Sequence[tuple[Tensor, Tensor]],
-    outside: Mapping[str, Sequence[tuple[Tensor, Tensor]]],
+    model: HasNoise,
+    reference: Sequence[Pair],
+    inside: Sequence[Pair],
+    outside: Mapping[str, Sequence[Pair]],
     *,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     seed: int = 0,
     on_image: Callable[[], None] | None = None,
 ) -> OutOfDistribution:
@@ -131,12 +130,12 @@ def out_of_distribution(
     Cost: two encoding passes and one PNG compression per image.
 
     Args:
-        model: the model.
+        model: the model; the score of LR features takes part if it has them (HCFlow, SRFlow).
         reference: 8-bit HR images ``(C, H, W)`` with their LR images, that say what is usual; at least 3, and more
             than a handful for a Mahalanobis distance that means something.
         inside: further images of that kind.
         outside: images of other kinds, by name; see :func:`flowsr.likelihood.perturbed` for some.
-        lr_log_scale: log σ.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         seed: of the dequantization noise.
         on_image: called after each image.
 
@@ -163,7 +162,7 @@ def out_of_distribution(
         raise ValueError('expected images in "inside" and in each set of "outside", none of which is called "inside"')
     generator = torch.Generator().manual_seed(seed)
 
-    def measure(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
+    def measure(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         rows = []
         for hr, lr in pairs:
             rows.append(_measure(model, hr, lr, lr_log_scale, generator))
@@ -173,16 +172,16 @@ def out_of_distribution(
 
     usual = measure(reference)
     measured = {"inside": measure(inside), **{name: measure(pairs) for name, pairs in outside.items()}}
-    features = np.stack([row["features"] for row in usual])
     mean_bits, mean_norm = (float(np.mean([row[key] for row in usual])) for key in ("bits", "norm"))
-    distance = _mahalanobis(features)
     compute: dict[str, Callable[[dict[str, Any]], float]] = {
         "NLL": lambda row: row["bits"],
         "typicality": lambda row: abs(row["bits"] - mean_bits),
         "complexity-corrected NLL": lambda row: row["bits"] - row["png"],
         "latent norm": lambda row: abs(row["norm"] - mean_norm),
-        "LR features": lambda row: distance(row["features"]),
     }
+    if usual[0]["features"] is not None:
+        distance = _mahalanobis(np.stack([row["features"] for row in usual]))
+        compute["LR features"] = lambda row: distance(row["features"])
     scores = {
         name: {label: tuple(score(row) for row in rows) for label, rows in measured.items()}
         for name, score in compute.items()
@@ -194,7 +193,8 @@ def out_of_distribution(
         }
         for name, by_set in scores.items()
     }
-    return OutOfDistribution(auroc_of, scores, len(reference), lr_log_scale)
+    conventions = {name: SCORES[name] for name in scores}
+    return OutOfDistribution(auroc_of, scores, len(reference), width_used(model, lr_log_scale), conventions)
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -215,7 +215,7 @@ def png_bits_per_dim(image: Tensor) -> float:
 
 
 def _measure(
-    model: HasFeatures, hr: Tensor, lr: Tensor, lr_log_scale: float, generator: torch.Generator
+    model: HasNoise, hr: Tensor, lr: Tensor | None, lr_log_scale: float | None, generator: torch.Generator
 ) -> dict[str, Any]:
     hr = round_to_8bit(hr)
     noisy, log_q = UniformDequantizer().dequantize(hr, generator=generator)
@@ -226,8 +226,12 @@ def _measure(
         "bits": float(log_q - terms.total) / (terms.dims * math.log(2.0)),
         "png": png_bits_per_dim(hr),
         "norm": float(sum(s.sum() for s in squares)) / sum(s.numel() for s in squares),
-        "features": model.lr_features(lr).double().cpu().numpy(),
+        "features": _features(model, lr),
     }
+
+
+def _features(model: HasNoise, lr: Tensor | None) -> np.ndarray | None:
+    return model.lr_features(lr).double().cpu().numpy() if isinstance(model, HasFeatures) and lr is not None else None
 
 
 def _mahalanobis(reference: np.ndarray) -> Callable[[np.ndarray], float]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from flowsr.models import ImageModel
 from flowsr.results import Result, text_table
 from flowsr.transforms import (
     ActNorm,
     Call,
     ImageTransform,
     InvertibleConv1x1,
+    InvertibleConv1x1Orthogonal,
     InvertibleConv1x1PLU,
     LogScaleMap,
     record_calls,
@@ -30,14 +32,6 @@ ROUND_TRIP_LIMIT = 1e-2
 
 GROWTH_LIMIT = 100.0
 """Factor by which one layer may let the largest activation grow on decoding before it is called unstable."""
-
-
-class CanCondition(Protocol):
-    """A model that has a distribution of HR images given an LR image; also a Module."""
-
-    def condition(self, lr: Any) -> Any:
-        """The distribution."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -166,7 +160,7 @@ class InverseStability(Result):
 
 @torch.no_grad()
 def inverse_stability(
-    model: CanCondition, hr: Tensor, lr: Tensor, *, temperature: float = 1.0, seed: int = 0
+    model: ImageModel, hr: Tensor, lr: Tensor | None = None, *, temperature: float = 1.0, seed: int = 0
 ) -> InverseStability:
     """Find the layers at which a model's inverse is inexact or explodes.
 
@@ -179,7 +173,7 @@ def inverse_stability(
     Args:
         model: the model; it is copied, not changed.
         hr: HR image in [0, 1], ``(C, s·h, s·w)``.
-        lr: LR image in [0, 1], ``(C, h, w)``.
+        lr: LR image in [0, 1], ``(C, h, w)``; None for a model of images alone.
         temperature: τ > 0 of the draw.
         seed: of the draw.
 
@@ -196,13 +190,13 @@ def inverse_stability(
         >>> inverse_stability(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4)).unstable
         ()
     """
-    copies: dict[torch.dtype, Any] = {dtype: copy.deepcopy(model).to(dtype) for dtype in (torch.float32, torch.float64)}  # type: ignore[attr-defined]
+    copies: dict[torch.dtype, Any] = {dtype: copy.deepcopy(model).to(dtype) for dtype in (torch.float32, torch.float64)}
     errors: dict[torch.dtype, list[float]] = {}
     whole: dict[torch.dtype, float] = {}
     scales: dict[str, tuple[float, float]] = {}
     for dtype, own in copies.items():
         image = hr.to(dtype)
-        transforms = own.condition(lr.to(dtype)).transforms
+        transforms = _distribution(own, image, lr, temperature).transforms
         with record_calls(own) as recorded, _record_log_scales(own, scales):
             latent = image
             for transform in reversed(transforms):
@@ -213,7 +207,7 @@ def inverse_stability(
         for transform in transforms:
             latent = transform.call_and_ladj(latent)[0]
         whole[dtype] = _largest(latent - image)
-    growth, non_finite, draw = _decode_draw(copies[torch.float32], lr.float(), temperature, seed)
+    growth, non_finite, draw = _decode_draw(copies[torch.float32], hr, lr, temperature, seed)
     layers = tuple(
         LayerStability(
             name=call.name,
@@ -238,16 +232,25 @@ def inverse_stability(
     )
 
 
+def _distribution(model: Any, hr: Tensor, lr: Tensor | None, temperature: float) -> Any:
+    """The distribution of HR images: given the LR image, or of a model of images alone."""
+    if lr is None:
+        return model.distribution((hr.shape[-2], hr.shape[-1]), temperature=temperature)
+    return model.condition(lr.to(model.dtype), temperature=temperature)
+
+
 def _round_trip(call: Call) -> float:
-    back = call.transform.call_and_ladj(call.output, call.context)[0]
+    # A layer of a model may itself stand the other way round in it.
+    undo = call.transform.call_and_ladj if call.encoding else call.transform.inv_call_and_ladj
+    back = undo(call.output, call.context)[0]
     return _largest(back - call.input) / max(_largest(call.input), 1e-12)
 
 
 def _decode_draw(
-    model: Any, lr: Tensor, temperature: float, seed: int
+    model: Any, hr: Tensor, lr: Tensor | None, temperature: float, seed: int
 ) -> tuple[dict[str, float], dict[str, int], Tensor]:
     """Growth and values made not finite, by layer, and the image drawn."""
-    distribution = model.condition(lr, temperature=temperature)
+    distribution = _distribution(model, hr, lr, temperature)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         value = distribution.base_dist.sample()
@@ -287,7 +290,7 @@ class _record_log_scales:
 
 
 def _condition_number(transform: ImageTransform) -> float | None:
-    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU):
+    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU | InvertibleConv1x1Orthogonal):
         return float(torch.linalg.cond(transform.matrix()))
     return None
 
@@ -296,7 +299,7 @@ def _log_scale_range(call: Call, scales: dict[str, tuple[float, float]]) -> tupl
     transform = call.transform
     if isinstance(transform, ActNorm):
         return float(transform.affine.logs.min()), float(transform.affine.logs.max())
-    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU):
+    if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU | InvertibleConv1x1Orthogonal):
         values = torch.linalg.svdvals(transform.matrix()).log()
         return float(values.min()), float(values.max())
     own = [bounds for name, bounds in scales.items() if name.startswith(f"{call.name}.")]

@@ -15,8 +15,9 @@ from flowsr.bootstrap import Interval, bootstrap_interval
 from flowsr.distributions import UniformDequantizer
 from flowsr.draws import draw_images
 from flowsr.images import round_to_8bit
+from flowsr.likelihood.decompose import width_used
 from flowsr.metrics import lpips_distance, lr_psnr, pixel_std, psnr, ssim
-from flowsr.models import HCFlow
+from flowsr.models import ConditionalModel
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class TemperatureSweep(Result):
         missing: why figures are missing altogether, by name.
         num_samples: draws per image and temperature; one at τ = 0.
         images: number of images.
-        lr_log_scale: log σ of the LR image in the NLL.
+        lr_log_scale: log σ of the LR image in the NLL; None for a model without one.
     """
 
     temperatures: tuple[float, ...]
@@ -56,7 +57,7 @@ class TemperatureSweep(Result):
     missing: Mapping[str, str]
     num_samples: int
     images: int
-    lr_log_scale: float
+    lr_log_scale: float | None
 
     def to_text(self) -> str:
         """A row per temperature; intervals are 95 % bootstrap intervals over images."""
@@ -137,12 +138,12 @@ def _cell(interval: Interval | None) -> str:
 
 @torch.no_grad()
 def temperature_sweep(
-    model: HCFlow,
+    model: ConditionalModel,
     pairs: Sequence[tuple[Tensor, Tensor]],
     *,
     temperatures: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0),
     num_samples: int = 4,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     seed: int = 0,
     on_step: Callable[[], None] | None = None,
 ) -> TemperatureSweep:
@@ -158,7 +159,7 @@ def temperature_sweep(
         pairs: 8-bit HR images ``(C, s·h, s·w)`` with their LR images ``(C, h, w)``, both in [0, 1].
         temperatures: τ ≥ 0, all different.
         num_samples: draws per temperature, at least 2, as diversity needs two; one at τ = 0.
-        lr_log_scale: log σ of the LR image in the NLL.
+        lr_log_scale: log σ of the LR image in the NLL; by default the model's own, −6 for HCFlow.
         seed: of draws and noise.
         on_step: called after each image and temperature.
 
@@ -170,7 +171,8 @@ def temperature_sweep(
         (CVPR 2018).
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> pair = (round_to_8bit(torch.rand(3, 32, 32)), torch.rand(3, 8, 8))
         >>> sweep = temperature_sweep(flow, [pair], temperatures=(0.0, 1.0), num_samples=2)
         >>> sweep.figures["NLL"][0] is None, sweep.figures["PSNR"][1].value > 0
@@ -183,6 +185,8 @@ def temperature_sweep(
     taus = tuple(sorted(float(tau) for tau in temperatures))
     if len(set(taus)) < len(taus) or not all(math.isfinite(tau) and tau >= 0 for tau in taus):
         raise ValueError(f"expected different finite temperatures >= 0; got {', '.join(f'{tau:g}' for tau in taus)}")
+    # Not every model gives its LR image a width.
+    width = {} if lr_log_scale is None else {"lr_log_scale": lr_log_scale}
     found: dict[str, list[list[float]]] = {name: [[] for _ in taus] for name in _UNITS}
     missing: dict[str, str] = {}
     for index, (hr, lr) in enumerate(pairs):
@@ -190,7 +194,7 @@ def temperature_sweep(
         noisy, log_q = UniformDequantizer().dequantize(hr, generator=generator)
         for i, tau in enumerate(taus):
             if tau > 0:
-                density = model.condition(lr, temperature=tau, lr_log_scale=lr_log_scale)
+                density = model.condition(lr, temperature=tau, **width)
                 nats = density.log_prob(noisy.to(model.device)).cpu() - log_q.cpu()
                 found["NLL"][i].append(float(-nats) / (hr.shape[-3:].numel() * math.log(2.0)))
             count = num_samples if tau > 0 else 1
@@ -204,7 +208,7 @@ def temperature_sweep(
         for name, rows in found.items()
         if name not in missing
     }
-    return TemperatureSweep(taus, figures, missing, num_samples, len(pairs), lr_log_scale)
+    return TemperatureSweep(taus, figures, missing, num_samples, len(pairs), width_used(model, lr_log_scale))
 
 
 def _figures(draws: Tensor, hr: Tensor, lr: Tensor, upscale: int, missing: dict[str, str]) -> dict[str, float]:

@@ -21,7 +21,7 @@ def fit_dequantizer(
     *,
     steps: int = 500,
     learning_rate: float = 1e-3,
-    lr_log_scale: float = -6.0,
+    lr_log_scale: float | None = None,
     generator: torch.Generator | None = None,
     on_step: Callable[[float], None] | None = None,
 ) -> list[float]:
@@ -36,7 +36,7 @@ def fit_dequantizer(
             taken in turn.
         steps: of the optimizer.
         learning_rate: of Adam, falling to zero along half a cosine.
-        lr_log_scale: log σ.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         generator: source of the noise; the global one by default.
         on_step: called after each step with the bound in bits per dimension.
 

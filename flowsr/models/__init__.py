@@ -1,7 +1,9 @@
 """Models: configurations, HCFlow and its family, and the files that hold their weights."""
 
+from flowsr.models.base import ImageModel
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.citations import bibtex, cite
+from flowsr.models.conditional import ConditionalModel
 from flowsr.models.config import PRESETS, HCFlowConfig, preset
 from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import HCFlow
@@ -18,6 +20,7 @@ __all__ = [
     "PRESETS",
     "REGISTRY",
     "Capability",
+    "ConditionalModel",
     "Glow",
     "GlowConfig",
     "HCFlow",
@@ -25,6 +28,7 @@ __all__ = [
     "HasTerms",
     "IRNConfig",
     "ImageLatents",
+    "ImageModel",
     "LRLikelihood",
     "Latents",
     "RealNVP",

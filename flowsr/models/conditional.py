@@ -18,7 +18,8 @@ from flowsr.models.latents import Latents, check_latents, draw_normal
 class ConditionalModel(ImageModel):
     """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
 
-    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes` and :meth:`decode_unchecked`.
+    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`,
+    :meth:`latent_levels` and :meth:`decode_unchecked`.
     """
 
     @property
@@ -33,6 +34,10 @@ class ConditionalModel(ImageModel):
 
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
+        raise NotImplementedError
+
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent belongs to, coarsest first; 1 is the finest."""
         raise NotImplementedError
 
     def condition(self, lr: Tensor, *, temperature: Temperature = 1.0, **_options: Any) -> FlowDistribution:
@@ -58,6 +63,9 @@ class ConditionalModel(ImageModel):
 
         Raises:
             ValueError: on wrong shapes, dtype or values.
+
+        References:
+            Liang et al., HCFlow (ICCV 2021), section 3.1.
 
         Example:
             >>> import flowsr
@@ -156,7 +164,7 @@ class ConditionalModel(ImageModel):
             ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
 
         References:
-            Liang et al., HCFlow (ICCV 2021), section 3.2; Lugmayr et al., SRFlow (ECCV 2020), section 3.4.
+            Liang et al., HCFlow (ICCV 2021), section 3.2; Lugmayr et al., SRFlow (ECCV 2020), section 3.
 
         Example:
             >>> import flowsr
@@ -168,21 +176,18 @@ class ConditionalModel(ImageModel):
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
+        lr = lr.to(self.dtype)
         z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
-        return self.decode_unchecked(lr.to(self.dtype), z)
+        return self.decode_unchecked(lr, z)
 
     def check_pair(self, hr: Tensor, lr: Tensor | None) -> Tensor:
-        """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image s times smaller that may be its own.
-
-        Returns:
-            The LR image in the dtype of the weights.
-        """
+        """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image of its size; returns the LR image."""
         if lr is None:
             raise ValueError("expected an LR image, as this model is conditional; got none")
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        self.transform.inverse_shape(hr.shape)
-        size = tuple(side // self.upscale for side in hr.shape[-2:])
+        check_image_shape(hr.shape, multiple=self.upscale, name="the HR image")
+        size = (hr.shape[-2] // self.upscale, hr.shape[-1] // self.upscale)
         if tuple(lr.shape[-2:]) != size:
             raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
         check_same_batch(hr.shape, lr.shape)

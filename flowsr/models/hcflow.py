@@ -11,6 +11,7 @@ from flowsr.models.config import PRESETS, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.models.latents import Latents
 from flowsr.models.start import Start, haar_start
+from flowsr.models.terms import pooled
 
 __all__ = ["HCFlow", "Latents"]
 
@@ -97,5 +98,4 @@ class HCFlow(HierarchyModel):
             ValueError: on wrong shape, dtype or values.
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        features = self.transform.conditionals[-1].features(lr.to(self.dtype))
-        return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)
+        return pooled(self.transform.conditionals[-1].features(lr.to(self.dtype)))

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr._shapes import check_image_shape
-from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
+from flowsr._shapes import check_image_shape, sum_event
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, normal_log_prob
 from flowsr.images import check_image, pad_to_multiple, round_to_8bit
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents, check_latents, named_latents
-from flowsr.models.terms import LRLikelihood, Term, TermKind, latent_terms, level_terms, lr_term
-from flowsr.transforms import ConditionalLevel, Hierarchy
+from flowsr.models.latents import Latents, check_latents
+from flowsr.models.terms import LRLikelihood, Term, TermKind, lr_term
+from flowsr.transforms import Hierarchy, UnconditionalLevel
 
 
 class HierarchyModel(ConditionalModel):
@@ -40,6 +40,10 @@ class HierarchyModel(ConditionalModel):
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
         return self.transform.latent_shapes(height, width)
+
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent belongs to, coarsest first; 1 is the finest."""
+        return tuple(range(len(self.transform.conditionals), 0, -1))
 
     def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Latents:
         """LR image and latents of an HR image, with the log-determinant.
@@ -113,46 +117,6 @@ class HierarchyModel(ConditionalModel):
             lr_log_scale=self.lr_log_scale if lr_log_scale is None else lr_log_scale,
         )
         return FlowDistribution(base, [self.transform])
-
-    def log_likelihood_terms(
-        self,
-        hr: Tensor,
-        lr: Tensor | None = None,
-        *,
-        lr_log_scale: float | Tensor | None = None,
-        lr_likelihood: LRLikelihood = "density",
-    ) -> tuple[Term, ...]:
-        """The terms of ``log p(hr | lr)``: LR image, latents, log-determinants per level, coarse to fine.
-
-        :func:`flowsr.likelihood.decompose` is the way to them. Cost: one encoding pass.
-
-        Raises:
-            ValueError: on wrong shapes, dtype or values, or without an LR image.
-        """
-        lr = self.check_pair(hr, lr)
-        encoding = self.transform.encode(hr.to(self.dtype))
-        width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
-        first = lr_term(encoding.lr, lr, log_scale=width, likelihood=lr_likelihood)
-        parts: dict[TermKind, Sequence[Tensor]] = {"latent": latent_terms(encoding.z), "main": encoding.ladj_main}
-        # What is not there has no term: IRN's latents do not depend on anything.
-        if any(isinstance(level, ConditionalLevel) for level in self.transform.conditionals):
-            parts |= {"conditional": encoding.ladj_steps, "head": encoding.ladj_head}
-        return (first, *level_terms(parts))
-
-    def noise(
-        self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """The noise that an image would be made from: standard normal under the model, by name, coarse to fine.
-
-        The LR residual ``(y − lr)/σ`` and the latents. Cost: one encoding pass.
-
-        Raises:
-            ValueError: on wrong shapes, dtype or values, or without an LR image.
-        """
-        lr = self.check_pair(hr, lr)
-        encoding = self.transform.encode(hr.to(self.dtype))
-        width = torch.as_tensor(self.lr_log_scale if lr_log_scale is None else lr_log_scale, dtype=self.dtype)
-        return {"LR residual": (encoding.lr - lr) * (-width).exp().to(lr.device), **named_latents(encoding.z)}
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents into one tensor, the latent that :attr:`transform` maps to the image.
@@ -242,6 +206,50 @@ class HierarchyModel(ConditionalModel):
             HR image ``(*batch, C, s·h, s·w)``, not clamped.
         """
         return self.sample(lr, temperature=temperature, generator=generator)[0]
+
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | None = None,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr | lr)``: LR image, latents, log-determinants per level, coarse to fine.
+
+        :func:`flowsr.likelihood.decompose` is the way to them. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        lr = self.check_pair(hr, lr)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        levels = range(len(encoding.z), 0, -1)
+        latents = [sum_event(normal_log_prob(z)) for z in encoding.z]
+        width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
+        parts: list[tuple[TermKind, Sequence[Tensor]]] = [("latent", latents)]
+        parts.append(("main", encoding.ladj_main))
+        if not any(isinstance(level, UnconditionalLevel) for level in self.transform.conditionals):
+            parts.append(("conditional", encoding.ladj_steps))
+            parts.append(("head", encoding.ladj_head))
+        first = lr_term(encoding.lr, lr, log_scale=width, likelihood=lr_likelihood)
+        rest = [Term(kind, value, level) for kind, values in parts for level, value in zip(levels, values, strict=True)]
+        return (first, *rest)
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
+        """The noise that an image would be made from: standard normal under the model, by name, coarse to fine.
+
+        The LR residual ``(y − lr)/σ`` and the latents. Cost: one encoding pass.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values, or without an LR image.
+        """
+        lr = self.check_pair(hr, lr)
+        encoding = self.transform.encode(hr.to(self.dtype))
+        width = torch.as_tensor(self.lr_log_scale if lr_log_scale is None else lr_log_scale, dtype=self.dtype)
+        residual = (encoding.lr - lr) * (-width).exp().to(lr.device)
+        levels = range(len(encoding.z), 0, -1)
+        return {"LR residual": residual, **{f"z_{level}": z for level, z in zip(levels, encoding.z, strict=True)}}
 
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         return self.transform.decode(lr, z)[0]

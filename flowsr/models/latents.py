@@ -54,21 +54,15 @@ def draw_normal(
 ) -> tuple[Tensor, ...]:
     """Draw ``z_l ~ N(0, τ_l²)`` of the given event shapes, coarsest first; raises ValueError for a bad temperature.
 
-    The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up to
-    rounding, in any dtype and, with a generator of the CPU, on any device.
+    The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up
+    to rounding, in any dtype and, with a generator of the CPU, on any device.
     """
     temperatures = level_temperatures(temperature, len(shapes))
     place = device if generator is None else generator.device
-    latents = []
-    for tau, shape in zip(temperatures, shapes, strict=True):
-        noise = torch.randn((*batch, *shape), dtype=torch.float32, device=place, generator=generator)
-        latents.append(tau * noise.to(device, dtype))
-    return tuple(latents)
-
-
-def named_latents(z: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Latents, coarsest first, under their names: ``z_1`` is the finest."""
-    return {f"z_{len(z) - i}": latent for i, latent in enumerate(z)}
+    return tuple(
+        tau * torch.randn((*batch, *shape), dtype=torch.float32, device=place, generator=generator).to(device, dtype)
+        for tau, shape in zip(temperatures, shapes, strict=True)
+    )
 
 
 def check_latents(z: Sequence[Tensor], shapes: Sequence[torch.Size], *, batch: Sequence[int]) -> None:

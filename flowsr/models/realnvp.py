@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowsr.images import check_image
 from flowsr.models.base_config import ModelConfig
-from flowsr.models.terms import Term
+from flowsr.models.terms import LRLikelihood, Term
 from flowsr.models.unconditional import UnconditionalModel
 from flowsr.nn import BatchNorm, ChannelAffine, ResidualNet
 from flowsr.transforms import (
@@ -157,7 +157,7 @@ class RealNVP(UnconditionalModel):
         lr: Tensor | None = None,
         *,
         lr_log_scale: float | None = None,
-        lr_likelihood: str = "density",
+        lr_likelihood: LRLikelihood = "density",
     ) -> tuple[Term, ...]:
         """The terms of ``log p(hr)`` as for Glow, with the logit's log-determinant as a term of its own."""
         terms = super().log_likelihood_terms(hr, lr, lr_log_scale=lr_log_scale, lr_likelihood=lr_likelihood)

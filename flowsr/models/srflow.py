@@ -14,8 +14,8 @@ from flowsr.images import bicubic_down, check_image, pad_to_multiple
 from flowsr.models.base_config import ModelConfig, is_int
 from flowsr.models.blocks import flow_step, split_head
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents, named_latents
-from flowsr.models.terms import Term, multiscale_terms
+from flowsr.models.latents import Latents
+from flowsr.models.terms import LRLikelihood, Term, multiscale_noise, multiscale_terms, pooled
 from flowsr.nn import RegressionHead, RRDBPyramid
 from flowsr.transforms import (
     ActNorm,
@@ -25,6 +25,7 @@ from flowsr.transforms import (
     ImageTransform,
     InvertibleConv1x1,
     Multiscale,
+    MultiscaleEncoding,
     PixelShuffle,
 )
 from flowsr.transforms.log_scale import Sigmoid
@@ -163,6 +164,10 @@ class SRFlow(ConditionalModel):
             )
         return self.transform.transform.latent_shapes(height // 2, width // 2)
 
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent belongs to, coarsest first; 1 is the finest, and some levels have none."""
+        return self.transform.transform.latent_levels
+
     def encode(
         self,
         hr: Float[Tensor, "*batch channels height width"],
@@ -226,23 +231,26 @@ class SRFlow(ConditionalModel):
         lr: Tensor | None = None,
         *,
         lr_log_scale: float | None = None,
-        lr_likelihood: str = "density",
+        lr_likelihood: LRLikelihood = "density",
     ) -> tuple[Term, ...]:
-        """The terms of ``log p(hr | lr)``: latents, log-determinants of levels and heads, coarse to fine.
-
-        :func:`flowsr.likelihood.decompose` is the way to them. The LR image has no term, as it is no part of the
-        latent, so what is said about its width and likelihood is not needed. Cost: one encoding pass.
-
-        Raises:
-            ValueError: on wrong shapes, dtype or values, or without an LR image.
-        """
-        lr = self.check_pair(hr, lr)
-        flow = self.transform.transform
-        return multiscale_terms(flow, flow.encode(hr.to(self.dtype), self.transform.features(lr)))
+        """The terms of ``log p(hr | lr)``, see :func:`flowsr.likelihood.decompose`; none is of the LR image."""
+        return multiscale_terms(self.transform.transform, self._encode(hr, lr))
 
     def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
-        """The noise that an image would be made from: the latents, by name, coarse to fine. Cost: one encoding pass."""
-        return named_latents(self.encode(hr, self.check_pair(hr, lr)).z)
+        """The latents an image would be made from: standard normal under the model, by name. Cost: one pass."""
+        return multiscale_noise(self.transform.transform, self._encode(hr, lr))
+
+    def lr_features(self, lr: Tensor) -> Tensor:
+        """What the coarsest level sees in an LR image: mean and deviation of its features, ``(*batch, F)``.
+
+        Cost: the encoder.
+        """
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        return pooled(self.transform.features(lr.to(self.dtype))[-1])
+
+    def _encode(self, hr: Tensor, lr: Tensor | None) -> MultiscaleEncoding:
+        lr = self.check_pair(hr, lr)
+        return self.transform.transform.encode(hr.to(self.dtype), self.transform.features(lr))
 
     def regress(self, lr: Float[Tensor, "*batch channels h w"]) -> Tensor:
         """The HR image that the encoder predicts directly: train ``|regress(lr) − hr|`` to pretrain it, as published.

@@ -1,6 +1,5 @@
 """The terms that a log-likelihood is the sum of, as models name them."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from flowsr._shapes import sum_event
 from flowsr.distributions import DiscretizedNormal, normal_log_prob
-from flowsr.transforms import Multiscale, MultiscaleEncoding
+from flowsr.transforms import Compose, Multiscale, MultiscaleEncoding
 
 TermKind = Literal["lr", "latent", "main", "conditional", "head", "preprocessing", "dequantization"]
 
@@ -60,29 +59,11 @@ class HasTerms(Protocol):
         hr: Tensor,
         lr: Tensor | None = None,
         *,
-        lr_log_scale: float = -6.0,
+        lr_log_scale: float | None = None,
         lr_likelihood: LRLikelihood = "density",
     ) -> tuple[Term, ...]:
         """The terms of ``log p(hr | lr)``, or of ``log p(hr)`` for a model without LR image. Cost: one encoding."""
         ...
-
-
-def latent_terms(z: Sequence[Tensor]) -> list[Tensor]:
-    """``log N(z_l; 0, 1)`` of each latent, in nats."""
-    return [sum_event(normal_log_prob(latent)) for latent in z]
-
-
-def level_terms(parts: Mapping[TermKind, Sequence[Tensor]]) -> tuple[Term, ...]:
-    """Terms from the values of each kind, coarse to fine, numbered so that the finest level is 1."""
-    return tuple(Term(kind, value, len(values) - i) for kind, values in parts.items() for i, value in enumerate(values))
-
-
-def multiscale_terms(flow: Multiscale, encoding: MultiscaleEncoding) -> tuple[Term, ...]:
-    """The terms of a multiscale flow with standard normal latents, from what it has found in an image."""
-    terms = level_terms({"latent": latent_terms(encoding.z), "main": encoding.ladj_main, "head": encoding.ladj_head})
-    # A level without a head, such as the coarsest one, has no term for it.
-    without = {number for number, head in enumerate(flow.heads, start=1) if not any(True for _ in head.parameters())}
-    return tuple(term for term in terms if term.kind != "head" or term.level not in without)
 
 
 def lr_term(y: Tensor, lr: Tensor, *, log_scale: float | Tensor, likelihood: LRLikelihood = "density") -> Term:
@@ -104,3 +85,29 @@ def lr_term(y: Tensor, lr: Tensor, *, log_scale: float | Tensor, likelihood: LRL
         levels = DiscretizedNormal(lr.expand_as(y), scale)
         return Term("lr", sum_event(levels.log_prob((y.clamp(0, 1) * 255).round() / 255)))
     raise ValueError(f"expected lr_likelihood to be density or mass; got {likelihood!r}")
+
+
+def multiscale_terms(transform: Multiscale, encoding: MultiscaleEncoding) -> tuple[Term, ...]:
+    """The terms of a multiscale flow: latents, then log-determinants of main flows and Gaussian heads, by level."""
+    latents = [
+        Term("latent", sum_event(normal_log_prob(z)), level)
+        for level, z in zip(transform.latent_levels, encoding.z, strict=True)
+    ]
+    levels = range(len(encoding.ladj_main), 0, -1)
+    mains = [Term("main", value, level) for level, value in zip(levels, encoding.ladj_main, strict=True)]
+    heads = [
+        Term("head", value, level)
+        for level, value, head in zip(levels, encoding.ladj_head, reversed(transform.heads), strict=True)
+        if not (isinstance(head, Compose) and not len(head.parts))  # levels that factor nothing out have none
+    ]
+    return (*latents, *mains, *heads)
+
+
+def multiscale_noise(transform: Multiscale, encoding: MultiscaleEncoding) -> dict[str, Tensor]:
+    """The latents of a multiscale flow by name, coarsest first."""
+    return {f"z_{level}": z for level, z in zip(transform.latent_levels, encoding.z, strict=True)}
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Mean and standard deviation over space of features ``(*batch, F, h, w)``: ``(*batch, 2·F)``."""
+    return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)

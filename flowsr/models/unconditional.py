@@ -10,8 +10,8 @@ from flowsr.distributions import FlowDistribution, Temperature, packed_standard_
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.base import ImageModel
 from flowsr.models.capabilities import Capability
-from flowsr.models.latents import ImageLatents, check_latents, draw_normal, named_latents
-from flowsr.models.terms import Term, multiscale_terms
+from flowsr.models.latents import ImageLatents, check_latents, draw_normal
+from flowsr.models.terms import LRLikelihood, Term, multiscale_noise, multiscale_terms
 from flowsr.transforms import Multiscale
 
 
@@ -111,32 +111,6 @@ class UnconditionalModel(ImageModel):
         self._check_image(hr)
         return self.distribution((hr.shape[-2], hr.shape[-1])).log_prob(hr)
 
-    def log_likelihood_terms(
-        self,
-        hr: Tensor,
-        lr: Tensor | None = None,
-        *,
-        lr_log_scale: float | None = None,
-        lr_likelihood: str = "density",
-    ) -> tuple[Term, ...]:
-        """The terms of ``log p(hr)``: latents, log-determinants of levels and heads, coarse to fine.
-
-        :func:`flowsr.likelihood.decompose` is the way to them. There is no LR image, so what is said about its width
-        and likelihood is not needed. Cost: one encoding pass.
-
-        Raises:
-            ValueError: on wrong shape, dtype or values, or with an LR image.
-        """
-        self._check_unconditional(lr)
-        self._check_image(hr)
-        self.latent_shapes(*hr.shape[-2:])
-        return multiscale_terms(self.transform, self.transform.encode(hr.to(self.dtype)))
-
-    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
-        """The noise that an image would be made from: the latents, by name, coarse to fine. Cost: one encoding pass."""
-        self._check_unconditional(lr)
-        return named_latents(self.encode(hr).z)
-
     def draw_latents(
         self,
         size: tuple[int, int],
@@ -184,8 +158,25 @@ class UnconditionalModel(ImageModel):
         z = self.draw_latents(size, sample_shape=(num_samples,), temperature=temperature, generator=generator)
         return self.transform.decode(z)[0]
 
-    @staticmethod
-    def _check_unconditional(lr: Tensor | None) -> None:
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | None = None,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr)``, see :func:`flowsr.likelihood.decompose`; there is no LR image in this model."""
+        self._refuse_lr(hr, lr)
+        return multiscale_terms(self.transform, self.transform.encode(hr.to(self.dtype)))
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
+        """The latents an image would be made from: standard normal under the model, by name. Cost: one pass."""
+        self._refuse_lr(hr, lr)
+        return multiscale_noise(self.transform, self.transform.encode(hr.to(self.dtype)))
+
+    def _refuse_lr(self, hr: Tensor, lr: Tensor | None) -> None:
+        self._check_image(hr)
         if lr is not None:
             raise ValueError("expected no LR image, as this model is a density of images alone; got one")
 

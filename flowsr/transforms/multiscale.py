@@ -105,6 +105,12 @@ class Multiscale(ImageTransform):
         self.factors = tuple(self.scale // reduction for _, reduction in reversed(latents))
 
     @property
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent comes from, coarsest first; 1 is the finest."""
+        levels = [level + 1 for level, width in enumerate(self.widths) if self.kept[level] < width]
+        return tuple(reversed(levels))
+
+    @property
     def codomain(self) -> Any:
         """The images of the finest level."""
         return self.mains[0].codomain
