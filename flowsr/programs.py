@@ -76,7 +76,7 @@ def super_resolution(
     lr = lr.to(flow.dtype)
     shapes = flow.latent_shapes(*lr.shape[-2:])
     temperatures = level_temperatures(temperature, len(shapes))
-    names = [f"z_{len(shapes) - i}" for i in range(len(shapes))]
+    names = [f"z_{level}" for level in flow.latent_levels()]
     encoding: Latents | None = None
     if hr is not None:
         if not (base.scale > 0).all():

@@ -18,7 +18,8 @@ from flowsr.models.latents import Latents, check_latents, draw_normal
 class ConditionalModel(ImageModel):
     """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
 
-    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes` and :meth:`decode_unchecked`.
+    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`,
+    :meth:`latent_levels` and :meth:`decode_unchecked`.
     """
 
     @property
@@ -33,6 +34,10 @@ class ConditionalModel(ImageModel):
 
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
+        raise NotImplementedError
+
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent belongs to, coarsest first; 1 is the finest."""
         raise NotImplementedError
 
     def condition(self, lr: Tensor, *, temperature: Temperature = 1.0, **_options: Any) -> FlowDistribution:

@@ -81,7 +81,11 @@ class HCFlow(HierarchyModel):
             **changes: fields of :class:`HCFlowConfig` to change, for example ``image_channels=1``.
 
         Raises:
-            ValueError: for an unknown preset.
+            ValueError: for an unknown preset, or a change to something that is not a field.
+
+        Example:
+            >>> HCFlow.from_preset("sr-x8-small", image_channels=1).sample(torch.rand(1, 2, 3)).shape
+            torch.Size([1, 1, 16, 24])
         """
         return cls(cls.preset(name, **changes), start=start)
 

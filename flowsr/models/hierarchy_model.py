@@ -41,6 +41,10 @@ class HierarchyModel(ConditionalModel):
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
         return self.transform.latent_shapes(height, width)
 
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent belongs to, coarsest first; 1 is the finest."""
+        return tuple(range(len(self.transform.conditionals), 0, -1))
+
     def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Latents:
         """LR image and latents of an HR image, with the log-determinant.
 
@@ -115,13 +119,52 @@ class HierarchyModel(ConditionalModel):
         return FlowDistribution(base, [self.transform])
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """Put LR image and latents (coarsest first) into one tensor ``(*batch, C·s², h, w)``."""
+        """Put LR image and latents into one tensor, the latent that :attr:`transform` maps to the image.
+
+        Cost: copies; no arithmetic.
+
+        Args:
+            lr: LR image ``(*batch, C, h, w)``.
+            z: latents, coarsest first, ``(*batch, C_l, 2^i·h, 2^i·w)``.
+
+        Returns:
+            Packed latent ``(*batch, C·s², h, w)``.
+
+        Raises:
+            ValueError: on wrong shapes, dtype or values.
+
+        Example:
+            >>> import flowsr
+            >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 16, 16)
+            >>> latents = flow.encode(hr)
+            >>> packed = flow.pack(latents.lr, latents.z)
+            >>> packed.shape, torch.allclose(flow.transform(packed), hr, atol=1e-3)
+            (torch.Size([48, 4, 4]), True)
+        """
         check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
         check_latents(z, self.latent_shapes(*lr.shape[-2:]), batch=lr.shape[:-3])
         return self.transform.pack(lr, z)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Take a packed latent apart: LR image and latents, coarsest first."""
+        """Take a packed latent apart, the inverse of :meth:`pack`.
+
+        Cost: copies; no arithmetic.
+
+        Args:
+            packed: latent ``(*batch, C·s², h, w)``.
+
+        Returns:
+            LR image ``(*batch, C, h, w)``, and latents, coarsest first, ``(*batch, C_l, 2^i·h, 2^i·w)``.
+
+        Raises:
+            ValueError: on a wrong number of channels.
+
+        Example:
+            >>> import flowsr
+            >>> lr, z = flowsr.HCFlow.from_preset("sr-x4-small").unpack(torch.rand(48, 4, 6))
+            >>> lr.shape, [tuple(latent.shape) for latent in z]
+            (torch.Size([3, 4, 6]), [(21, 4, 6), (6, 8, 12)])
+        """
         return self.transform.unpack(packed)
 
     def downscale(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Tensor:

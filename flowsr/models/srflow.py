@@ -164,10 +164,14 @@ class SRFlow(ConditionalModel):
             )
         return self.transform.transform.latent_shapes(height // 2, width // 2)
 
+    def latent_levels(self) -> tuple[int, ...]:
+        """The level that each latent belongs to, coarsest first; 1 is the finest, and some levels have none."""
+        return self.transform.transform.latent_levels
+
     def encode(
         self,
         hr: Float[Tensor, "*batch channels height width"],
-        lr: Float[Tensor, "*batch channels h w"],
+        lr: Float[Tensor, "*lr_batch channels h w"],
         *,
         pad: bool = False,
     ) -> Latents:
