@@ -25,7 +25,8 @@ def test_moments_are_those_of_conditioning_on_the_box_average():
     lr_covariance = 0.02 * (root @ root.T + torch.eye(n, dtype=torch.float64))
     given = flow.posterior(lr)
     grey = flow.posterior(torch.full_like(lr, 0.5))
-    slope = operator_matrix(lambda y: flow.posterior(y).mean - flow.posterior(torch.zeros_like(y)).mean, (1, 2, 3))
+    zero = flow.posterior(torch.zeros_like(lr)).mean
+    slope = operator_matrix(lambda y: torch.stack([flow.posterior(one).mean - zero for one in y]), (1, 2, 3))
     prior = Gaussian(grey.mean, slope @ lr_covariance @ slope.T + given.covariance)
     average = operator_matrix(lambda x: torch.nn.functional.avg_pool2d(x, 4), (1, 8, 12))
     found = gaussian_posterior(prior, average, lr, noise_std=1e-7)

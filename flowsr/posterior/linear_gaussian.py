@@ -174,17 +174,20 @@ def gaussian_posterior(prior: Gaussian, matrix: Tensor, observation: Tensor, *, 
 
 
 def operator_matrix(operator: Callable[[Tensor], Tensor], shape: Sequence[int]) -> Tensor:
-    """The matrix ``(K, D)`` of a linear operator on images of this shape, column by column.
+    """The matrix ``(K, D)`` of a linear operator on images of this shape.
 
-    Cost: one application to D images at once.
+    Cost: one application to a batch of D images.
+
+    Args:
+        operator: linear function of images ``(n, C, H, W)``.
+        shape: ``(C, H, W)``.
 
     Example:
         >>> operator_matrix(lambda x: x[..., :1], (1, 1, 2))
         tensor([[1., 0.]], dtype=torch.float64)
     """
     dims = torch.Size(shape).numel()
-    basis = torch.eye(dims, dtype=torch.float64).reshape(dims, *shape)
-    return torch.stack([operator(image).flatten() for image in basis], -1)
+    return operator(torch.eye(dims, dtype=torch.float64).reshape(dims, *shape)).flatten(1).T
 
 
 class _Centred(nn.Module):
