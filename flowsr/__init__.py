@@ -10,6 +10,7 @@ from flowsr.errors import CheckpointError, DownloadError, ImageError, NonFiniteE
 
 if TYPE_CHECKING:
     from flowsr import (
+        calibration,
         distributions,
         images,
         likelihood,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         models,
         nn,
         plots,
+        posterior,
         programs,
         testing,
         training,
@@ -34,6 +36,7 @@ __all__ = [
     "ImageError",
     "Latents",
     "NonFiniteError",
+    "calibration",
     "distributions",
     "images",
     "likelihood",
@@ -42,6 +45,7 @@ __all__ = [
     "models",
     "nn",
     "plots",
+    "posterior",
     "programs",
     "save",
     "testing",

@@ -12,12 +12,15 @@ from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNo
 from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_operator
 from flowsr.posterior.solution import Solution
 from flowsr.posterior.solve import solve
+from flowsr.posterior.streaming import DrawSummary, StreamingSummary, summarize_draws
+from flowsr.posterior.uncertainty import UncertaintyQuality, uncertainty_quality
 
 __all__ = [
     "Blur",
     "CrankNicolson",
     "Diagnostics",
     "Downscale",
+    "DrawSummary",
     "Gaussian",
     "GaussianLR",
     "GaussianNoise",
@@ -31,6 +34,8 @@ __all__ = [
     "Noise",
     "PoissonNoise",
     "Solution",
+    "StreamingSummary",
+    "UncertaintyQuality",
     "as_operator",
     "draw_latents",
     "draw_posterior",
@@ -38,4 +43,6 @@ __all__ = [
     "image_summaries",
     "operator_matrix",
     "solve",
+    "summarize_draws",
+    "uncertainty_quality",
 ]
