@@ -1,5 +1,6 @@
 """Posterior-sampling studies: summaries of many draws, latent surgery, and inverse problems in latent space."""
 
+from flowsr.posterior.arviz_export import to_arviz
 from flowsr.posterior.crank_nicolson import CrankNicolson
 from flowsr.posterior.diagnostics import Diagnostics
 from flowsr.posterior.image_summaries import image_summaries
@@ -13,6 +14,7 @@ from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_opera
 from flowsr.posterior.solution import Solution
 from flowsr.posterior.solve import solve
 from flowsr.posterior.streaming import DrawSummary, StreamingSummary, summarize_draws
+from flowsr.posterior.surgery import interpolate, resample, restore, sample_with_temperature_map, transfer
 from flowsr.posterior.uncertainty import UncertaintyQuality, uncertainty_quality
 
 __all__ = [
@@ -41,8 +43,14 @@ __all__ = [
     "draw_posterior",
     "gaussian_posterior",
     "image_summaries",
+    "interpolate",
     "operator_matrix",
+    "resample",
+    "restore",
+    "sample_with_temperature_map",
     "solve",
     "summarize_draws",
+    "to_arviz",
+    "transfer",
     "uncertainty_quality",
 ]

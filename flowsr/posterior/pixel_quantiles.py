@@ -12,8 +12,8 @@ from torch import Tensor
 class PixelQuantiles:
     """Quantiles per pixel from histograms whose ranges are fixed by the first images.
 
-    The first ``pilot`` images are kept; quantiles of so few are exact. Then each pixel gets ``bins`` equal bins over its
-    mean ± 6 standard deviations (at least as wide as what the pilot saw), and later images are only counted. Within a
+    The first ``pilot`` images are kept; quantiles of so few are exact. Then each pixel gets ``bins`` equal bins over
+    its mean ± 6 standard deviations (at least as wide as what the pilot saw), and later images are only counted. In a
     bin values count as uniform, so a quantile is wrong by less than a bin, :attr:`error`, about 12/bins standard
     deviations: a tenth for 128 bins. Values beyond the range count in the last bins; :attr:`outside` is their fraction.
 

@@ -11,9 +11,10 @@ from torch import Tensor
 class PrincipalComponents:
     """Leading eigenvectors of the covariance of images, from a sketch of ``2·rows`` images.
 
-    Frequent Directions keeps a matrix B with ``0 ⪯ AᵀA − BᵀB ⪯ Δ·I``, where the rows of A are the images minus the first
-    batch's mean, and Δ is the sum of what was shrunk, at most ``|A − A_k|²/(rows − k)`` for every k. The offset of that
-    mean from the mean of all images is taken out in the end. So each variance is too small by at most :attr:`error`.
+    Frequent Directions keeps a matrix B with ``0 ⪯ AᵀA − BᵀB ⪯ Δ·I``, where the rows of A are the images minus the
+    first batch's mean, and Δ is the sum of what was shrunk, at most ``|A − A_k|²/(rows − k)`` for every k. The
+    offset of that mean from the mean of all images is taken out in the end. So each variance is too small by at most
+    :attr:`error`.
 
     Cost: memory for ``2·rows`` images; a singular value decomposition of those every ``rows`` images.
 
