@@ -11,6 +11,7 @@ from flowsr.cli.import_weights import import_weights
 from flowsr.cli.info import info
 from flowsr.cli.rescale import downscale, upscale
 from flowsr.cli.sample import sample
+from flowsr.cli.study import study
 from flowsr.cli.train import train
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app.command("demo")(demo)
 app.command("sample")(sample)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("study")(study)
 app.command("downscale")(downscale)
 app.command("upscale")(upscale)
 app.command("info")(info)

@@ -298,6 +298,11 @@ def _judged(
     if method != "map":
         # The mode fits the noise too: its residual is smaller than that of the true image.
         remarks += residual_remarks(rms, expected)
+        if method == "svi (normal)" and rms > expected[1]:
+            remarks.append(
+                "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' follows "
+                "their correlations."
+            )
     diagnostics = Diagnostics(
         rhat=rhat, ess=ess, residual_rms=rms, expected_residual=expected, remarks=tuple(remarks), **found
     )
