@@ -78,9 +78,9 @@ for name, report in reports.items():
 # %%
 # The picture
 # -----------
-# Above, one posterior: what is known, the mean, and the standard deviation by formula and by draws. It is larger at the
-# border, where the slope of the LR image is less certain, and has the checks of the Haar blocks. Below, ranks as the
-# difference of their distribution function from that of uniform ones: within the grey band for the right model.
+# Above, one posterior: what is known, the mean, and the standard deviation by formula and by draws, whose checks are
+# those of the Haar blocks. Below, ranks as the difference of their distribution function from that of uniform ones:
+# within the grey band for the right model.
 
 shape = tuple(hr.shape[-2:])
 figure = plt.figure(figsize=(11, 6), layout="constrained")
