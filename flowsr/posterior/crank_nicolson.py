@@ -52,7 +52,8 @@ class AdaptiveKernel(MCMCKernel):
         self.num_steps = num_steps
         self.largest_step = largest_step
         self._initial_params: dict[str, Tensor] | None = None
-        self._adapter = DualAveraging(prox_center=math.log(min(largest_step, 10 * step_size)))
+        centre = math.log(min(largest_step, 10 * step_size))
+        self._adapter = DualAveraging(prox_center=centre)  # pyright: ignore[reportArgumentType]
         self._warming = True
         self._accepted, self._proposed = 0.0, 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -165,7 +165,7 @@ def as_operator(operator: Any) -> Operator:
     if callable(getattr(operator, "A", None)):
         return operator.A
     if callable(operator):
-        return operator
+        return cast(Operator, operator)
     raise ValueError(
         f"expected a function of images (n, C, H, W) or an object with a method A, as deepinv's; got {operator!r}"
     )

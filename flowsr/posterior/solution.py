@@ -115,7 +115,7 @@ class Solution(Result):
             self._draw_trace(ax)
             return ax.figure  # type: ignore[return-value]
         figure = new_figure(10.0, 4.8)
-        rows = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+        rows: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1))
         several = self.latents.shape[0] * self.latents.shape[1] > 1
         panels = []
         if several:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import pyro
 import torch
@@ -163,7 +163,10 @@ def _kernels(
     return {
         "nuts": lambda: NUTS(problem, target_accept_prob=target_accept or 0.8, max_tree_depth=max_tree_depth),
         "hmc": lambda: HMC(
-            problem, step_size=0.1, trajectory_length=trajectory, target_accept_prob=target_accept or 0.8
+            problem,
+            step_size=0.1,  # pyright: ignore[reportArgumentType]
+            trajectory_length=trajectory,
+            target_accept_prob=target_accept or 0.8,
         ),
         "langevin": lambda: Langevin(problem, target_accept=target_accept or 0.574, num_steps=num_steps),
         "pcn": lambda: CrankNicolson(problem, target_accept=target_accept or 0.3, num_steps=num_steps),
@@ -239,7 +242,7 @@ class _Optimization:
         svi = SVI(problem, made, adam, loss)
         objective = []
         for _ in range(self.steps):
-            objective.append(-float(svi.step()))
+            objective.append(-float(cast(float, svi.step())))
             on_step()
         with torch.no_grad(), pyro.poutine.block():
             draws = torch.stack([made()[SITE].detach().cpu() for _ in range(num_draws if guide else 1)])
@@ -249,9 +252,10 @@ class _Optimization:
 def _make_guide(problem: InverseProblem, name: str | None, rank: int | None) -> Any:
     from pyro.distributions.transforms import affine_autoregressive, iterated
     from pyro.infer import autoguide
+    from pyro.infer.autoguide.initialization import init_to_value
 
     zeros = torch.zeros(problem.dims).to(problem.lr)
-    where = autoguide.initialization.init_to_value(values={SITE: zeros})
+    where = init_to_value(values={SITE: zeros})
     if name is None:
         return autoguide.AutoDelta(problem, init_loc_fn=where)
     if name == "normal":
@@ -300,8 +304,8 @@ def _judged(
         remarks += residual_remarks(rms, expected)
         if method == "svi (normal)" and rms > expected[1]:
             remarks.append(
-                "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' follows "
-                "their correlations."
+                "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' "
+                "follows their correlations."
             )
     diagnostics = Diagnostics(
         rhat=rhat, ess=ess, residual_rms=rms, expected_residual=expected, remarks=tuple(remarks), **found

@@ -63,8 +63,8 @@ def resample(
         torch.Size([2, 3, 16, 16])
     """
     encoding = flow.encode(_one(hr, "hr"))
-    lr = encoding.lr if lr is None else lr
-    new = draw_latents(flow, lr, num_draws=num_draws, temperature=temperature, generator=generator)
+    base: Tensor = encoding.lr if lr is None else lr
+    new = draw_latents(flow, base, num_draws=num_draws, temperature=temperature, generator=generator)
     count = len(new)
     chosen = set(range(1, count + 1)) if levels is None else set(levels)
     if not chosen <= set(range(1, count + 1)):
@@ -78,7 +78,7 @@ def resample(
         else:
             weight = _to_level(mask, hr, old)
             z.append((1 - weight).sqrt() * old + weight.sqrt() * fresh)
-    return flow.decode(lr, z)
+    return flow.decode(base, z)
 
 
 @torch.no_grad()
@@ -277,4 +277,4 @@ def _to_level(mask: Tensor, image: Tensor, latent: Tensor, *, largest: float | N
     mask = mask.to(latent)
     if largest is not None and (float(mask.min()) < 0 or float(mask.max()) > largest):
         raise ValueError(f"expected a mask in [0, {largest:g}]; got {float(mask.min()):g} to {float(mask.max()):g}")
-    return F.adaptive_avg_pool2d(mask[None], latent.shape[-2:])
+    return F.adaptive_avg_pool2d(mask[None], (latent.shape[-2], latent.shape[-1]))
