@@ -47,10 +47,11 @@ WEIGHTS = Path(flowsr.__file__).parent / "weights" / "sr-x4-small.safetensors"
 def _arguments(_gallery_conf: dict, script: dict) -> list[str]:
     """The third example trains for minutes where no weights are shipped; a build then takes its short cut.
 
-    So does the fourth, which always trains: with FLOWSR_DOCS_TRAIN=1 its page is of the whole run.
+    So do the fourth, which always trains, and the eighth, which samples for minutes: with FLOWSR_DOCS_TRAIN=1 their
+    pages are of the whole run.
     """
     short = ("plot_3" in script["src_file"] and not WEIGHTS.exists()) or (
-        "plot_4" in script["src_file"] and os.environ.get("FLOWSR_DOCS_TRAIN") != "1"
+        any(name in script["src_file"] for name in ("plot_4", "plot_8")) and os.environ.get("FLOWSR_DOCS_TRAIN") != "1"
     )
     return ["--smoke"] if short else []
 

@@ -72,7 +72,7 @@ reports = {
 }
 for name, report in reports.items():
     verdict = "passes" if report.passed else "fails " + ", ".join(report.failures)
-    worst = f"{report.sbc.worst}: the draws are {report.sbc.shape(report.sbc.worst)}"
+    worst = f"{report.sbc.worst} is {report.sbc.shape(report.sbc.worst)}"
     print(f"{name:>18}: {verdict}; CRPS {report.scores.mean_crps:.3f}" + ("" if report.passed else f" ({worst})"))
 
 # %%

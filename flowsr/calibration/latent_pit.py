@@ -77,4 +77,4 @@ def latent_pit(
     ranked = {name: np.minimum((u * cells).astype(np.int64), cells - 1) for name, u in values.items()}
     p_values = tuple(uniformity_p_value(column, cells=cells) for column in ranked.values())
     table = torch.from_numpy(np.stack(list(ranked.values()), -1))
-    return RankTest("Latent PIT", tuple(ranked), table, cells, p_values, alpha)
+    return RankTest("Latent PIT", tuple(ranked), table, cells, p_values, alpha, "probability integral transform")

@@ -29,6 +29,7 @@ class RankTest(Result):
         cells: number of values a rank can have.
         p_values: of uniformity, one per function.
         alpha: probability that a right model fails, all functions together.
+        quantity: what is ranked, for the figure.
     """
 
     title: str
@@ -37,6 +38,7 @@ class RankTest(Result):
     cells: int
     p_values: tuple[float, ...]
     alpha: float
+    quantity: str = "rank of the truth among the draws, as a fraction"
 
     @property
     def passed(self) -> bool:
@@ -51,11 +53,14 @@ class RankTest(Result):
     def shape(self, name: str) -> str:
         """What the ranks of a function say of the draws, in words."""
         u = (self.ranks[:, self.names.index(name)].double() + 0.5) / self.cells
-        offset, spread = float(u.mean()) - 0.5, float(u.var()) * 12
-        if abs(offset) > 3 / (12 * len(u)) ** 0.5:
-            return "too low: the truth lies above the draws" if offset > 0 else "too high: the truth lies below"
-        if abs(spread - 1) > 3 * (0.8 / len(u)) ** 0.5:
-            return "too narrow: over-confident" if spread > 1 else "too wide: under-confident"
+        count = len(u)
+        offset = (float(u.mean()) - 0.5) / max(1e-12, float(u.std()) / count**0.5)
+        # Of uniform values the squared deviation has mean 1/12 and variance 1/180.
+        spread = (12 * float(u.var()) - 1) / (0.8 / count) ** 0.5
+        if max(abs(offset), abs(spread)) > 3:
+            if abs(offset) > abs(spread):
+                return "too low: the truth lies above" if offset > 0 else "too high: the truth lies below"
+            return "too narrow: over-confident" if spread > 0 else "too wide: under-confident"
         return "about right"
 
     def to_text(self) -> str:
@@ -65,8 +70,10 @@ class RankTest(Result):
             for name, p in sorted(zip(self.names, self.p_values, strict=True), key=lambda i: i[1])
         ]
         verdict = "passed" if self.passed else f"FAILED, most clearly by {self.worst}"
-        note = f"{verdict}: {len(self.ranks)} pairs, {self.cells - 1} draws each, alpha {self.alpha:g} for all together"
-        return text_table(["test function", "p", "the draws are"], rows, title=self.title, notes=[note])
+        note = (
+            f"{verdict}: {len(self.ranks)} pairs, {self.cells} values of a rank, alpha {self.alpha:g} for all together"
+        )
+        return text_table(["test function", "p", "the model's values are"], rows, title=self.title, notes=[note])
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Distribution function of the ranks minus that of uniform ones, with the simultaneous band."""
@@ -89,7 +96,7 @@ class RankTest(Result):
             ax.plot(points, counts - points, color=colour, linewidth=1.4 if first else 0.6, label=label)
         plain_axes(ax, keep=("left", "bottom"))
         ax.set_title(f"{self.title}: {'passed' if self.passed else 'FAILED'}", loc="left", fontsize=9)
-        ax.set_xlabel("rank of the truth among the draws, as a fraction", fontsize=8)
+        ax.set_xlabel(self.quantity, fontsize=8)
         ax.set_ylabel("ECDF − uniform", fontsize=8)
         ax.tick_params(labelsize=8)
         handles, labels = ax.get_legend_handles_labels()

@@ -27,14 +27,15 @@ class Recalibration(Result):
 
     Attributes:
         temperature: τ per level, coarse to fine.
-        tried: all temperatures tried and their CRPS on the first half, in standard deviations of the true values.
+        tried: all trials on the first half: the level that was varied (1 the finest), its τ, and the CRPS in standard
+            deviations of the true values, with the other levels as they were then.
         before: CRPS at τ = 1 on the second half.
         after: CRPS at ``temperature`` there.
         gain: ``before − after`` over its pairs; positive is better.
     """
 
     temperature: tuple[float, ...]
-    tried: tuple[tuple[tuple[float, ...], float], ...]
+    tried: tuple[tuple[int, float, float], ...]
     before: float
     after: float
     gain: Interval
@@ -59,21 +60,10 @@ class Recalibration(Result):
         levels = len(self.temperature)
         colours = ("blue", "orange", "green", "purple")
         for i in range(levels):
-            near = [
-                (tau[i], value)
-                for tau, value in self.tried
-                if all(abs(a - b) < 1e-9 for j, (a, b) in enumerate(zip(tau, self.temperature, strict=True)) if j != i)
-            ]
-            x, y = zip(*sorted(near), strict=True)
-            ax.plot(
-                x,
-                y,
-                ".-",
-                color=PALETTE[colours[i % 4]],
-                linewidth=1.0,
-                label=f"level {levels - i}, the others at their best",
-            )
-            ax.axvline(self.temperature[i], color=PALETTE[colours[i % 4]], linewidth=0.7, linestyle=":")
+            x, y = zip(*sorted({(tau, value) for level, tau, value in self.tried if level == levels - i}), strict=True)
+            colour = PALETTE[colours[i % 4]]
+            ax.plot(x, y, ".-", color=colour, linewidth=1.0, label=f"level {levels - i}")
+            ax.axvline(self.temperature[i], color=colour, linewidth=0.7, linestyle=":")
         plain_axes(ax, keep=("left", "bottom"))
         ax.set_xlabel("temperature τ of the level", fontsize=8)
         ax.set_ylabel("CRPS, standard deviations", fontsize=8)
@@ -144,28 +134,28 @@ def recalibrate_temperature(
             hold_out(sampler, hr[part], lr[part], num_draws=num_draws, functions=functions, seed=seed)
         ).numpy()
 
-    tried: dict[tuple[float, ...], float] = {}
+    tried: list[tuple[int, float, float]] = []
 
-    def trial(temperature: tuple[float, ...]) -> float:
-        if temperature not in tried:
-            tried[temperature] = float(scores(temperature, slice(0, None, 2)).mean())
-            if on_trial is not None:
-                on_trial()
-        return tried[temperature]
+    def trial(temperature: tuple[float, ...], level: int) -> float:
+        value = float(scores(temperature, slice(0, None, 2)).mean())
+        tried.append((levels - level, temperature[level], value))
+        if on_trial is not None:
+            on_trial()
+        return value
 
     best = (1.0,) * levels
-    trial(best)
+    least = trial(best, 0)
     for _ in range(sweeps):
         for level in range(levels):
 
-            def along(tau: float, level: int = level) -> float:
-                return trial((*best[:level], float(tau), *best[level + 1 :]))  # noqa: B023 - used at once
+            def along(tau: float, level: int = level, start: tuple[float, ...] = best) -> float:
+                return trial((*start[:level], float(tau), *start[level + 1 :]), level)
 
             found = minimize_scalar(along, bounds=bounds, method="bounded", options={"xatol": 0.02})
-            candidate = (*best[:level], float(found.x), *best[level + 1 :])
             # Never worse than what it started from on the pairs that choose.
-            best = min((best, candidate), key=trial)
+            if float(found.fun) < least:
+                best, least = (*best[:level], float(found.x), *best[level + 1 :]), float(found.fun)
     judged = slice(1, None, 2)
     before, after = scores((1.0,) * levels, judged), scores(best, judged)
     gain = bootstrap_interval(before - after, seed=seed)
-    return Recalibration(best, tuple(tried.items()), float(before.mean()), float(after.mean()), gain)
+    return Recalibration(best, tuple(tried), float(before.mean()), float(after.mean()), gain)

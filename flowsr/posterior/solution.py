@@ -121,12 +121,12 @@ class Solution(Result):
         if several:
             moments = self.moments()
             std = moments.std.cpu()
-            panels.append(Panel(moments.mean.cpu(), f"mean of the draws\n{self.method}"))
+            panels.append(Panel(moments.mean.cpu(), f"mean of the draws, {self.method}"))
             panels.append(
                 Panel(std, "their standard deviation", heat=float(std.mean(0).quantile(0.99).clamp_min(1e-6)))
             )
         last = self.problem.decode(self.latents[-1, -1:].to(self.problem.lr)).detach().cpu()[0]
-        panels.append(Panel(last, "one draw" if several else f"the image\n{self.method}"))
+        panels.append(Panel(last, "one draw" if several else f"the image, {self.method}"))
         if several:
             first = self.problem.decode(self.latents[0, -1:].to(self.problem.lr)).detach().cpu()[0]
             panels.append(Panel(first, "another"))
