@@ -10,6 +10,7 @@ from flowsr.errors import CheckpointError, DownloadError, ImageError, NonFiniteE
 
 if TYPE_CHECKING:
     from flowsr import (
+        calibration,
         distributions,
         images,
         likelihood,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         models,
         nn,
         plots,
+        posterior,
         programs,
         testing,
         training,
@@ -58,6 +60,7 @@ __all__ = [
     "RealNVPConfig",
     "SRFlow",
     "SRFlowConfig",
+    "calibration",
     "cite",
     "distributions",
     "from_preset",
@@ -68,6 +71,7 @@ __all__ = [
     "models",
     "nn",
     "plots",
+    "posterior",
     "programs",
     "save",
     "testing",

@@ -1,4 +1,4 @@
-"""Draws of a model one at a time, so that memory does not grow with their number, and their running moments."""
+"""Draws of a model one at a time, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from flowsr.distributions import Temperature
 from flowsr.models import ConditionalModel
+from flowsr.moments import RunningMoments
+
+__all__ = ["RunningMoments", "draw_images"]
 
 
 @torch.no_grad()
@@ -49,47 +52,3 @@ def draw_images(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(num_samples):
         yield flow.decode(lr, flow.draw_latents(lr, temperature=temperature, generator=generator))
-
-
-class RunningMoments:
-    """Mean and standard deviation of images that come one at a time, by Welford's update in float64.
-
-    Cost: O(number of pixels) per image and in memory.
-
-    References:
-        Welford, Note on a method for calculating corrected sums of squares and products (Technometrics 1962).
-
-    Example:
-        >>> moments = RunningMoments()
-        >>> for value in (1.0, 2.0, 3.0):
-        ...     moments.add(torch.full((1, 1, 1), value))
-        >>> moments.mean.item(), moments.std.item()
-        (2.0, 1.0)
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean = torch.zeros(())
-        self._squares = torch.zeros(())
-
-    def add(self, image: Tensor) -> None:
-        """Take one more image into account."""
-        image = image.double()
-        self.count += 1
-        off = image - self._mean.to(image.device)
-        self._mean = self._mean.to(image.device) + off / self.count
-        self._squares = self._squares.to(image.device) + off * (image - self._mean)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean; raises ValueError before the first image."""
-        if self.count < 1:
-            raise ValueError("expected at least one image; got none")
-        return self._mean
-
-    @property
-    def std(self) -> Tensor:
-        """The unbiased standard deviation; raises ValueError before the second image."""
-        if self.count < 2:
-            raise ValueError(f"expected at least two images for a standard deviation; got {self.count}")
-        return (self._squares / (self.count - 1)).sqrt()

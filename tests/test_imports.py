@@ -10,7 +10,7 @@ import flowsr
 ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
-    {"errors", "bootstrap", "_shapes", "_precision", "_files", "_png_text"},
+    {"errors", "bootstrap", "moments", "_shapes", "_precision", "_files", "_png_text"},
     {"nn", "images", "_json"},
     {"results", "plots"},
     {"transforms"},
@@ -18,6 +18,9 @@ LAYERS = [
     {"models", "testing"},
     {"draws"},
     {"programs", "likelihood"},
+    {"posterior"},
+    {"calibration"},
+    {"studies"},
     {"encoded"},
     {"cards"},
     {"evaluation", "superresolve", "rescale"},
@@ -72,7 +75,7 @@ _EVERYTHING = "import flowsr; [getattr(flowsr, name) for name in flowsr.__all__]
 
 def test_import_is_light():
     heavy = ["matplotlib", "lpips", "skimage", "lightning", "torchvision", "imageio", "imagecodecs", "tifffile", "PIL"]
-    heavy += ["scipy", "typer", "rich"]
+    heavy += ["scipy", "typer", "rich", "arviz"]
     code = f"import sys; {_EVERYTHING}; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

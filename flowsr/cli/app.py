@@ -13,6 +13,7 @@ from flowsr.cli.report import report
 from flowsr.cli.rescale import downscale, upscale
 from flowsr.cli.sample import sample
 from flowsr.cli.score import score
+from flowsr.cli.study import study
 from flowsr.cli.train import train
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("score")(score)
 app.command("report")(report)
+app.command("study")(study)
 app.command("downscale")(downscale)
 app.command("upscale")(upscale)
 app.command("info")(info)

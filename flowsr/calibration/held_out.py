@@ -1,0 +1,228 @@
+"""Held-out pairs against draws: one pass that keeps a few numbers per draw, from which all calibration follows.
+
+A pair (hr, lr) of test data is a joint draw. If the model is right, hr and draws of the model given lr are
+exchangeable: nothing tells them apart, whatever is measured. So calibration needs samples only, no density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowsr.distributions import Temperature
+from flowsr.posterior import GaussianLR, ImageFlow, draw_posterior, image_summaries
+
+Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
+"""From an LR image ``(C, h, w)``, a number n and a generator to n HR images ``(n, C, H, W)``."""
+
+TestFunctions = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""From HR images ``(n, C, H, W)`` and the LR image ``(C, h, w)`` to named scalars ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is kept of held-out pairs and the draws given each LR image.
+
+    Attributes:
+        names: of the test functions.
+        truth: their values for the true images, ``(n, functions)``.
+        draws: for the draws, ``(n, draws, functions)``.
+        reference_truth: distance of each true image to a reference image, ``(n,)``.
+        reference_draws: of the draws to the same reference, ``(n, draws)``.
+        energy: energy score of each pair, in units of the images' Euclidean norm.
+    """
+
+    names: tuple[str, ...]
+    truth: Tensor
+    draws: Tensor
+    reference_truth: Tensor
+    reference_draws: Tensor
+    energy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @property
+    def num_draws(self) -> int:
+        """Draws per pair."""
+        return self.draws.shape[1]
+
+
+def flow_sampler(flow: ImageFlow, *, temperature: Temperature = 1.0, lr_std: float = 0.0) -> Sampler:
+    """A model as a sampler: draws of ``p(hr | lr)`` with the LR image's width σ.
+
+    Example:
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
+        >>> flow_sampler(flow)(torch.rand(3, 4, 4), 2, torch.Generator()).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    def draw(lr: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+        return draw_posterior(
+            flow, lr, num_draws=num_draws, temperature=temperature, lr_std=lr_std, generator=generator
+        )
+
+    return draw
+
+
+def default_functions(hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
+    """The test functions of :func:`flowsr.posterior.image_summaries`, and three that know the LR image.
+
+    Functions of hr alone cannot tell a posterior from the prior: draws that ignore the LR image pass on them. The last
+    three can: the inner products of hr with the enlarged LR image, and with its horizontal and vertical slopes.
+
+    Cost: O(C·H·W) per image.
+
+    References:
+        Modrák et al., Simulation-based calibration checking for Bayesian computation: the choice of test quantities
+        shapes sensitivity (Bayesian Analysis 2023), section 3.
+
+    Example:
+        >>> sorted(default_functions(torch.rand(2, 1, 8, 8), torch.rand(1, 2, 2)))[:3]
+        ['along LR', 'along LR slope x', 'along LR slope y']
+    """
+    factor = hr.shape[-1] // lr.shape[-1]
+    base = enlarge(lr, factor).to(hr)
+    base = base - base.mean()
+    directions = {
+        "along LR": base,
+        "along LR slope x": base - base.roll(factor, -1),
+        "along LR slope y": base - base.roll(factor, -2),
+    }
+    values = image_summaries(hr)
+    for name, direction in directions.items():
+        values[name] = hr.flatten(1) @ direction.flatten() / direction.norm().clamp_min(1e-12)
+    return values
+
+
+def enlarge(lr: Tensor, factor: int) -> Tensor:
+    """LR images with each pixel repeated."""
+    return lr.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+@torch.no_grad()
+def hold_out(
+    sampler: Sampler,
+    hr: Tensor,
+    lr: Tensor,
+    *,
+    num_draws: int = 99,
+    functions: TestFunctions = default_functions,
+    seed: int = 0,
+    on_pair: Callable[[], None] | None = None,
+) -> HeldOut:
+    """Draw given the LR image of each held-out pair, and keep the test functions, distances and scores.
+
+    The reference of a pair, for TARP, is the enlarged LR image with the details of another pair: it depends on the LR
+    image, without which TARP cannot see that a model ignores it, and not on the truth.
+
+    Cost: ``num_draws`` decoded images per pair, and their pairwise distances; memory for those of one pair.
+
+    Args:
+        sampler: the model, see :func:`flow_sampler`.
+        hr: true images ``(n, C, H, W)``, n ≥ 10.
+        lr: their LR images ``(n, C, h, w)``.
+        num_draws: per pair; ranks have one value more, so 99 gives 100 cells.
+        functions: test functions.
+        seed: of all noise; pair by pair, so that a subset of the pairs has other draws only after its first gap.
+        on_pair: called after each pair, for a progress bar.
+
+    Raises:
+        ValueError: for shapes that do not fit, too few pairs or draws, or draws that are not finite.
+
+    References:
+        Talts et al., Validating Bayesian inference algorithms with simulation-based calibration (arXiv 1804.06788);
+        Lemos et al., Sampling-based accuracy testing of posterior estimators (ICML 2023), section 3, for references.
+
+    Example:
+        >>> from flowsr.posterior import LinearGaussianFlow
+        >>> flow = LinearGaussianFlow(detail_std=(0.1,))
+        >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 12)
+        >>> hold_out(flow_sampler(flow), hr, lr, num_draws=19).draws.shape[:2]
+        torch.Size([12, 19])
+    """
+    if hr.dim() != 4 or lr.dim() != 4 or len(hr) != len(lr):
+        raise ValueError(
+            f"expected as many HR as LR images, (n, C, H, W) and (n, C, h, w); got {tuple(hr.shape)}, {tuple(lr.shape)}"
+        )
+    if len(hr) < 10 or num_draws < 9:
+        raise ValueError(f"expected at least 10 pairs and 9 draws of each; got {len(hr)} and {num_draws}")
+    factor = hr.shape[-1] // lr.shape[-1]
+    if lr.shape[-1] * factor != hr.shape[-1] or lr.shape[-2] * factor != hr.shape[-2]:
+        raise ValueError(f"expected HR sides to be multiples of LR ones; got {tuple(hr.shape)} and {tuple(lr.shape)}")
+    generator = torch.Generator().manual_seed(seed)
+    names: tuple[str, ...] = ()
+    truth, values, reference_truth, reference_draws, energy = [], [], [], [], []
+    for i, (image, small) in enumerate(zip(hr, lr, strict=True)):
+        draws = sampler(small, num_draws, generator)
+        if draws.shape != (num_draws, *image.shape) or not bool(torch.isfinite(draws).all()):
+            raise ValueError(
+                f"expected finite draws of shape {(num_draws, *image.shape)}; got {tuple(draws.shape)} for pair {i}: "
+                "check the sampler"
+            )
+        image, small = image.to(draws), small.to(draws)
+        both = torch.cat([image[None], draws])
+        found = functions(both, small)
+        names = tuple(found)
+        table = torch.stack([found[name] for name in names], -1).double().cpu()
+        truth.append(table[0])
+        values.append(table[1:])
+        other = (i + 1) % len(hr)
+        details = hr[other].to(draws) - enlarge(lr[other].to(draws), factor)
+        distance = (both - (enlarge(small, factor) + details)).flatten(1).norm(dim=1).double().cpu()
+        reference_truth.append(distance[0])
+        reference_draws.append(distance[1:])
+        spread = F.pdist(draws.flatten(1).double()).mean()
+        energy.append(((draws - image).flatten(1).double().norm(dim=1).mean() - 0.5 * spread).cpu())
+        if on_pair is not None:
+            on_pair()
+    return HeldOut(
+        names,
+        torch.stack(truth),
+        torch.stack(values),
+        torch.stack(reference_truth),
+        torch.stack(reference_draws),
+        torch.stack(energy),
+    )
+
+
+def model_pairs(
+    flow: ImageFlow, lr_prior: GaussianLR, count: int, *, lr_std: float = 0.0, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Pairs that a model itself makes: lr from a prior, then hr given lr. Calibration of that model holds exactly.
+
+    Returns:
+        HR images ``(n, C, H, W)`` and LR images ``(n, C, h, w)``.
+
+    Example:
+        >>> from flowsr.posterior import LinearGaussianFlow
+        >>> flow = LinearGaussianFlow(detail_std=(0.1,))
+        >>> [tuple(t.shape) for t in model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 3)]
+        [(3, 1, 4, 4), (3, 1, 2, 2)]
+    """
+    generator = torch.Generator().manual_seed(seed)
+    lr = lr_prior(torch.randn((count, *lr_prior.mean.shape), generator=generator).to(lr_prior.mean))
+    hr = [draw_posterior(flow, small, num_draws=1, lr_std=lr_std, generator=generator)[0] for small in lr]
+    return torch.stack(hr), lr
+
+
+def ranks(truth: Tensor, draws: Tensor, *, generator: torch.Generator) -> Tensor:
+    """How many of the draws lie below the truth, ties broken at random: 0 to the number of draws.
+
+    Args:
+        truth: ``(n, *)``.
+        draws: ``(n, draws, *)``.
+        generator: for the ties.
+
+    Example:
+        >>> ranks(torch.tensor([0.5]), torch.tensor([[0.1, 0.2, 0.9]]), generator=torch.Generator())
+        tensor([2])
+    """
+    below = (draws < truth.unsqueeze(1)).sum(1)
+    ties = (draws == truth.unsqueeze(1)).sum(1)
+    chance = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
+    return below + (chance * (ties + 1)).long().clamp(max=ties)

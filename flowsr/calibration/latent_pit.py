@@ -1,0 +1,80 @@
+"""Whether held-out images have the latents a model claims: their probability integral transforms must be uniform."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowsr.calibration.simulation_based import RankTest
+from flowsr.calibration.uniformity import uniformity_p_value
+from flowsr.posterior import ImageFlow
+
+
+@torch.no_grad()
+def latent_pit(
+    flow: ImageFlow,
+    hr: Tensor,
+    lr: Tensor,
+    *,
+    lr_std: float = 0.0,
+    projections: int = 3,
+    alpha: float = 0.01,
+    cells: int = 50,
+) -> RankTest:
+    """Uniformity of ``F(z_l)`` over held-out pairs: of random projections of each latent, and of its norm.
+
+    For ``z ~ N(0, I)`` of D elements, ``Φ(wᵀz)`` with |w| = 1 and ``χ²_D(|z|²)`` are uniform. With ``lr_std`` the
+    same is asked of ``(y − lr)/σ``, which a trained flow often fails: σ is not the error of its LR image.
+
+    Cost: one encoding pass per pair.
+
+    Args:
+        flow: the model.
+        hr: true images ``(n, C, H, W)``.
+        lr: their LR images ``(n, C, h, w)``.
+        lr_std: σ of the flow's LR image; 0 leaves the LR image out.
+        projections: random directions per latent.
+        alpha: probability that a right model fails, all together.
+        cells: into which the values are sorted.
+
+    Raises:
+        ValueError: for fewer than 10 pairs.
+
+    References:
+        Gneiting, Balabdaoui and Raftery (JRSS B 2007), section 3.1.
+
+    Example:
+        >>> from flowsr.calibration import model_pairs
+        >>> from flowsr.posterior import GaussianLR, LinearGaussianFlow
+        >>> flow = LinearGaussianFlow(detail_std=(0.1,))
+        >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 100)
+        >>> latent_pit(flow, hr, lr).passed
+        True
+    """
+    from scipy import stats
+
+    if len(hr) < 10 or len(hr) != len(lr):
+        raise ValueError(f"expected at least 10 HR images and as many LR images; got {len(hr)} and {len(lr)}")
+    generator = torch.Generator().manual_seed(0)
+    parts: dict[str, list[Tensor]] = {}
+    for image, small in zip(hr, lr, strict=True):
+        encoding = flow.encode(image.to(flow.device, flow.dtype))
+        levels = len(encoding.z)
+        for i, z in enumerate(encoding.z):
+            parts.setdefault(f"z_{levels - i}", []).append(z.flatten().double().cpu())
+        if lr_std > 0:
+            off = (encoding.lr - small.to(encoding.lr)) / lr_std
+            parts.setdefault("lr", []).append(off.flatten().double().cpu())
+    values = {}
+    for name, rows in parts.items():
+        z = torch.stack(rows)
+        directions = torch.randn(z.shape[1], projections, generator=generator, dtype=torch.float64)
+        along = z @ (directions / directions.norm(dim=0))
+        for i in range(projections):
+            values[f"{name} projection {i}"] = stats.norm.cdf(along[:, i].numpy())
+        values[f"{name} norm"] = stats.chi2.cdf(z.square().sum(1).numpy(), z.shape[1])
+    ranked = {name: np.minimum((u * cells).astype(np.int64), cells - 1) for name, u in values.items()}
+    p_values = tuple(uniformity_p_value(column, cells=cells) for column in ranked.values())
+    table = torch.from_numpy(np.stack(list(ranked.values()), -1))
+    return RankTest("Latent PIT", tuple(ranked), table, cells, p_values, alpha, "probability integral transform")

@@ -1,0 +1,114 @@
+"""All of calibration in one call: ranks, TARP, coverage, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from flowsr.calibration.coverage import Coverage, interval_coverage
+from flowsr.calibration.held_out import Sampler, TestFunctions, default_functions, hold_out
+from flowsr.calibration.scores import Scores, score_draws
+from flowsr.calibration.simulation_based import RankTest, simulation_based_calibration, tarp
+from flowsr.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class CalibrationReport(Result):
+    """The calibration of a model on held-out pairs.
+
+    Attributes:
+        sbc: ranks of test functions.
+        tarp: ranks of distances to reference images.
+        coverage: of central intervals.
+        scores: CRPS and energy score.
+    """
+
+    sbc: RankTest
+    tarp: RankTest
+    coverage: Coverage
+    scores: Scores
+
+    @property
+    def passed(self) -> bool:
+        """Whether all three tests pass."""
+        return self.sbc.passed and self.tarp.passed and self.coverage.passed
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Names of the tests that fail."""
+        tests = {"SBC": self.sbc, "TARP": self.tarp, "coverage": self.coverage}
+        return tuple(name for name, test in tests.items() if not test.passed)
+
+    def to_text(self) -> str:
+        """All tables."""
+        return "\n\n".join(part.to_text() for part in (self.sbc, self.tarp, self.coverage, self.scores))
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Ranks, TARP, coverage and scores; into ``ax`` the ranks alone."""
+        from flowsr.plots.style import new_figure
+
+        if ax is not None:
+            return self.sbc.plot(ax)
+        figure = new_figure(10.0, 6.6)
+        axes = figure.subplots(2, 2)
+        for part, cell in zip((self.sbc, self.tarp, self.coverage, self.scores), axes.flat, strict=True):
+            part.plot(cell)
+        return figure
+
+
+def calibrate(
+    sampler: Sampler,
+    hr: Tensor,
+    lr: Tensor,
+    *,
+    num_draws: int = 99,
+    functions: TestFunctions = default_functions,
+    alpha: float = 0.01,
+    seed: int = 0,
+    on_pair: Callable[[], None] | None = None,
+) -> CalibrationReport:
+    """Test whether draws given LR images are what they claim, on held-out pairs.
+
+    A model that is right fails with probability at most ``alpha``, which the three tests share.
+
+    Cost: ``num_draws`` decoded images per pair.
+
+    Args:
+        sampler: the model, see :func:`flow_sampler`.
+        hr: true images ``(n, C, H, W)``; a few hundred to see errors of some ten percent of a width.
+        lr: their LR images ``(n, C, h, w)``.
+        num_draws: per pair, at least 19 for the default levels of coverage.
+        functions: test functions.
+        alpha: probability of a false alarm, in (0, 1).
+        seed: of all noise.
+        on_pair: called after each pair, for a progress bar.
+
+    Raises:
+        ValueError: see :func:`hold_out`.
+
+    Example:
+        >>> import torch
+        >>> from flowsr.calibration import flow_sampler, model_pairs
+        >>> from flowsr.posterior import GaussianLR, LinearGaussianFlow
+        >>> flow = LinearGaussianFlow(detail_std=(0.1,))
+        >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 100)
+        >>> calibrate(flow_sampler(flow), hr, lr, num_draws=39).passed
+        True
+        >>> calibrate(flow_sampler(flow, temperature=0.5), hr, lr, num_draws=39).passed
+        False
+    """
+    held_out = hold_out(sampler, hr, lr, num_draws=num_draws, functions=functions, seed=seed, on_pair=on_pair)
+    share = alpha / 3
+    return CalibrationReport(
+        sbc=simulation_based_calibration(held_out, alpha=share, seed=seed),
+        tarp=tarp(held_out, alpha=share, seed=seed),
+        coverage=interval_coverage(held_out, alpha=share, seed=seed),
+        scores=score_draws(held_out, seed=seed),
+    )

@@ -1,0 +1,168 @@
+"""Simulation-based calibration and TARP: ranks of the truth among draws, which a right model makes uniform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowsr.calibration.held_out import HeldOut, ranks
+from flowsr.calibration.uniformity import simultaneous_band, uniformity_p_value
+from flowsr.results import Result, text_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RankTest(Result):
+    """Ranks of the truth and whether they are uniform, for one or more test functions.
+
+    Attributes:
+        title: of the test.
+        names: of the test functions.
+        ranks: of the truth among the draws, 0 to ``cells − 1``, ``(n, functions)``.
+        cells: number of values a rank can have.
+        p_values: of uniformity, one per function.
+        alpha: probability that a right model fails, all functions together.
+        quantity: what is ranked, for the figure.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    ranks: Tensor
+    cells: int
+    p_values: tuple[float, ...]
+    alpha: float
+    quantity: str = "rank of the truth among the draws, as a fraction"
+
+    @property
+    def passed(self) -> bool:
+        """Whether no function's p-value is below ``alpha`` divided by their number (Bonferroni)."""
+        return min(self.p_values) * len(self.p_values) > self.alpha
+
+    @property
+    def worst(self) -> str:
+        """The test function with the smallest p-value."""
+        return self.names[int(np.argmin(self.p_values))]
+
+    def shape(self, name: str) -> str:
+        """What the ranks of a function say of the draws, in words."""
+        u = (self.ranks[:, self.names.index(name)].double() + 0.5) / self.cells
+        count = len(u)
+        offset = (float(u.mean()) - 0.5) / max(1e-12, float(u.std()) / count**0.5)
+        # Of uniform values the squared deviation has mean 1/12 and variance 1/180.
+        spread = (12 * float(u.var()) - 1) / (0.8 / count) ** 0.5
+        if max(abs(offset), abs(spread)) > 3:
+            if abs(offset) > abs(spread):
+                return "too low: the truth lies above" if offset > 0 else "too high: the truth lies below"
+            return "too narrow: over-confident" if spread > 0 else "too wide: under-confident"
+        return "about right"
+
+    def to_text(self) -> str:
+        """p-values by function, with what the ranks say."""
+        rows = [
+            [name, f"{p:.4f}", self.shape(name)]
+            for name, p in sorted(zip(self.names, self.p_values, strict=True), key=lambda i: i[1])
+        ]
+        verdict = "passed" if self.passed else f"FAILED, most clearly by {self.worst}"
+        note = (
+            f"{verdict}: {len(self.ranks)} pairs, {self.cells} values of a rank, alpha {self.alpha:g} for all together"
+        )
+        return text_table(["test function", "p", "the model's values are"], rows, title=self.title, notes=[note])
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Distribution function of the ranks minus that of uniform ones, with the simultaneous band."""
+        from flowsr.plots.style import PALETTE, new_figure, plain_axes
+
+        figure = None
+        if ax is None:
+            figure = new_figure(6.0, 3.6)
+            ax = figure.subplots()
+        low, high = simultaneous_band(len(self.ranks), cells=self.cells, level=1 - self.alpha / len(self.names))
+        points = np.arange(1, self.cells) / self.cells
+        ax.fill_between(points, low - points, high - points, color=PALETTE["grey"], alpha=0.25, linewidth=0)
+        ax.axhline(0.0, color=PALETTE["ink"], linewidth=0.8)
+        order = np.argsort(self.p_values)
+        for place, index in reversed(list(enumerate(order))):
+            counts = np.bincount(self.ranks[:, index].numpy(), minlength=self.cells).cumsum()[:-1] / len(self.ranks)
+            first = place < 3
+            colour = PALETTE[("red", "blue", "orange")[place]] if first else PALETTE["grey"]
+            label = f"{self.names[index]}, p = {self.p_values[index]:.2g}" if first else None
+            ax.plot(points, counts - points, color=colour, linewidth=1.4 if first else 0.6, label=label)
+        plain_axes(ax, keep=("left", "bottom"))
+        ax.set_title(f"{self.title}: {'passed' if self.passed else 'FAILED'}", loc="left", fontsize=9)
+        ax.set_xlabel(self.quantity, fontsize=8)
+        ax.set_ylabel("ECDF − uniform", fontsize=8)
+        ax.tick_params(labelsize=8)
+        handles, labels = ax.get_legend_handles_labels()
+        ax.legend(handles[::-1], labels[::-1], fontsize=7, frameon=False)
+        return figure if figure is not None else ax.figure  # type: ignore[return-value]
+
+
+def simulation_based_calibration(held_out: HeldOut, *, alpha: float = 0.01, seed: int = 0) -> RankTest:
+    """Whether the truth's rank among the draws is uniform for every test function.
+
+    Cost: n·draws per function; the bands are simulated once.
+
+    Args:
+        held_out: from :func:`hold_out`.
+        alpha: probability that a right model fails, in (0, 1).
+        seed: for ties and bands.
+
+    Raises:
+        ValueError: for an alpha out of range.
+
+    References:
+        Talts et al. (arXiv 1804.06788); Säilynoja et al. (2022) for the bands.
+
+    Example:
+        >>> from flowsr.calibration import flow_sampler, hold_out, model_pairs
+        >>> from flowsr.posterior import GaussianLR, LinearGaussianFlow
+        >>> flow = LinearGaussianFlow(detail_std=(0.1,))
+        >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 60)
+        >>> simulation_based_calibration(hold_out(flow_sampler(flow), hr, lr, num_draws=19)).passed
+        True
+    """
+    return _rank_test(
+        "Simulation-based calibration", held_out.names, held_out.truth, held_out.draws, alpha=alpha, seed=seed
+    )
+
+
+def tarp(held_out: HeldOut, *, alpha: float = 0.01, seed: int = 0) -> RankTest:
+    """TARP: whether balls around reference images, out to the truth, hold uniform fractions of the draws.
+
+    The fraction of draws nearer to the reference than the truth is the credibility of the truth; its distribution
+    function is the expected coverage, the diagonal if the draws are right. One test for the whole image.
+
+    Cost: n·draws.
+
+    Args:
+        held_out: from :func:`hold_out`, which chooses references that depend on the LR image.
+        alpha: probability that a right model fails, in (0, 1).
+        seed: for ties and bands.
+
+    Raises:
+        ValueError: for an alpha out of range.
+
+    References:
+        Lemos, Coogan, Hezaveh and Perreault-Levasseur, Sampling-based accuracy testing of posterior estimators for
+        general inference (ICML 2023), section 3.
+    """
+    truth, draws = held_out.reference_truth[:, None], held_out.reference_draws[..., None]
+    return _rank_test("TARP", ("distance to the reference",), truth, draws, alpha=alpha, seed=seed)
+
+
+def _rank_test(
+    title: str, names: tuple[str, ...], truth: Tensor, draws: Tensor, *, alpha: float, seed: int
+) -> RankTest:
+    if not 0 < alpha < 1:
+        raise ValueError(f"expected alpha in (0, 1); got {alpha}")
+    found = ranks(truth, draws, generator=torch.Generator().manual_seed(seed))
+    cells = draws.shape[1] + 1
+    p_values = tuple(uniformity_p_value(column.numpy(), cells=cells, seed=seed) for column in found.T)
+    return RankTest(title, names, found, cells, p_values, alpha)

@@ -1,0 +1,111 @@
+"""``flowsr study``: a named study of a model on a folder of images, as figures, a table and JSON."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowsr.cli.console import Reporter, to_json
+from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
+from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+
+
+class StudyName(StrEnum):
+    """The studies there are."""
+
+    uncertainty = "uncertainty"
+    calibration = "calibration"
+    inpainting = "inpainting"
+    deblurring = "deblurring"
+
+
+class Solver(StrEnum):
+    """Solvers of inverse problems."""
+
+    svi = "svi"
+    nuts = "nuts"
+    hmc = "hmc"
+    langevin = "langevin"
+    pcn = "pcn"
+    map = "map"
+
+
+_FIGURES = {
+    StudyName.uncertainty: ("uncertainty", "draws"),
+    StudyName.calibration: ("calibration", "latent PIT", "temperature"),
+    StudyName.inpainting: ("solution",),
+    StudyName.deblurring: ("solution",),
+}
+
+
+def study(
+    name: Annotated[StudyName, typer.Argument(help="Which study.", metavar="NAME")],
+    folder: Annotated[Path, typer.Argument(help="HR images, or one of them (png, jpg, tif).", metavar="FOLDER")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name.")
+    ] = "sr-x4-small",
+    out: Out = Path("study"),
+    crop: Annotated[
+        int | None, typer.Option("--crop", help="Side of the HR crops, a multiple of 8. [default: the study's own]")
+    ] = None,
+    num_samples: Annotated[
+        int | None,
+        typer.Option("--num-samples", "-n", min=4, help="Draws per image, pair or chain. [default: the study's own]"),
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=20, help="Crops for the calibration.")] = 60,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", help="τ of the draws; 1 is the model.")] = 1.0,
+    lr_std: Annotated[
+        float, typer.Option("--lr-std", help="σ of the flow's LR image, of [0, 1]; 0 is HCFlow's way of sampling.")
+    ] = 0.0,
+    noise: Annotated[
+        float, typer.Option("--noise", help="Std of the observation's noise, of [0, 1]; inpainting and deblurring.")
+    ] = 0.02,
+    method: Annotated[Solver, typer.Option("--method", help="Solver for inpainting and deblurring.")] = Solver.svi,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Precision = Dtype.float32,
+    json: Json = False,
+    quiet: Quiet = False,
+    force: Force = False,
+) -> None:
+    """Study a model's posterior on HR images: NAME is uncertainty, calibration, inpainting or deblurring.
+
+    uncertainty: does the spread of the draws say where their mean is wrong? calibration: are draws and latents of
+    held-out crops as probable as the model says, and which temperature would be? inpainting, deblurring: the posterior
+    of the first image given its LR image and an observation. Writes NAME.json, NAME.txt and a figure for each part.
+    """
+    reporter = Reporter(quiet=quiet, json_only=json)
+    files = expand_inputs([folder])
+    stem = name.value
+    figures = {part: f"{stem}_{part.replace(' ', '_')}.png" for part in _FIGURES[name]}
+    check_outputs(out, [f"{stem}.json", f"{stem}.txt", *figures.values()], force=force)
+
+    from flowsr.cli.models import open_model
+    from flowsr.images import read_image
+    from flowsr.plots import save_figure
+    from flowsr.studies import STUDIES, StudySettings, run_study
+
+    settings = StudySettings(
+        crop=crop,
+        num_draws=num_samples,
+        pairs=pairs,
+        temperature=temperature,
+        lr_std=lr_std,
+        noise=noise,
+        method=method.value,
+        seed=seed,
+    )
+    flow = open_model(model, device=device, dtype=dtype)
+    images = {path.stem: read_image(path) for path in files}
+    with reporter.progress(stem.capitalize(), STUDIES[stem].steps(len(images), settings)) as advance:
+        report = run_study(stem, flow, images, settings, on_step=lambda *_: advance())
+    make_folder(out)
+    for part, figure in report.figures().items():
+        save_figure(figure, out / figures[part], overwrite=True, dpi=110)
+    document: dict[str, Any] = {"model": model, "provenance": flow.provenance, **report.to_dict()}
+    write_text(out / f"{stem}.txt", report.to_text() + "\n")
+    write_text(out / f"{stem}.json", to_json(document))
+    reporter.result(report.to_text())
+    reporter.document(document)
+    reporter.remark(f"Wrote {stem}.json, {stem}.txt and {', '.join(figures.values())} to {out}")

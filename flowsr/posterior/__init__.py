@@ -1,0 +1,56 @@
+"""Posterior-sampling studies: summaries of many draws, latent surgery, and inverse problems in latent space."""
+
+from flowsr.posterior.arviz_export import to_arviz
+from flowsr.posterior.crank_nicolson import CrankNicolson
+from flowsr.posterior.diagnostics import Diagnostics
+from flowsr.posterior.image_summaries import image_summaries
+from flowsr.posterior.inverse_problem import InverseProblem
+from flowsr.posterior.langevin import Langevin
+from flowsr.posterior.linear_gaussian import Gaussian, LinearGaussianFlow, gaussian_posterior, operator_matrix
+from flowsr.posterior.lr_prior import GaussianLR
+from flowsr.posterior.model import ImageFlow, draw_latents, draw_posterior
+from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNoise
+from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_operator
+from flowsr.posterior.solution import Solution
+from flowsr.posterior.solve import solve
+from flowsr.posterior.streaming import DrawSummary, StreamingSummary, summarize_draws
+from flowsr.posterior.surgery import interpolate, resample, restore, sample_with_temperature_map, transfer
+from flowsr.posterior.uncertainty import UncertaintyQuality, uncertainty_quality
+
+__all__ = [
+    "Blur",
+    "CrankNicolson",
+    "Diagnostics",
+    "Downscale",
+    "DrawSummary",
+    "Gaussian",
+    "GaussianLR",
+    "GaussianNoise",
+    "Identity",
+    "ImageFlow",
+    "InverseProblem",
+    "Langevin",
+    "LaplaceNoise",
+    "LinearGaussianFlow",
+    "Mask",
+    "Noise",
+    "PoissonNoise",
+    "Solution",
+    "StreamingSummary",
+    "UncertaintyQuality",
+    "as_operator",
+    "draw_latents",
+    "draw_posterior",
+    "gaussian_posterior",
+    "image_summaries",
+    "interpolate",
+    "operator_matrix",
+    "resample",
+    "restore",
+    "sample_with_temperature_map",
+    "solve",
+    "summarize_draws",
+    "to_arviz",
+    "transfer",
+    "uncertainty_quality",
+]

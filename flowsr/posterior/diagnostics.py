@@ -1,0 +1,172 @@
+"""Whether draws can be believed: convergence and effective number, on summaries of the images, and remarks in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+RHAT_LIMIT = 1.05
+"""Largest split R-hat of chains that count as mixed."""
+
+ESS_LIMIT = 100.0
+"""Smallest effective number of draws whose quantiles mean something."""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How a solver fared.
+
+    Attributes:
+        rhat: split R-hat by summary, 1 for chains that agree; empty for methods without chains.
+        ess: effective number of draws by summary, over all chains.
+        acceptance: mean acceptance probability of each chain; empty for methods without chains.
+        divergences: transitions of HMC and NUTS that diverged after the warm-up.
+        objective: the ELBO (SVI) or log joint density (MAP) in nats at each step; empty for chains.
+        residual_rms: root mean square of the standardized residual of each draw, averaged; about 1 if noise is all
+            that is left.
+        expected_residual: the interval that contains the residual of a true image with probability 0.999.
+        remarks: what is wrong, and what to do; empty if nothing is.
+    """
+
+    rhat: Mapping[str, float] = field(default_factory=dict)
+    ess: Mapping[str, float] = field(default_factory=dict)
+    acceptance: tuple[float, ...] = ()
+    divergences: int = 0
+    objective: Tensor = field(default_factory=lambda: torch.zeros(0))
+    residual_rms: float = math.nan
+    expected_residual: tuple[float, float] = (math.nan, math.nan)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def worst_rhat(self) -> float:
+        """The largest R-hat; NaN without chains."""
+        return max(self.rhat.values(), default=math.nan)
+
+    @property
+    def least_ess(self) -> float:
+        """The smallest effective number of draws; NaN without chains."""
+        return min(self.ess.values(), default=math.nan)
+
+
+def chain_statistics(summaries: Mapping[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+    """Split R-hat and effective number of draws of scalar summaries ``(chains, draws)``.
+
+    Summaries that are the same for all draws up to rounding are left out: the LR image fixes them.
+
+    Cost: a Fourier transform per chain.
+
+    Args:
+        summaries: at least four draws per chain each.
+
+    Raises:
+        ValueError: for fewer draws.
+
+    References:
+        Gelman et al., Bayesian Data Analysis (2013), section 11.4, as in ``pyro.ops.stats``.
+
+    Example:
+        >>> rhat, ess = chain_statistics({"noise": torch.randn(4, 500)})
+        >>> rhat["noise"] < 1.02, ess["noise"] > 1000
+        (True, True)
+    """
+    from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+
+    rhat, ess = {}, {}
+    for name, values in summaries.items():
+        if values.dim() != 2 or values.shape[1] < 4:
+            raise ValueError(
+                f"expected at least four draws per chain, (chains, draws); got shape {tuple(values.shape)} for {name}: "
+                "raise num_draws"
+            )
+        values = values.double()
+        if float(values.max() - values.min()) <= 1e-5 * float(values.abs().max()):
+            continue
+        if bool((values == values[:, :1]).all()):
+            # Every chain stands still, at a place of its own.
+            rhat[name], ess[name] = math.inf, 1.0
+            continue
+        rhat[name] = float(split_gelman_rubin(values))
+        ess[name] = float(effective_sample_size(values).clamp(1.0, float(values.numel())))
+    return rhat, ess
+
+
+def chain_remarks(
+    rhat: Mapping[str, float], ess: Mapping[str, float], acceptance: tuple[float, ...], divergences: int, *, draws: int
+) -> list[str]:
+    """What is wrong with chains, and what to do about it.
+
+    Example:
+        >>> chain_remarks({"patch 1": 1.4}, {"patch 1": 12.0}, (0.8,), 0, draws=400)[0][:29]
+        'Chains have not mixed: R-hat '
+    """
+    remarks = []
+    bad = {name: value for name, value in rhat.items() if not value < RHAT_LIMIT}
+    if bad:
+        name = max(bad, key=lambda key: bad[key])
+        remarks.append(
+            f"Chains have not mixed: R-hat {bad[name]:.2f} of {name}, expected below {RHAT_LIMIT} ({len(bad)} of "
+            f"{len(rhat)} summaries). Do not use these draws as the posterior: raise num_warmup and num_draws, start "
+            "at the mode (start='mode'), or take method='nuts'."
+        )
+    if ess and min(ess.values()) < ESS_LIMIT:
+        name = min(ess, key=lambda key: ess[key])
+        remarks.append(
+            f"Few effective draws: {ess[name]:.0f} of {draws} for {name}, expected {ESS_LIMIT:g}: means are good to "
+            f"{1 / math.sqrt(ess[name]):.0%} of a standard deviation. Raise num_draws, or num_steps of pcn and "
+            "langevin."
+        )
+    if divergences:
+        remarks.append(
+            f"{divergences} of {draws} transitions diverged, where the posterior is too steep for the step: raise "
+            "target_accept towards 0.95, or lr_std if it is below 0.01."
+        )
+    if acceptance and min(acceptance) < 0.05:
+        remarks.append(
+            f"A chain accepted {min(acceptance):.1%} of its proposals: it hardly moved. Lower step_size, raise "
+            "num_warmup so that it can adapt, or take method='nuts'."
+        )
+    return remarks
+
+
+def residual_remarks(rms: float, expected: tuple[float, float]) -> list[str]:
+    """What a residual says that is not that of noise.
+
+    Example:
+        >>> residual_remarks(1.0, (0.9, 1.1))
+        []
+    """
+    if rms > expected[1]:
+        return [
+            f"The draws do not explain the observation: their residual is {rms:.2f} times the noise, expected "
+            f"{expected[0]:.2f} to {expected[1]:.2f}. The chain may be short, the noise or the operator wrong, or the "
+            "model unable to make this image: compare with method='map', or let lr_std > 0."
+        ]
+    if rms < expected[0]:
+        return [
+            f"The draws explain the observation too well: their residual is {rms:.2f} times the noise, expected "
+            f"{expected[0]:.2f} to {expected[1]:.2f}: the noise given is too large."
+        ]
+    return []
+
+
+def residual_interval(count: int, *, kurtosis: float = 3.0) -> tuple[float, float]:
+    """Where the residual of a draw lies with probability 0.999, if operator, noise and model are right.
+
+    A draw of the posterior and the true image have the same joint distribution with the observation, so the mean
+    square of K residuals has mean 1 and variance ``(kurtosis − 1)/K`` for both; it is taken to be normal.
+
+    Args:
+        count: K, number of observed values.
+        kurtosis: of the noise, 3 for Gaussian.
+
+    Example:
+        >>> low, high = residual_interval(1000)
+        >>> f"{low:.2f} to {high:.2f}"
+        '0.92 to 1.07'
+    """
+    reach = 3.29 * math.sqrt((kurtosis - 1) / count)
+    return math.sqrt(max(0.0, 1 - reach)), math.sqrt(1 + reach)

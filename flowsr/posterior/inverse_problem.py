@@ -1,0 +1,219 @@
+"""An inverse problem as a Pyro program: the flow given LR as the prior, an observed HR image as the likelihood.
+
+    u ~ N(0, I)                         the whitened latent, one vector
+    (y, z) = unwhiten(u),  hr = decode(y, z)
+    observation ~ noise(operator(hr))
+
+In latent space the prior is a standard normal whatever the flow, which is what samplers like best; an operator makes
+the posterior correlated and not Gaussian, as far as the flow is not linear.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from flowsr.distributions import Temperature, level_temperatures
+from flowsr.images import check_image
+from flowsr.posterior.lr_prior import GaussianLR
+from flowsr.posterior.model import ImageFlow, latent_shapes
+from flowsr.posterior.noise import Noise
+from flowsr.posterior.operators import as_operator
+
+SITE = "latent"
+"""The program's only latent site, of shape ``(dims,)``."""
+
+
+class InverseProblem:
+    """``p(hr | lr, observation) ∝ p(hr | lr)·p(observation | operator(hr))`` as a Pyro program in latent space.
+
+    Calling it runs the program, so it can be given to any of Pyro's engines, ``MCMC(NUTS(problem), …)``; sites are
+    ``latent`` and ``observation``, and ``hr`` is deterministic. :func:`flowsr.posterior.solve` does the rest.
+
+    Cost: one decoding pass and one application of the operator per evaluation.
+
+    Args:
+        flow: the model.
+        lr: LR image ``(C, h, w)`` in [0, 1], or a :class:`GaussianLR`, if it is unknown (blind use).
+        operator: function of images ``(n, C, H, W)``, or a physics of deepinv.
+        observation: what was observed, of the shape of ``operator(hr[None])[0]``.
+        noise: :class:`GaussianNoise`, :class:`LaplaceNoise` or :class:`PoissonNoise`.
+        temperature: τ > 0 of the prior, or one per level; other than 1 it is not the model's posterior.
+        lr_std: σ of the flow's LR image around ``lr``; 0 is the Dirac limit, in which HCFlow samples. A small one
+            makes the posterior stiff, and samplers slow.
+
+    Attributes:
+        dims: number of latent dimensions.
+        image_shape: ``(C, H, W)`` of the HR image.
+
+    Raises:
+        ValueError: for an observation of another shape than the operator's result, values that are not finite, or
+            parameters out of range; each message says what to do.
+
+    References:
+        Asim et al., Invertible generative models for inverse problems (ICML 2020), section 3, for MAP in the latent
+        space of a flow; Ardizzone et al., Analyzing inverse problems with invertible neural networks (ICLR 2019).
+
+    Example:
+        >>> from flowsr.posterior import GaussianNoise, Mask
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
+        >>> left = Mask(torch.arange(16).expand(16, 16) < 8)
+        >>> problem = InverseProblem(flow, torch.rand(3, 4, 4), left, torch.rand(3 * 16 * 8), GaussianNoise(0.1))
+        >>> problem.dims
+        720
+        >>> pyro.poutine.trace(problem).get_trace().nodes["hr"]["value"].shape
+        torch.Size([3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        flow: ImageFlow,
+        lr: Tensor | GaussianLR,
+        operator: Any,
+        observation: Tensor,
+        noise: Noise,
+        *,
+        temperature: Temperature = 1.0,
+        lr_std: float = 0.0,
+    ) -> None:
+        if not isinstance(noise, Noise):
+            raise ValueError(f"expected noise to be GaussianNoise, LaplaceNoise or PoissonNoise; got {noise!r}")
+        if not (math.isfinite(lr_std) and 0 <= lr_std <= 1):
+            raise ValueError(f"expected lr_std from 0 (the Dirac limit) to 1; got {lr_std}")
+        if isinstance(lr, GaussianLR):
+            if lr_std:
+                raise ValueError("expected either a prior on lr or lr_std; got both: the prior has its own std")
+            self.lr_prior: GaussianLR | None = lr.to(flow.device, flow.dtype)
+            self.lr = self.lr_prior.mean
+        else:
+            check_image(lr, name="lr", tolerance=0.25)
+            if lr.dim() != 3:
+                raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}: solve one by one")
+            self.lr = lr.to(flow.device, flow.dtype)
+            self.lr_prior = GaussianLR(self.lr, std=lr_std) if lr_std else None
+        self.flow, self.noise = flow, noise
+        self.operator = as_operator(operator)
+        self.observation = observation.to(flow.device, flow.dtype)
+        self.shapes = latent_shapes(flow, self.lr)
+        self.temperatures = level_temperatures(temperature, len(self.shapes))
+        if min(self.temperatures) <= 0:
+            raise ValueError(
+                f"expected temperatures > 0, as the prior needs a density; got {self.temperatures}: for one "
+                "deterministic image decode zeros"
+            )
+        sizes = [shape.numel() for shape in self.shapes]
+        self._sizes = ([self.lr.numel()] if self.lr_prior is not None else []) + sizes
+        self.dims = sum(self._sizes)
+        self.image_shape = (self.lr.shape[0], *(side * flow.upscale for side in self.lr.shape[1:]))
+        self._check_operator()
+
+    def __call__(self) -> Tensor:
+        """The Pyro program; returns the HR image."""
+        zeros = torch.zeros(self.dims, device=self.lr.device, dtype=self.lr.dtype)
+        u = pyro.sample(SITE, dist.Normal(zeros, 1.0, validate_args=False).to_event(1))
+        hr = pyro.deterministic("hr", self.decode(u), event_dim=3)
+        event_dim = self.observation.dim()
+        pyro.sample("observation", self.noise.distribution(self.observe(hr), event_dim=event_dim), obs=self.observation)
+        return hr
+
+    def unwhiten(self, u: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """LR image and latents of whitened vectors ``(*batch, dims)``."""
+        parts = list(u.split(self._sizes, -1))
+        lr = self.lr
+        if self.lr_prior is not None:
+            lr = self.lr_prior(parts.pop(0).unflatten(-1, self.lr.shape))
+        z = [
+            tau * part.unflatten(-1, tuple(shape))
+            for tau, part, shape in zip(self.temperatures, parts, self.shapes, strict=True)
+        ]
+        return lr, tuple(z)
+
+    def decode(self, u: Tensor) -> Tensor:
+        """HR images ``(*batch, C, H, W)`` of whitened vectors; NaN where those are not finite or too far out."""
+        lr, z = self.unwhiten(u)
+        # A diverging trajectory is for the kernel to reject; the flow would refuse such latents with an error.
+        usable = bool(torch.isfinite(u.detach()).all()) and bool(lr.detach().abs().max() < 8)
+        if not usable:
+            return (u.sum(-1)[..., None, None, None] * math.nan).expand(*u.shape[:-1], *self.image_shape)
+        return self.flow.decode(lr, z)
+
+    def whiten(self, hr: Tensor) -> Tensor:
+        """The whitened vector of an HR image; its own LR image is dropped where ``lr`` is known. Cost: one pass."""
+        encoding = self.flow.encode(hr)
+        parts = [z.flatten(-3) / tau for z, tau in zip(encoding.z, self.temperatures, strict=True)]
+        if self.lr_prior is not None:
+            parts.insert(0, self.lr_prior.whiten(encoding.lr).flatten(-3))
+        return torch.cat(parts, -1)
+
+    def observe(self, hr: Tensor) -> Tensor:
+        """What the operator makes of HR images ``(*batch, C, H, W)``, ``(*batch, *observation.shape)``."""
+        clean = self.operator(hr.reshape(-1, *hr.shape[-3:]))
+        return clean.reshape(*hr.shape[:-3], *clean.shape[1:])
+
+    def residual_rms(self, hr: Tensor) -> Tensor:
+        """Root mean square of ``(observation − mean)/std``, one per image: about 1 where noise alone is left."""
+        residual = self.noise.residual(self.observe(hr), self.observation)
+        return residual.flatten(hr.dim() - 3).square().mean(-1).sqrt()
+
+    def log_likelihood(self, hr: Tensor) -> Tensor:
+        """``log p(observation | hr)`` in nats, one per image."""
+        distribution = self.noise.distribution(self.observe(hr), event_dim=self.observation.dim())
+        return distribution.log_prob(self.observation)
+
+    def check_differentiable(self, method: str) -> None:
+        """Refuse an operator through which no finite gradient flows.
+
+        Raises:
+            ValueError: saying which methods need none.
+        """
+        u = torch.full((self.dims,), 0.01, device=self.lr.device, dtype=self.lr.dtype, requires_grad=True)
+        with torch.enable_grad():
+            value = self.log_likelihood(self.decode(u))
+            advice = f"method {method!r} needs gradients: write the operator in differentiable torch functions, or use"
+            if not value.requires_grad:
+                raise ValueError(f"expected a differentiable operator; got one without a gradient: {advice} 'pcn'")
+            (gradient,) = torch.autograd.grad(value, u)
+        if not bool(torch.isfinite(gradient).all()):
+            raise ValueError(f"expected a finite gradient through the operator; got NaN or infinity: {advice} 'pcn'")
+        if not bool(gradient.any()):
+            raise ValueError(
+                f"expected an operator that depends on the image; got a gradient of zero everywhere (rounding has "
+                f"none): {advice} 'pcn'"
+            )
+
+    @torch.no_grad()
+    def _check_operator(self) -> None:
+        if not bool(torch.isfinite(self.observation).all()):
+            raise ValueError(
+                "expected finite observations; got NaN or infinity: leave unobserved values out with flowsr.posterior"
+                ".Mask"
+            )
+        self.noise.check(self.observation)
+        images = self.decode(torch.zeros(2, self.dims, device=self.lr.device, dtype=self.lr.dtype))
+        try:
+            clean = self.operator(images)
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"expected an operator on images (n, C, H, W), here {tuple(images.shape)}; it failed with: {error}"
+            ) from error
+        if not isinstance(clean, Tensor):
+            raise ValueError(f"expected the operator to return a tensor; got {type(clean).__name__}")
+        wanted = (2, *self.observation.shape)
+        if clean.shape != wanted:
+            raise ValueError(
+                f"expected the operator to make {wanted} of two images {tuple(images.shape)}, as the observation has "
+                f"shape {tuple(self.observation.shape)}; got {tuple(clean.shape)}: give the observation without a "
+                "batch dimension, and the operator one that keeps it"
+            )
+        if not bool(torch.isfinite(clean).all()):
+            raise ValueError(
+                "expected finite values from the operator; got NaN or infinity for an ordinary image: look for a "
+                "division by zero or the logarithm of a negative value in it"
+            )
+        if not bool(torch.isfinite(self.noise.distribution(clean, event_dim=1).log_prob(self.observation)).all()):
+            raise ValueError("expected a finite likelihood of the observation; got another: check the noise's width")

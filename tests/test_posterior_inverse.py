@@ -1,0 +1,422 @@
+"""Inverse problems: every solver against the closed formula, the kernels, and what is said when something is wrong."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from cases import tiny_flow
+from pyro.infer import MCMC
+from pyro.ops.stats import effective_sample_size
+
+import flowsr
+from flowsr.plots.style import new_figure
+from flowsr.posterior import (
+    Blur,
+    CrankNicolson,
+    Downscale,
+    GaussianLR,
+    GaussianNoise,
+    Identity,
+    InverseProblem,
+    Langevin,
+    LaplaceNoise,
+    LinearGaussianFlow,
+    Mask,
+    PoissonNoise,
+    draw_posterior,
+    gaussian_posterior,
+    operator_matrix,
+    solve,
+)
+from flowsr.posterior.diagnostics import chain_remarks, chain_statistics, residual_interval, residual_remarks
+
+STD = 0.05
+
+
+def _inpainting(lr_std=0.0, operator=None, seed=0):
+    """A linear-Gaussian problem of 12 latents (16 with an uncertain LR image), with its exact posterior."""
+    flow = LinearGaussianFlow(detail_std=(0.1,)).double()
+    generator = torch.Generator().manual_seed(seed)
+    lr = torch.rand(1, 2, 2, generator=generator, dtype=torch.float64)
+    hr = draw_posterior(flow, lr, num_draws=1, lr_std=lr_std, generator=generator)[0]
+    operator = operator or Mask((torch.rand(4, 4, generator=generator) < 0.6).int())
+    observation = GaussianNoise(STD).simulate(operator(hr[None])[0], generator=generator)
+    problem = InverseProblem(flow, lr, operator, observation, GaussianNoise(STD), lr_std=lr_std)
+    matrix = operator_matrix(operator, (1, 4, 4))
+    return problem, gaussian_posterior(flow.posterior(lr, lr_std=lr_std), matrix, observation, noise_std=STD)
+
+
+def _agrees(solution, exact, *, independent=False):
+    """Mean and covariance within Monte-Carlo error, by the effective number of draws."""
+    x = solution.images().flatten(1)
+    chains, draws, _ = solution.latents.shape
+    grouped = x.reshape(chains, draws, -1)
+    off = grouped - exact.mean
+    if independent:
+        count = count_squares = torch.full((x.shape[1],), float(len(x)))
+    else:
+        limit = float(len(x))
+        count = effective_sample_size(grouped, sample_dim=1, chain_dim=0).clamp(4, limit)
+        count_squares = effective_sample_size(off.square(), sample_dim=1, chain_dim=0).clamp(4, limit)
+    z = (x.mean(0) - exact.mean).abs() / (exact.std / count.sqrt())
+    assert z.max() < 4.5, z
+    variances = exact.std.square()
+    scale = (
+        (exact.covariance.square() + variances.outer(variances)) / torch.minimum(count, count_squares).min()
+    ).sqrt()
+    assert ((torch.cov(x.T) - exact.covariance).abs() / scale).max() < 5
+
+
+def test_hmc_agrees_with_the_formula():
+    problem, exact = _inpainting()
+    solution = solve(problem, "hmc", num_draws=300, num_warmup=100, num_chains=2)
+    _agrees(solution, exact)
+    assert solution.mixed and solution.require_mixed() is solution
+    assert set(solution.seconds) == {"warmup", "sampling", "checking"}
+    assert len(solution.diagnostics.acceptance) == 2
+    assert "largest R-hat" in solution.to_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("hmc", {"num_draws": 400}),
+        ("nuts", {"num_draws": 200, "num_warmup": 100}),
+        ("pcn", {"num_draws": 600, "num_steps": 20, "num_warmup": 100}),
+        ("langevin", {"num_draws": 500, "num_warmup": 100}),
+    ],
+)
+def test_samplers_agree_with_the_formula(method, options):
+    problem, exact = _inpainting(seed=1)
+    solution = solve(problem, method, num_chains=2, **options)
+    assert solution.mixed, solution.to_text()
+    assert not solution.diagnostics.remarks, solution.to_text()
+    _agrees(solution, exact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("guide", "options"), [("lowrank", {"rank": 12, "num_particles": 16}), ("flow", {})])
+def test_guides_that_hold_the_posterior_find_it(guide, options):
+    problem, exact = _inpainting(seed=1)
+    solution = solve(problem, "svi", guide=guide, steps=2000, num_draws=1000, **{"num_particles": 8, **options})
+    x = solution.images().flatten(1)
+    # The error of the optimization comes on top of that of the draws.
+    assert ((x.mean(0) - exact.mean).abs() / exact.std).max() < 0.2
+    assert ((x.std(0) / exact.std).log().abs()).max() < 0.2
+    assert not solution.diagnostics.remarks
+
+
+def test_mean_field_svi_has_the_mean_and_the_variances_of_its_formula():
+    """Among independent normals the closest one has the posterior's mean and the reciprocals of its precisions."""
+    problem, exact = _inpainting()
+    solution = solve(problem, "svi", guide="normal", steps=800, num_draws=2000, num_particles=8)
+    matrix = torch.autograd.functional.jacobian(
+        lambda u: problem.observe(problem.decode(u)), torch.zeros(problem.dims, dtype=torch.float64)
+    )
+    precision = torch.eye(problem.dims, dtype=torch.float64) + matrix.T @ matrix / STD**2
+    expected = precision.diagonal().rsqrt()
+    assert ((solution.latents[0].std(0) / expected).log().abs()).max() < 0.15
+    x = solution.images().flatten(1)
+    assert ((x.mean(0) - exact.mean).abs() / exact.std).max() < 0.25
+    # A bound: the evidence of a Gaussian is known.
+    b = problem.observation
+    clean = problem.observe(problem.decode(torch.zeros(problem.dims, dtype=torch.float64)))
+    evidence = torch.distributions.MultivariateNormal(
+        clean, matrix @ matrix.T + STD**2 * torch.eye(len(b), dtype=torch.float64)
+    ).log_prob(b)
+    assert solution.diagnostics.objective[-100:].mean() < evidence + 0.5
+
+
+def test_map_is_the_mean_of_a_gaussian():
+    problem, exact = _inpainting(operator=Blur.gaussian(0.6))
+    solution = solve(problem, "map", steps=600)
+    assert ((solution.images()[0].flatten() - exact.mean).abs() / exact.std).max() < 0.05
+    assert solution.latents.shape == (1, 1, 12)
+    assert math.isnan(solution.diagnostics.worst_rhat)
+
+
+@pytest.mark.slow
+def test_a_width_of_the_lr_image_is_part_of_the_posterior():
+    problem, exact = _inpainting(lr_std=0.1)
+    assert problem.dims == 16
+    _agrees(solve(problem, "nuts", num_draws=200, num_warmup=100, num_chains=2), exact)
+
+
+@pytest.mark.slow
+def test_blind_lr():
+    """lr unknown: the prior on it is one more Gaussian, and the posterior stays a formula."""
+    flow = LinearGaussianFlow(detail_std=(0.1,)).double()
+    prior = GaussianLR(torch.full((1, 2, 2), 0.5, dtype=torch.float64), std=0.2, correlation=0.8)
+    generator = torch.Generator().manual_seed(2)
+    lr = prior(torch.randn(1, 2, 2, generator=generator, dtype=torch.float64))
+    hr = draw_posterior(flow, lr, num_draws=1, generator=generator)[0]
+    mask = Mask((torch.rand(4, 4, generator=generator) < 0.7).int())
+    observation = GaussianNoise(STD).simulate(mask(hr[None])[0], generator=generator)
+    problem = InverseProblem(flow, prior, mask, observation, GaussianNoise(STD))
+    jacobian = torch.autograd.functional.jacobian(
+        lambda u: problem.decode(u).flatten(), torch.zeros(problem.dims, dtype=torch.float64)
+    )
+    centre = problem.decode(torch.zeros(problem.dims, dtype=torch.float64)).flatten()
+    before = flowsr.posterior.Gaussian(centre, jacobian @ jacobian.T)
+    exact = gaussian_posterior(before, operator_matrix(mask, (1, 4, 4)), observation, noise_std=STD)
+    solution = solve(problem, "nuts", num_draws=250, num_warmup=100, num_chains=2)
+    _agrees(solution, exact)
+
+
+def test_solving_leaves_no_trace():
+    problem, _ = _inpainting()
+    flow = tiny_flow("sr-x4", levels=1, image_channels=1).double()
+    problem = InverseProblem(flow, problem.lr, problem.operator, problem.observation, problem.noise)
+    pyro.param("mine", torch.ones(1))
+    state = torch.get_rng_state()
+    one = solve(problem, "svi", steps=3, num_draws=5, seed=4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(pyro.get_param_store()) == ["mine"]
+    assert all(p.requires_grad and p.grad is None for p in flow.parameters())
+    two = solve(problem, "svi", steps=3, num_draws=5, seed=4)
+    assert torch.equal(one.latents, two.latents)
+    assert not torch.equal(one.latents, solve(problem, "svi", steps=3, num_draws=5, seed=5).latents)
+
+
+def test_progress_is_reported_once_per_step():
+    problem, _ = _inpainting()
+    counts = []
+    solve(problem, "pcn", num_draws=6, num_warmup=4, num_chains=2, num_steps=1, on_step=lambda: counts.append(1))
+    assert len(counts) == 20
+    counts.clear()
+    solve(problem, "map", steps=7, on_step=lambda: counts.append(1))
+    assert len(counts) == 7
+
+
+def test_warm_start_from_an_image():
+    problem, _ = _inpainting()
+    hr = torch.rand(1, 4, 4, dtype=torch.float64)
+    u = problem.whiten(hr)
+    assert problem.flow.encode(problem.decode(u)).z[0].allclose(problem.flow.encode(hr).z[0])
+    assert solve(problem, "pcn", start=u, num_draws=4, num_warmup=2, num_chains=1).latents.shape == (1, 4, 12)
+    blind = InverseProblem(
+        problem.flow,
+        GaussianLR(problem.lr, std=0.2, correlation=1.0),
+        problem.operator,
+        problem.observation,
+        problem.noise,
+    )
+    assert blind.decode(blind.whiten(hr)).allclose(hr)
+
+
+def _model():
+    u = pyro.sample("u", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    pyro.sample("b", dist.Normal(u, 0.5).to_event(1), obs=torch.tensor([1.0, -1.0, 0.0]))
+
+
+@pytest.mark.parametrize("kernel", [CrankNicolson, Langevin])
+def test_kernels_sample_the_posterior_and_adapt(kernel):
+    made = kernel(_model, num_steps=8, step_size=0.01)
+    mcmc = MCMC(made, num_samples=500, warmup_steps=200, disable_progbar=True)
+    mcmc.run()
+    draws = mcmc.get_samples()["u"]
+    assert (draws.mean(0) - torch.tensor([0.8, -0.8, 0.0])).abs().max() < 0.12
+    assert (draws.var(0) - 0.2).abs().max() < 0.07
+    rate = mcmc.diagnostics()["acceptance rate"]["chain 0"]
+    assert abs(rate - made.target_accept) < 0.12
+    assert made.step_size > 0.1
+
+
+def test_crank_nicolson_accepts_everything_without_data():
+    def prior():
+        pyro.sample("u", dist.Normal(torch.zeros(200), 1.0).to_event(1))
+
+    kernel = CrankNicolson(prior, step_size=0.7, adapt_step_size=False)
+    mcmc = MCMC(kernel, num_samples=400, warmup_steps=10, disable_progbar=True)
+    mcmc.run()
+    assert math.isclose(mcmc.diagnostics()["acceptance rate"]["chain 0"], 1.0, abs_tol=1e-4)
+    assert abs(float(mcmc.get_samples()["u"].var()) - 1) < 0.05
+
+
+def test_kernel_messages():
+    def wide():
+        pyro.sample("u", dist.Normal(torch.zeros(2), 2.0).to_event(1))
+
+    with pytest.raises(ValueError, match="standard normal prior at every latent site"):
+        MCMC(CrankNicolson(wide), num_samples=2, warmup_steps=0, disable_progbar=True).run()
+    with pytest.raises(ValueError, match=r"step_size in \(0, 1\]"):
+        CrankNicolson(_model, step_size=1.5)
+    with pytest.raises(ValueError, match="target_accept"):
+        Langevin(_model, target_accept=1.0)
+    with pytest.raises(ValueError, match="num_steps"):
+        Langevin(_model, num_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("noise", "make"),
+    [
+        (GaussianNoise(0.1), lambda x: x + 0.1),
+        (LaplaceNoise(0.1), lambda x: x - 0.2),
+        (PoissonNoise(50.0), lambda x: (50 * x.clamp_min(0)).round()),
+    ],
+)
+def test_noise_models(noise, make):
+    clean = torch.full((200_000,), 0.6, dtype=torch.float64)
+    simulated = noise.simulate(clean, generator=torch.Generator().manual_seed(0))
+    residual = noise.residual(clean, simulated)
+    assert abs(residual.mean()) < 0.02 and abs(residual.var() - 1) < 0.03
+    assert abs(float(residual.square().square().mean()) - noise.kurtosis(simulated)) < 0.3
+    problem, _ = _inpainting()
+    observation = make(torch.rand(1, 4, 4, dtype=torch.float64))
+    poisson = InverseProblem(problem.flow, problem.lr, Identity(), observation, noise)
+    poisson.check_differentiable("hmc")
+    assert torch.isfinite(poisson.log_likelihood(poisson.decode(torch.zeros(3, 12, dtype=torch.float64)))).all()
+    assert noise.distribution(clean, event_dim=1).log_prob(simulated).shape == ()
+
+
+class _Physics:
+    """What deepinv's physics look like from outside: a noise-free map A, a noisy call."""
+
+    def A(self, x):
+        return x[..., ::2, ::2]
+
+    def __call__(self, x):
+        raise AssertionError("the noise of the physics must not be used")
+
+
+def test_operators():
+    x = torch.rand(2, 3, 8, 8)
+    assert Downscale(2)(x).shape == (2, 3, 4, 4)
+    assert Blur.gaussian(1.0)(torch.ones(2, 3, 8, 8)).allclose(torch.ones(2, 3, 8, 8))
+    kernel = torch.rand(3, 3)
+    blurred = Blur(kernel)(x)[:, :, 2, 3]
+    assert torch.allclose(blurred, (x[:, :, 1:4, 2:5] * kernel / kernel.sum()).sum((-2, -1)), atol=1e-6)
+    mask = Mask(torch.randint(0, 2, (3, 8, 8)))
+    assert torch.equal(mask.picture(mask(x)[0], (3, 8, 8)), x[0] * mask.mask)
+    problem, _ = _inpainting()
+    physics = InverseProblem(problem.flow, problem.lr, _Physics(), torch.rand(1, 2, 2), GaussianNoise(0.1))
+    assert physics.observe(torch.rand(5, 1, 4, 4)).shape == (5, 1, 2, 2)
+
+
+def _problem(operator, observation, noise=None, **kwargs):
+    flow = LinearGaussianFlow(detail_std=(0.1,))
+    lr = kwargs.pop("lr", torch.full((1, 2, 2), 0.5))
+    return InverseProblem(flow, lr, operator, observation, noise or GaussianNoise(0.1), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: _problem(Identity(), torch.rand(1, 1, 4, 4)), "observation without a batch dimension"),
+        (lambda: _problem(Identity(), torch.rand(1, 5, 5)), r"expected the operator to make \(2, 1, 5, 5\)"),
+        (lambda: _problem(lambda x: x @ torch.ones(3, 3), torch.rand(1, 4, 3)), "it failed with"),
+        (lambda: _problem(lambda x: 3, torch.rand(1, 4, 4)), "return a tensor; got int"),
+        (lambda: _problem(lambda x: (x - 1).log(), torch.rand(1, 4, 4)), "logarithm of a negative"),
+        (lambda: _problem("blur", torch.rand(1, 4, 4)), "a method A, as deepinv's"),
+        (lambda: _problem(Identity(), torch.full((1, 4, 4), math.nan)), "leave unobserved values out"),
+        (lambda: _problem(Identity(), torch.rand(1, 4, 4), PoissonNoise(10.0)), "multiply an image"),
+        (lambda: _problem(Identity(), torch.rand(1, 4, 4), noise="gaussian"), "GaussianNoise, LaplaceNoise"),
+        (lambda: _problem(Identity(), torch.rand(1, 4, 4), temperature=0.0), "temperatures > 0"),
+        (lambda: _problem(Identity(), torch.rand(1, 4, 4), lr_std=2.0), "lr_std from 0"),
+        (lambda: _problem(Identity(), torch.rand(1, 4, 4), lr=torch.rand(2, 1, 2, 2)), "solve one by one"),
+        (lambda: GaussianNoise(0.0), "finite and > 0; got 0.0"),
+        (lambda: PoissonNoise(math.inf), "the peak of Poisson noise"),
+        (lambda: GaussianLR(torch.rand(1, 2, 2), std=25.0), "for grey levels divide by 255"),
+        (lambda: GaussianLR(torch.rand(1, 2, 2), std=0.1, correlation=9.0), "half of the longer side"),
+        (lambda: GaussianLR(torch.full((1, 2, 2), 128.0), std=0.1), "divide 8-bit images by 255"),
+        (
+            lambda: _problem(Identity(), torch.rand(1, 4, 4), lr=GaussianLR(torch.rand(1, 2, 2), std=0.1), lr_std=0.1),
+            "either a prior on lr or lr_std",
+        ),
+        (lambda: Mask(torch.zeros(4, 4)), "observes something"),
+        (lambda: Mask(torch.rand(4, 4)), "zeros and ones"),
+        (lambda: Blur(torch.ones(2, 2)), "odd sides"),
+        (lambda: Downscale(1), "factor >= 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (lambda x: x.detach(), "without a gradient"),
+        (lambda x: (8 * x).round() / 8, "gradient of zero everywhere"),
+        (lambda x: x + (0 * (x - x.detach())).sqrt(), "NaN or infinity"),
+    ],
+)
+def test_gradients_are_asked_for_where_they_are_needed(operator, message):
+    problem = _problem(operator, torch.rand(1, 4, 4))
+    for method in ("hmc", "svi", "map"):
+        with pytest.raises(ValueError, match=message + ".*use 'pcn'"):
+            solve(problem, method)
+    solution = solve(problem, "pcn", num_draws=4, num_warmup=2, num_chains=1, num_steps=1)
+    assert solution.latents.shape == (1, 4, 12)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"method": "gibbs"}, "nuts, hmc, pcn"),
+        ({"guide": "full"}, "normal, lowrank, flow"),
+        ({"num_draws": 2}, "num_draws >= 4"),
+        ({"target_accept": 1.5}, "target_accept in"),
+        ({"start": torch.zeros(3)}, r"whitened vector \(12,\)"),
+        ({"start": "best"}, "draw, mode or"),
+        ({"trajectory": 0.0}, "trajectory"),
+    ],
+)
+def test_solver_messages(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        solve(_problem(Identity(), torch.rand(1, 4, 4)), **kwargs)
+
+
+def test_chains_that_do_not_mix_are_reported():
+    """A step that cannot adapt, in a narrow posterior, from far-off places."""
+    problem = _problem(Identity(), torch.rand(1, 4, 4), GaussianNoise(0.001))
+    solution = solve(problem, "pcn", num_draws=20, num_warmup=0, num_chains=2, num_steps=1)
+    assert not solution.mixed
+    text = solution.to_text()
+    assert "Chains have not mixed" in text and "num_warmup" in text
+    assert "do not explain the observation" in text
+    with pytest.raises(ValueError, match="expected chains that have mixed"):
+        solution.require_mixed()
+
+
+def test_remarks():
+    assert not chain_remarks({"a": 1.0}, {"a": 500.0}, (0.8,), 0, draws=1000)
+    assert "3 of 1000 transitions diverged" in chain_remarks({}, {}, (0.8,), 3, draws=1000)[0]
+    assert "hardly moved" in chain_remarks({}, {}, (0.01,), 0, draws=1000)[0]
+    assert "Few effective draws: 20" in chain_remarks({"a": 1.0}, {"a": 20.0}, (0.8,), 0, draws=1000)[0]
+    low, high = residual_interval(100)
+    assert "too large" in residual_remarks(low / 2, (low, high))[0]
+    rhat, _ = chain_statistics({"stuck": torch.tensor([[1.0] * 8, [2.0] * 8]), "fixed": torch.ones(2, 8)})
+    assert rhat == {"stuck": math.inf}
+    with pytest.raises(ValueError, match="raise num_draws"):
+        chain_statistics({"short": torch.randn(2, 3)})
+
+
+def test_an_optimization_cut_short_says_so():
+    problem = _problem(Identity(), torch.rand(1, 4, 4), GaussianNoise(0.001))
+    solution = solve(problem, "map", steps=50, learning_rate=0.003)
+    assert any("still rising" in remark for remark in solution.diagnostics.remarks)
+
+
+def test_a_diverging_point_is_rejected_not_an_error():
+    problem, _ = _inpainting()
+    u = torch.full((2, problem.dims), math.inf, dtype=torch.float64)
+    assert torch.isnan(problem.decode(u)).all() and problem.decode(u).shape == (2, 1, 4, 4)
+
+
+def test_result():
+    problem, _ = _inpainting()
+    solution = solve(problem, "hmc", num_draws=6, num_warmup=4, num_chains=2)
+    document = solution.to_dict()
+    assert document["chains"] == 2 and document["dims"] == 12 and "latents" not in document
+    assert len(solution.plot().axes) >= 4
+    mode = solve(problem, "map", steps=5)
+    assert len(mode.plot().axes) == 2
+    figure = new_figure(4, 3)
+    assert solution.plot(figure.subplots()) is figure
+    moments = solution.moments()
+    assert torch.allclose(moments.mean, solution.images().mean(0)) and moments.count == 12
