@@ -587,7 +587,7 @@ def test_the_program_scores_and_generates(name):
     assert torch.allclose(drawn.nodes["_RETURN"]["value"], model.decode(y, z))
 
 
-def test_the_program_says_what_it_needs():
+def test_messages_of_the_program():
     from flowsr.programs import super_resolution
 
     with pytest.raises(ValueError, match="capability condition; got Glow, which has density"):
