@@ -587,7 +587,7 @@ def test_the_program_scores_and_generates(name):
     assert torch.allclose(drawn.nodes["_RETURN"]["value"], model.decode(y, z))
 
 
-def test_the_program_says_what_it_needs():
+def test_messages_of_the_program():
     from flowsr.programs import super_resolution
 
     with pytest.raises(ValueError, match="capability condition; got Glow, which has density"):
@@ -659,3 +659,11 @@ def test_diagnostics_serve_every_model(name):
         assert found.passed, found.to_text()
     stability = inverse_stability(model, *pairs[0])
     assert stability.round_trip_float64 < 1e-8 and stability.layers
+
+
+@pytest.mark.parametrize("name", ["srflow-x4", "irn-x4", "glow", "realnvp-points"])
+def test_presets_without_weights_are_not_loaded_but_made(name):
+    with pytest.raises(FileNotFoundError, match=r"for random weights use flowsr.from_preset"):
+        flowsr.load(name)
+    with torch.device("meta"):
+        assert type(from_preset(name)) is presets()[name]
