@@ -257,7 +257,7 @@ def dequantized_bits_per_dim(terms: LogLikelihoodTerms, *, bins: int = 256) -> T
 def width_used(model: Any, lr_log_scale: float | None) -> float | None:
     """log σ of the LR image that a model is scored with: the one given, else its own, None if it has none."""
     own = getattr(model, "lr_log_scale", None) if lr_log_scale is None else lr_log_scale
-    return None if own is None else float(own)
+    return float(own.detach()) if isinstance(own, Tensor) else own
 
 
 def width_note(lr_log_scale: float | None) -> str:
