@@ -118,6 +118,7 @@ samples = {"photograph": inside, **outside}
 labels = ["photograph", *kinds]
 colours = dict(zip(labels, ("#222222", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"), strict=True))
 nll = {label: study.scores["NLL"]["inside" if label == "photograph" else label] for label in labels}
+of_blurred = {score: by_kind["blurred"].value for score, by_kind in study.auroc.items()}
 table = np.array([[by_kind[kind].value for kind in kinds] for by_kind in study.auroc.values()])
 
 figure = plt.figure(figsize=(12, 6), layout="constrained")
@@ -162,5 +163,4 @@ axis.set_title("AUROC of five scores against photographs", fontsize=11)
 figure.colorbar(shown, ax=axis, label="0: less strange · 0.5: guess · 1: found")
 plt.show()
 
-found = {score: by_kind["blurred"].value for score, by_kind in study.auroc.items()}
-assert found["NLL"] < 0.5 < found["typicality"], found
+assert of_blurred["NLL"] < 0.5 < of_blurred["typicality"], of_blurred

@@ -14,7 +14,14 @@ from flowsr.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.errors import ImageError
 from flowsr.evaluation.score import crop_pair
 from flowsr.images import bicubic_down, read_image, round_to_8bit
-from flowsr.likelihood import BitsPerDim, LogLikelihoodTerms, bits_per_dim, decompose, official_nll
+from flowsr.likelihood import (
+    OFFICIAL_BINS,
+    BitsPerDim,
+    LogLikelihoodTerms,
+    bits_per_dim,
+    decompose,
+    official_nll,
+)
 from flowsr.models import HCFlow
 from flowsr.results import Result, text_table
 
@@ -33,7 +40,9 @@ class ScoredImage(Result):
         size: height and width of what was scored, cropped from the top left to multiples of the upscale factor.
         bits: bounds on the bits per dimension of the 8-bit image.
         terms: of one draw of the dequantization noise, with maps if asked for.
-        official_nll: the number the authors' code would print for the image with that noise, bits per pixel.
+        official_nll: the number the authors' code would print for the image, bits per pixel, with noise of
+            1/``official_bins``.
+        official_bins: its quantization, 64 for x4 and 256 otherwise.
         encoded_lr_psnr: PSNR of the flow's own LR image against the LR image, dB, no border.
     """
 
@@ -43,6 +52,7 @@ class ScoredImage(Result):
     bits: BitsPerDim
     terms: LogLikelihoodTerms
     official_nll: float
+    official_bins: int
     encoded_lr_psnr: float
 
     def to_text(self) -> str:
@@ -53,10 +63,12 @@ class ScoredImage(Result):
         ]
         if bits.num_samples > 1:
             weighted = f"{float(bits.importance_weighted):.4f} ± {float(bits.importance_weighted_error):.4f}"
-            facts.append([f"{bits.num_samples} draws, importance-weighted", weighted])
+            effective = f"{bits.num_samples} draws, importance-weighted ({float(bits.effective_samples):.1f} effective)"
+            facts.append([effective, weighted])
         title = f"{self.source.name}, {self.size[0]} x {self.size[1]}: upper bounds on bits/dim of the 8-bit image"
         notes = [
-            f"official NLL: {self.official_nll:.3f} bits per pixel, as the authors' code counts",
+            f"official NLL: {self.official_nll:.3f} bits per pixel, as the authors' code counts, "
+            f"noise 1/{self.official_bins}",
             f"the flow's own LR image against the one given: {self.encoded_lr_psnr:.2f} dB",
         ]
         return f"{text_table(['bound', 'bits/dim'], facts, title=title, notes=notes)}\n\n{self.terms.to_text()}"
@@ -114,14 +126,17 @@ def score_file(
         flow, hr, lr_image, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator(), maps=maps
     )
     bits = bits_per_dim(flow, hr, lr_image, num_samples=num_samples, lr_log_scale=lr_log_scale, generator=generator())
-    noisy, _ = noise.dequantize(hr, generator=generator())
+    # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
+    official = UniformDequantizer(OFFICIAL_BINS.get(flow.upscale, 256))
+    noisy, _ = official.dequantize(hr, generator=generator())
     return ScoredImage(
         source=path,
         lr_source=lr,
         size=(image.shape[-2], image.shape[-1]),
         bits=bits,
         terms=terms,
-        official_nll=float(official_nll(flow, noisy, lr_image)),
+        official_nll=float(official_nll(flow, noisy, lr_image, bins=official.bins)),
+        official_bins=official.bins,
         encoded_lr_psnr=encoded_lr_psnr(encoded_lr(flow, image).cpu(), small),
     )
 

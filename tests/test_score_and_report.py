@@ -12,7 +12,7 @@ from test_cli import refused, run
 
 import flowsr
 from flowsr.images import bicubic_down, read_image, round_to_8bit, write_image
-from flowsr.likelihood import bits_per_dim, decompose
+from flowsr.likelihood import bits_per_dim, decompose, official_nll
 from flowsr.report import build_report
 from flowsr.score import score_file
 
@@ -41,6 +41,10 @@ def test_a_scored_file_agrees_with_the_library(image):
     assert float(scored.terms.bits_per_dim) == pytest.approx(
         float((decompose(flow, hr + noise, lr).bits_per_dim + 8).detach()), rel=1e-5
     )
+    # The authors' x4 models count, and are given, the noise of 64 grey levels.
+    coarse = hr + torch.rand(hr.shape, generator=torch.Generator().manual_seed(5)) / 64
+    assert scored.official_bins == 64
+    assert scored.official_nll == pytest.approx(float(official_nll(flow, coarse, lr).detach()), rel=1e-5)
     json.dumps(scored.to_dict(), allow_nan=False)
 
 

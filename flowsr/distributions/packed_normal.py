@@ -74,7 +74,7 @@ class PackedNormal(TorchDistribution):
         lr: LR image, ``(*batch, C, h, w)``, the centre of the first C channels.
         latent_channels: channels of each latent at LR resolution, coarse to fine.
         temperature: τ ≥ 0 for all levels, or one per level, coarse to fine. τ = 1 is the model.
-        lr_log_scale: log σ; −6 in HCFlow, 1.6e-3 of the range of the image. A tensor of one number may be learned.
+        lr_log_scale: log σ; −6 in HCFlow, 2.5e-3 of the range of the image. A tensor of one number may be learned.
 
     Raises:
         ValueError: for bad temperatures or scale; from ``log_prob`` when σ or some τ is 0.

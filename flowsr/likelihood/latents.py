@@ -237,7 +237,10 @@ def _statistics(name: str, images: Sequence[Tensor]) -> LatentStatistics:
     images = [image.double().cpu() for image in images]
     values = torch.cat([image.flatten() for image in images]).numpy()
     if not np.isfinite(values).all():
-        raise ValueError(f"expected finite latents; got NaN or infinity in {name}: see flowsr.likelihood")
+        raise ValueError(
+            f"expected finite latents; got NaN or infinity in {name}: "
+            "flowsr.likelihood.inverse_stability names the layer"
+        )
     n = values.size
     energy = float((values**2).sum())
     # A thinned sample: its test stays exact, and a million values would take long to sort.

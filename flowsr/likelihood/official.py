@@ -10,6 +10,9 @@ from flowsr.distributions import normal_log_prob
 from flowsr.images import round_to_8bit
 from flowsr.models import HCFlow
 
+OFFICIAL_BINS = {4: 64, 8: 256}
+"""The quantization q of the released configurations, by upscale factor."""
+
 
 def official_nll(flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int | None = None) -> Tensor:
     """The number that the authors' code reports as NLL, for comparison with their logs: bits per *pixel*.
@@ -42,5 +45,5 @@ def official_nll(flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int | None = Non
     log_prob = sum_event(normal_log_prob(round_to_8bit(encoded.lr) - lr.to(flow.dtype), log_scale=-6.0))
     log_prob = log_prob + torch.stack([sum_event(normal_log_prob(z)) for z in encoded.z]).sum(0) + encoded.ladj
     pixels = hr.shape[-2:].numel()
-    quantization = bins if bins is not None else (64 if flow.upscale == 4 else 256)
+    quantization = bins if bins is not None else OFFICIAL_BINS.get(flow.upscale, 256)
     return -(log_prob - pixels * math.log(quantization)) / (math.log(2.0) * pixels)

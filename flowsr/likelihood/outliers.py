@@ -204,9 +204,11 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
         >>> auroc([3.0, 4.0], [1.0, 3.0])
         0.875
     """
-    from scipy import stats
-
-    return float(stats.mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative))
+    # Ranks among the sorted negatives: a rank test of scipy's would compute a p-value each time.
+    ordered = np.sort(np.asarray(negative))
+    below = np.searchsorted(ordered, positive, side="left")
+    upto = np.searchsorted(ordered, positive, side="right")
+    return float(0.5 * (below + upto).mean() / len(ordered))
 
 
 def png_bits_per_dim(image: Tensor) -> float:

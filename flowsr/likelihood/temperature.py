@@ -66,9 +66,7 @@ class TemperatureSweep(Result):
         rows = []
         for i, tau in enumerate(self.temperatures):
             cells = [self.figures[name][i] for name in names]
-            rows.append(
-                [f"{tau:g}", *("–" if c is None else f"{c:.2f}" if abs(c.value) >= 1 else f"{c:.3f}" for c in cells)]
-            )
+            rows.append([f"{tau:g}", *map(_cell, cells)])
         notes = [
             f"means over {self.images} images with 95 % bootstrap intervals over images; {self.num_samples} draws each",
             "τ ≠ 1 is not the model: its draws are not posterior draws, and its NLL is that of another distribution",
