@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -151,7 +151,7 @@ def recalibrate_temperature(
             def along(tau: float, level: int = level, start: tuple[float, ...] = best) -> float:
                 return trial((*start[:level], float(tau), *start[level + 1 :]), level)
 
-            found = minimize_scalar(along, bounds=bounds, method="bounded", options={"xatol": 0.02})
+            found: Any = minimize_scalar(along, bounds=bounds, method="bounded", options={"xatol": 0.02})
             # Never worse than what it started from on the pairs that choose.
             if float(found.fun) < least:
                 best, least = (*best[:level], float(found.x), *best[level + 1 :]), float(found.fun)
