@@ -15,13 +15,7 @@ pytestmark = [
     pytest.mark.skipif(shipped_path("sr-x4-small") is None, reason="needs the shipped weights"),
 ]
 
-STD = 0.02
-
-
-def _visible():
-    visible = torch.ones(8, 8)
-    visible[:, 4:] = 0
-    return visible
+STD = 0.04
 
 
 def _problem(operator):
@@ -33,50 +27,53 @@ def _problem(operator):
     return InverseProblem(flow, lr, operator, observation, GaussianNoise(STD))
 
 
-def _report(name, solution):
-    print(name, solution.to_text(), sep="\n", flush=True)
-    return solution.moments()
+def _variational(problem):
+    return solve(problem, "svi", guide="lowrank", rank=20, steps=300, num_draws=300, learning_rate=0.05)
+
+
+def _agree(solution, reference, *, bias=0.0):
+    """Means differ by no more than their Monte-Carlo errors and a share of the posterior std, on average of pixels."""
+    moments, expected = solution.moments(), reference.moments()
+    errors = []
+    for each in (solution, reference):
+        # SVI draws are independent.
+        count = torch.tensor(list(each.diagnostics.ess.values()) or [float(each.latents.shape[1])]).median()
+        errors.append(1 / float(count))
+    off = float(((moments.mean - expected.mean) / expected.std).square().mean().sqrt())
+    print(f"{solution.method}: mean off by {off:.3f} std; Monte-Carlo error {sum(errors) ** 0.5:.3f} std", flush=True)
+    assert off < 1.5 * sum(errors) ** 0.5 + bias
+
+
+def _is_the_posterior(solution):
+    print(solution.to_text(), flush=True)
+    assert solution.diagnostics.worst_rhat < 1.05
+    low, high = solution.diagnostics.expected_residual
+    assert low < solution.diagnostics.residual_rms < high
 
 
 def test_inpainting():
-    visible = _visible()
+    visible = torch.ones(8, 8)
+    visible[:, 4:] = 0
     problem = _problem(Mask(visible))
-    svi = solve(problem, "svi", guide="lowrank", rank=30, steps=500, num_particles=8, learning_rate=0.05)
+    svi = _variational(problem)
     centre = svi.latents[0].mean(0)
-    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=60, num_draws=120, trajectory=1.2)
-    pcn = solve(problem, "pcn", start=centre, num_chains=2, num_warmup=60, num_draws=200, num_steps=15)
-    found = {name: _report(name, s) for name, s in {"svi": svi, "hmc": hmc, "pcn": pcn}.items()}
-    assert hmc.diagnostics.worst_rhat < 1.05
-    low, high = hmc.diagnostics.expected_residual
-    assert low < hmc.diagnostics.residual_rms < high
-    hidden = visible == 0
-    for name, moments in found.items():
-        assert moments.std[:, hidden].mean() > moments.std[:, ~hidden].mean(), name
-        off = (moments.mean - found["hmc"].mean) / found["hmc"].std
-        print(
-            name,
-            "mean off by",
-            float(off.square().mean().sqrt()),
-            "std, ratio of std",
-            float((moments.std / found["hmc"].std).mean()),
-        )
-    for name in ("svi", "pcn"):
-        off = (found[name].mean - found["hmc"].mean) / found["hmc"].std
-        assert off.square().mean().sqrt() < 0.35, name
+    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=100)
+    _is_the_posterior(hmc)
+    _agree(svi, hmc, bias=0.2)
+    pcn = solve(problem, "pcn", start=centre, num_chains=2, num_warmup=50, num_draws=150, num_steps=10)
+    print(pcn.to_text())
+    _agree(pcn, hmc)
+    for solution in (svi, hmc, pcn):
+        std = solution.moments().std
+        print(solution.method, "std where seen", float(std[..., :4].mean()), "and not", float(std[..., 4:].mean()))
+        assert std[..., 4:].mean() > 1.2 * std[..., :4].mean()
 
 
 def test_deblurring():
     problem = _problem(Blur.gaussian(1.0))
-    svi = solve(problem, "svi", guide="lowrank", rank=30, steps=500, num_particles=8, learning_rate=0.05)
-    hmc = solve(
-        problem, "hmc", start=svi.latents[0].mean(0), num_chains=2, num_warmup=60, num_draws=120, trajectory=1.2
-    )
-    found = {name: _report(name, s) for name, s in {"svi": svi, "hmc": hmc}.items()}
-    assert hmc.diagnostics.worst_rhat < 1.05
-    low, high = hmc.diagnostics.expected_residual
-    assert low < hmc.diagnostics.residual_rms < high
-    off = (found["svi"].mean - found["hmc"].mean) / found["hmc"].std
-    print("mean off by", float(off.square().mean().sqrt()), float((found["svi"].std / found["hmc"].std).mean()))
-    assert off.square().mean().sqrt() < 0.35
+    svi = _variational(problem)
+    hmc = solve(problem, "hmc", start=svi.latents[0].mean(0), num_chains=2, num_warmup=50, num_draws=100)
+    _is_the_posterior(hmc)
+    _agree(svi, hmc, bias=0.2)
     prior = problem.flow.sample(problem.lr, num_samples=60).detach()
-    assert found["hmc"].std.mean() < 0.9 * prior.std(0).mean()
+    assert hmc.moments().std.mean() < 0.9 * prior.std(0).mean()
