@@ -16,7 +16,7 @@ _PER_PIXEL: ContextVar[bool] = ContextVar("per_pixel", default=False)
 
 
 @contextmanager
-def per_pixel() -> Iterator[None]:
+def per_pixel(active: bool = True) -> Iterator[None]:
     """Within this context log-densities and log-determinants are maps of the image instead of one number per image.
 
     Every bijection here is local or linear per pixel, so each term has a place: a log-density or log-determinant of a
@@ -24,6 +24,9 @@ def per_pixel() -> Iterator[None]:
     Where resolutions meet, a coarse pixel's value is divided evenly among the fine ones that it covers.
 
     Cost: a few additions per pixel and layer.
+
+    Args:
+        active: False for one number per image again, within such a context.
 
     Example:
         >>> from flowsr.transforms import Haar
@@ -34,11 +37,16 @@ def per_pixel() -> Iterator[None]:
         >>> local.shape, torch.allclose(local.sum(), whole)
         (torch.Size([8, 8]), True)
     """
-    token = _PER_PIXEL.set(True)
+    token = _PER_PIXEL.set(active)
     try:
         yield
     finally:
         _PER_PIXEL.reset(token)
+
+
+def is_per_pixel() -> bool:
+    """Whether log-densities and log-determinants are maps at the moment, see :func:`per_pixel`."""
+    return _PER_PIXEL.get()
 
 
 def sum_event(values: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from flowsr.likelihood import (
     decompose,
     official_nll,
 )
+from flowsr.likelihood.bounds import with_error
 from flowsr.models import HCFlow
 from flowsr.results import Result, text_table
 
@@ -58,11 +59,9 @@ class ScoredImage(Result):
     def to_text(self) -> str:
         """The bounds, and the terms behind one draw."""
         bits = self.bits
-        facts = [
-            ["one draw of the noise, mean", f"{float(bits.variational):.4f} ± {float(bits.variational_error):.4f}"]
-        ]
+        facts = [["one draw of the noise, mean", with_error(float(bits.variational), float(bits.variational_error))]]
         if bits.num_samples > 1:
-            weighted = f"{float(bits.importance_weighted):.4f} ± {float(bits.importance_weighted_error):.4f}"
+            weighted = with_error(float(bits.importance_weighted), float(bits.importance_weighted_error))
             effective = f"{bits.num_samples} draws, importance-weighted ({float(bits.effective_samples):.1f} effective)"
             facts.append([effective, weighted])
         title = f"{self.source.name}, {self.size[0]} x {self.size[1]}: upper bounds on bits/dim of the 8-bit image"

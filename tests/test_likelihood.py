@@ -104,6 +104,29 @@ def test_maps_under_reversible_and_checkpointed_memory():
             assert torch.allclose(image, expected[key]), (memory, key)
 
 
+def test_maps_have_gradients_in_every_memory_mode():
+    from flowsr.training.memory import set_memory
+
+    found = {}
+    for memory in ("full", "checkpoint", "reversible"):
+        flow = tiny_flow("sr-x4").double()
+        set_memory(flow, memory)
+        generator = torch.Generator().manual_seed(0)
+        hr, lr = (torch.rand(3, side, side, generator=generator, dtype=torch.float64) for side in (16, 4))
+        decompose(flow, hr, lr, maps=True).map_bits_per_dim.mean().backward()
+        found[memory] = [p.grad for p in flow.parameters()]
+    for memory in ("checkpoint", "reversible"):
+        assert all(torch.allclose(a, b) for a, b in zip(found[memory], found["full"], strict=True))
+
+
+def test_a_decomposition_without_maps_is_one_inside_a_context_of_maps():
+    flow = tiny_flow("sr-x4").double()
+    hr, lr = _pair(flow)
+    with per_pixel():
+        terms = decompose(flow, hr, lr)
+    assert terms.total.shape == () and torch.allclose(terms.total, flow.condition(lr).log_prob(hr))
+
+
 def test_scoring_runs_every_conditioner_once():
     """The cost of a decomposition, maps included, is one encoding."""
     flow = tiny_flow("sr-x4")
@@ -150,6 +173,28 @@ def test_the_mass_of_lr_levels_is_a_distribution():
     assert abs(float(draws.mean()) - 0.5) < 1e-3
     with pytest.raises(ValueError, match="levels"):
         DiscretizedNormal(loc, scale).log_prob(torch.tensor(0.3))
+
+
+def test_narrow_bins_keep_their_digits():
+    """Beside a large scale a bin's mass is its width times the density, also in float32."""
+    for scale in (10.0, 1e3, 1e5):
+        exact = -0.5 * ((100 / 255 - 0.5) / scale) ** 2 - 0.5 * math.log(2 * math.pi) - math.log(255 * scale)
+        got = DiscretizedNormal(torch.tensor(0.5), torch.tensor(scale)).log_prob(torch.tensor(100 / 255))
+        assert float(got) == pytest.approx(exact, rel=1e-5)
+    with pytest.raises(ValueError, match="levels"):
+        DiscretizedNormal(torch.tensor(0.5), torch.tensor(0.3)).log_prob(torch.tensor(2.0))
+
+
+def test_noise_survives_half_precision_and_bins_do_not_overlap():
+    model = _Independent(mean=0.5, std=0.003)
+    image = torch.full((1, 4, 4), 127 / 255, dtype=torch.float64)
+    half = round_to_8bit(image).half()
+    noisy, _ = UniformDequantizer().dequantize(half)
+    assert noisy.dtype == torch.float32 and len(noisy.unique()) == 16
+    with pytest.raises(ValueError, match="at least 255 bins"):
+        bits_per_dim(model, image, dequantizer=UniformDequantizer(64))
+    with pytest.raises(ValueError, match="integer of at least 2 bins"):
+        UniformDequantizer(math.nan)
 
 
 def test_bits_of_the_lr_image():

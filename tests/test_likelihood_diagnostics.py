@@ -101,6 +101,18 @@ def test_dependence_is_seen(draws):
     assert not any(name.startswith("z_") for name in failures)
 
 
+def test_draws_that_ran_away_and_inference_mode_do_not_disturb(draws):
+    """A verdict is about latents, whatever the image looks like, and needs gradients of its own."""
+    flow, pairs = draws
+    wild = _broken(flow, lambda broken: broken.transform.mains[0].parts[0].actnorm.affine.logs.sub_(5.0))
+    with torch.no_grad():
+        far = [(wild.condition(lr).sample(), lr) for _, lr in pairs]
+    assert max(float(hr.abs().max()) for hr, _ in far) > 17
+    assert latent_diagnostics(wild, far).passed
+    with torch.inference_mode():
+        assert latent_diagnostics(flow, pairs).passed
+
+
 def test_a_wrong_log_determinant_is_seen(draws):
     flow, pairs = draws
 
@@ -194,10 +206,25 @@ def _overflowing(flow):
     flow.transform.conditionals[1].steps.parts[0].actnorm.affine.logs.fill_(-100.0)
 
 
+def _exactly_singular(flow):
+    flow.transform.mains[1].parts[2].mixing.weight[0] = 0
+
+
+def _nan(flow):
+    flow.transform.mains[1].parts[2].mixing.weight[0, 0] = math.nan
+
+
+def _exploding_on_encoding(flow):
+    flow.transform.mains[1].parts[2].actnorm.affine.logs.fill_(8.0)
+
+
 @pytest.mark.parametrize(
     ("breaking", "name"),
     [
         (_singular, "transform.mains.1.parts.2.mixing"),
+        (_exactly_singular, "transform.mains.1.parts.2.mixing"),
+        (_nan, "transform.mains.1.parts.2.mixing"),
+        (_exploding_on_encoding, "transform.mains.1.parts.2.actnorm"),
         (_exploding, "transform.conditionals.0.steps.parts.0.actnorm"),
         (_overflowing, "transform.conditionals.1.steps.parts.0.actnorm"),
     ],
@@ -220,6 +247,20 @@ def test_the_broken_layer_is_named(shipped, breaking, name):
         (lambda flow: temperature_sweep(flow, [(0, 0)], num_samples=1), "at least 2 draws"),
         (lambda flow: out_of_distribution(flow, [], [], {}), "at least 3 reference"),
         (lambda flow: perturbed(torch.rand(3, 8, 8), "upside down"), "smooth, noisy, shuffled or constant"),
+        (lambda flow: perturbed(torch.rand(3, 6, 6), "shuffled"), "at least two blocks"),
+        (lambda flow: perturbed(torch.rand(3, 16, 16), "noisy", strength=math.nan), "strength >= 0"),
+        (lambda flow: perturbed(255 * torch.rand(3, 16, 16), "smooth"), "divide 8-bit images by 255"),
+        (lambda flow: auroc([], [1.0]), "scores of both kinds"),
+        (lambda flow: inverse_stability(flow, torch.rand(3, 16, 16), torch.rand(3, 5, 4)), "expected an lr of size"),
+        (lambda flow: inverse_stability(flow, torch.rand(3, 4, 4), torch.rand(3, 16, 16)), "expected an lr of size"),
+        (
+            lambda flow: inverse_stability(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4), temperature=0.0),
+            "temperature > 0",
+        ),
+        (
+            lambda flow: latent_diagnostics(flow, [(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 4, 4))]),
+            "one by one",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_words(shipped, function, message):

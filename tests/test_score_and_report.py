@@ -81,6 +81,23 @@ def test_bad_input_leaves_nothing(image, tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_run_that_fails_writes_nothing_and_input_is_never_overwritten(image, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert refused(run("score", image, broken, "-o", tmp_path / "out"), "broken.png")
+    assert not (tmp_path / "out").exists()
+    assert refused(run("report", image, "-o", image, "--force"), "another file")
+    assert read_image(image).shape == (3, 36, 42)
+
+
+def test_report_pairs_the_lr_image_by_name(image, tmp_path):
+    folder = tmp_path / "lr"
+    folder.mkdir()
+    write_image(folder / "another.png", torch.rand(3, 9, 10))
+    write_image(folder / "b.png", torch.rand(3, 9, 10))
+    assert refused(run("report", image, "--lr", folder, "-o", tmp_path / "r.html"), "one LR image named like")
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")

@@ -29,10 +29,10 @@ def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_std: float) -> d
         >>> sorted(faulty_samplers(LinearGaussianFlow(), torch.rand(2, 1, 4, 4), lr_std=0.05))[:2]
         ['LR ignored', 'log-scale shifted']
     """
-    *coarse, finest = flow.detail_std
-    shifted = LinearGaussianFlow(detail_std=(*coarse, finest * math.exp(0.25)), image_channels=flow.image_channels).to(
-        flow.device, flow.dtype
-    )
+    *coarse, finest = flow.config.detail_std
+    shifted = LinearGaussianFlow(
+        detail_std=(*coarse, finest * math.exp(0.25)), image_channels=flow.config.image_channels
+    ).to(flow.device, flow.dtype)
     right = flow_sampler(flow, lr_std=lr_std)
 
     def ignoring(small: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:

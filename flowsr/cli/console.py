@@ -28,12 +28,12 @@ class Reporter:
     def remark(self, text: str) -> None:
         """A line about what is going on, on stderr."""
         if not self.quiet:
-            self._err.print(text, markup=False, soft_wrap=True)
+            self._err.print(text, markup=False, emoji=False, soft_wrap=True)
 
     def result(self, renderable: RenderableType) -> None:
         """A table or a text that is the result, on stdout."""
         if not self.quiet and not self.json_only:
-            self._out.print(renderable, markup=False)
+            self._out.print(renderable, markup=False, emoji=False)
 
     def document(self, document: dict[str, Any]) -> None:
         """The result as JSON on stdout, if asked for."""
@@ -48,7 +48,7 @@ class Reporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[remark]}"),
+            TextColumn("{task.fields[remark]}", markup=False),
         )
         with Progress(*columns, console=self._err, disable=self.quiet) as bar:
             task = bar.add_task(description, total=total, remark="")

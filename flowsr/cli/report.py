@@ -30,13 +30,16 @@ def report(
     Metric cards with their conventions, the log-likelihood term by term and as maps, draws at several temperatures,
     tests of the latents, and the stability of the inverse.
     """
+    from flowsr.images import pair_by_name
     from flowsr.report import build_report
     from flowsr.report.build import STEPS
 
     reporter = Reporter(quiet=quiet, json_only=False)
     (path,) = expand_inputs([image])
-    lr_path = expand_inputs([lr])[0] if lr is not None else None
+    lr_path = pair_by_name([path], expand_inputs([lr]), kind="LR")[path] if lr is not None else None
     page = out or Path(f"{path.stem}.html")
+    if any(page.exists() and page.samefile(given) for given in (path, lr_path) if given is not None):
+        raise ValueError(f"expected another file for the page than the image itself; got {page}")
     check_outputs(page.parent, [page.name], force=force)
 
     from flowsr.cli.models import open_model

@@ -55,13 +55,9 @@ def score(
     results = []
     with reporter.progress("Scoring", len(files)) as advance:
         for path in files:
-            scored = score_file(
-                flow, path, lr=lr_of.get(path), num_samples=num_samples, seed=seed, maps=out is not None
+            results.append(
+                score_file(flow, path, lr=lr_of.get(path), num_samples=num_samples, seed=seed, maps=out is not None)
             )
-            if out is not None:
-                make_folder(out)
-                save_figure(scored.plot(), out / pictures[path], overwrite=force)
-            results.append(scored)
             advance(path.name)
     document: dict[str, Any] = {
         "model": model,
@@ -70,6 +66,9 @@ def score(
         "images": [scored.to_dict() for scored in results],
     }
     if out is not None:
+        make_folder(out)
+        for scored in results:
+            save_figure(scored.plot(), out / pictures[scored.source], overwrite=force)
         write_json(out / _LISTING, document)
     for scored in results:
         reporter.result(scored.to_text() + "\n")

@@ -88,11 +88,13 @@ def uniform_dequantize(
         True
     """
     _check_bins(bins)
+    # In half precision the noise of a bin would be rounded away.
+    image = image.to(torch.promote_types(image.dtype, torch.float32))
     device = image.device if generator is None else generator.device
     noise = torch.rand(image.shape, dtype=image.dtype, device=device, generator=generator)
     return image + noise.to(image.device) / bins
 
 
 def _check_bins(bins: int) -> None:
-    if bins < 2:
-        raise ValueError(f"expected at least 2 bins; got {bins}")
+    if not isinstance(bins, int) or bins < 2:
+        raise ValueError(f"expected an integer of at least 2 bins; got {bins!r}")

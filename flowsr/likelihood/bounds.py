@@ -65,9 +65,7 @@ class BitsPerDim(Result):
         )
         for index, values in enumerate(zip(*(part.flatten().tolist() for part in parts), strict=True)):
             bound, error, tighter, tighter_error, effective = values
-            rows.append(
-                [str(index), f"{bound:.4f} ± {error:.4f}", f"{tighter:.4f} ± {tighter_error:.4f}", f"{effective:.1f}"]
-            )
+            rows.append([str(index), with_error(bound, error), with_error(tighter, tighter_error), f"{effective:.1f}"])
         head = ["image", "one draw (mean)", f"{self.num_samples} draws, weighted", "effective draws"]
         notes = [
             f"bits/dim of 8-bit images, upper bounds; D = C·H·W = {self.dims}, noise within 1/{self.bins}"
@@ -133,15 +131,20 @@ def bits_per_dim(
         >>> bits.counts, bits.curve.shape
         ((1, 2, 4), torch.Size([3]))
     """
-    if not isinstance(num_samples, int) or num_samples < 1:
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
     check_image(hr, name="hr")
+    hr = hr.to(torch.promote_types(hr.dtype, torch.float32))
     if float((hr * 255 - (hr * 255).round()).abs().max()) > 0.01:
         raise ValueError(
             "expected an 8-bit hr, multiples of 1/255, to count its bits; got other values: round it with "
             "flowsr.images.round_to_8bit, or score the density with flowsr.likelihood.decompose"
         )
     noise = dequantizer or UniformDequantizer()
+    if noise.bins < 255:
+        raise ValueError(
+            f"expected a dequantizer of at least 255 bins, as the bins of 8-bit values would overlap; got {noise.bins}"
+        )
     draws = [
         decompose(model, hr, lr, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator).total.double()
         for _ in range(num_samples)
@@ -174,6 +177,16 @@ def bits_per_dim(
 def log_mean_exp(values: Tensor, *, dim: int) -> Tensor:
     """``log mean exp`` along a dimension, without overflow."""
     return values.logsumexp(dim) - math.log(values.shape[dim])
+
+
+def with_error(value: float, error: float) -> str:
+    """A value with its standard error, where there is one.
+
+    Example:
+        >>> with_error(3.14159, 0.01), with_error(3.14159, math.nan)
+        ('3.1416 ± 0.0100', '3.1416')
+    """
+    return f"{value:.4f}" if math.isnan(error) else f"{value:.4f} ± {error:.4f}"
 
 
 def _standard_error(values: Tensor) -> Tensor:

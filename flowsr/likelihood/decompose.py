@@ -230,10 +230,13 @@ def decompose(
         return (*model.log_likelihood_terms(noisy, lr, **options), Term("dequantization", -log_q))
 
     dims, width = hr.shape[-3:].numel(), width_used(model, lr_log_scale)
-    if not maps:
-        return LogLikelihoodTerms(find_terms(), dims, width)
-    with per_pixel():
+    with per_pixel(maps):
         found = find_terms()
+    names = [term.name for term in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected terms of different names; got {', '.join(names)}")
+    if not maps:
+        return LogLikelihoodTerms(found, dims, width)
     whole = tuple(Term(term.kind, term.value.sum((-2, -1)), term.level) for term in found)
     images = {term.name: spread(term.value, *hr.shape[-2:]) for term in found}
     return LogLikelihoodTerms(whole, dims, width, images)

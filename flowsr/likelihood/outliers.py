@@ -204,6 +204,8 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
         >>> auroc([3.0, 4.0], [1.0, 3.0])
         0.875
     """
+    if not len(positive) or not len(negative):
+        raise ValueError(f"expected scores of both kinds; got {len(positive)} and {len(negative)}")
     # Ranks among the sorted negatives: a rank test of scipy's would compute a p-value each time.
     ordered = np.sort(np.asarray(negative))
     below = np.searchsorted(ordered, positive, side="left")
@@ -238,7 +240,9 @@ def _features(model: HasNoise, lr: Tensor | None) -> np.ndarray | None:
 
 def _mahalanobis(reference: np.ndarray) -> Callable[[np.ndarray], float]:
     """Distance in units of the reference's spread; the covariance is shrunk as there are more features than images."""
-    mean, spread = reference.mean(0), reference.std(0) + 1e-12
+    mean, spread = reference.mean(0), reference.std(0)
+    # A feature that hardly varies among the reference images would decide alone.
+    spread = np.maximum(spread, max(1e-2 * float(np.median(spread)), 1e-12))
     scaled = (reference - mean) / spread
     count, size = scaled.shape
     # Shrinkage towards the identity, in the scale where every feature has variance 1.

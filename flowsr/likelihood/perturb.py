@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsr.images import round_to_8bit
+from flowsr.images import check_image, round_to_8bit
 
 PERTURBATIONS = ("smooth", "noisy", "shuffled", "constant")
 """The kinds of :func:`perturbed`."""
@@ -20,13 +20,14 @@ def perturbed(
     Args:
         hr: HR image in [0, 1], ``(C, H, W)``.
         kind: "smooth" (Gaussian blur, ``strength`` its σ in pixels, by default 3), "noisy" (Gaussian noise,
-            ``strength`` its σ in grey levels of 255, by default 25), "shuffled" (blocks of 8x8 pixels in random order)
-            or "constant" (the mean colour).
+            ``strength`` its σ in grey levels of 255, by default 25), "shuffled" (blocks of 8x8 pixels in random
+            order, cropped to multiples of 8) or "constant" (the mean colour).
         strength: see ``kind``.
         generator: source of randomness; the global one by default.
 
     Raises:
-        ValueError: for another kind or a negative strength.
+        ValueError: for another kind or a negative strength, something that is not one image in [0, 1], or one that is
+            too small to be shuffled.
 
     Example:
         >>> perturbed(torch.rand(3, 16, 16), "constant").std().item() < 0.1
@@ -34,7 +35,11 @@ def perturbed(
     """
     from skimage.filters import gaussian
 
-    if strength is not None and strength < 0:
+    check_image(hr, name="hr")
+    if hr.dim() != 3:
+        raise ValueError(f"expected one image (C, H, W); got shape {tuple(hr.shape)}")
+    hr = hr.detach()
+    if strength is not None and not strength >= 0:
         raise ValueError(f"expected a strength >= 0; got {strength}")
     if kind == "smooth":
         sigma = 3.0 if strength is None else strength
@@ -46,6 +51,8 @@ def perturbed(
     if kind == "shuffled":
         side = 8
         height, width = (size // side * side for size in hr.shape[-2:])
+        if height * width < 2 * side**2:
+            raise ValueError(f"expected at least two blocks of {side}x{side} to shuffle; got {hr.shape[-2:]}")
         blocks = hr[..., :height, :width].unflatten(-2, (-1, side)).unflatten(-1, (-1, side)).movedim(-2, -3)
         flat = blocks.flatten(-4, -3)
         order = torch.randperm(flat.shape[-3], generator=generator)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from flowsr.models import ImageModel
+from flowsr.images import check_image
+from flowsr.models import ConditionalModel, ImageModel
 from flowsr.results import Result, text_table
 from flowsr.transforms import (
     ActNorm,
@@ -31,7 +33,10 @@ ROUND_TRIP_LIMIT = 1e-2
 """Relative round-trip error of one layer in float32 from which on it is called unstable."""
 
 GROWTH_LIMIT = 100.0
-"""Factor by which one layer may let the largest activation grow on decoding before it is called unstable."""
+"""Factor by which one layer may let the largest activation grow, in either direction, before it is called unstable."""
+
+GIVEN_LIMIT = 1000.0
+"""A layer that is given larger values than this is not blamed for what it makes of them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class LayerStability:
         log_scale: smallest and largest log-scale: of couplings and heads as computed for this image, of ActNorm its
             parameters, of 1x1 convolutions the logarithms of the singular values; None where there is none.
         growth: largest activation after decoding a draw over the largest before; NaN if not finite.
+        growth_encoding: the same on encoding the image.
+        given: largest value, of input and features, that the layer was given on encoding and on decoding.
         non_finite: values that are not finite, of those this layer made from finite ones when decoding a draw.
     """
 
@@ -57,6 +64,8 @@ class LayerStability:
     condition_number: float | None
     log_scale: tuple[float, float] | None
     growth: float
+    growth_encoding: float
+    given: tuple[float, float]
     non_finite: int
 
 
@@ -84,15 +93,18 @@ class InverseStability(Result):
     def unstable(self) -> tuple[str, ...]:
         """Names of layers that lose or blow up the image, worst first; empty for a healthy model.
 
-        First those whose own round trip in float32 is lost (beyond :data:`ROUND_TRIP_LIMIT`, or not finite), then those
-        that let activations grow (beyond :data:`GROWTH_LIMIT`), then those that make finite values infinite: layers
-        after a broken one may do so through no fault of their own.
+        First those that blow up what they are given, on decoding or encoding (beyond :data:`GROWTH_LIMIT`), then those
+        whose own round trip in float32 is lost (beyond :data:`ROUND_TRIP_LIMIT`, or not finite), then those that make
+        finite values infinite. A layer that was given exploded values (beyond :data:`GIVEN_LIMIT`) is not to blame.
         """
-        lossy = [layer for layer in self.layers if not layer.round_trip_float32 <= ROUND_TRIP_LIMIT]
+        growing = sorted(
+            (layer for layer in self.layers if _blown_up(layer) > GROWTH_LIMIT), key=lambda layer: -_blown_up(layer)
+        )
+        sane = [layer for layer in self.layers if layer.given[0] <= GIVEN_LIMIT]
+        lossy = [layer for layer in sane if not layer.round_trip_float32 <= ROUND_TRIP_LIMIT]
         lossy.sort(key=lambda layer: -_rank(layer.round_trip_float32))
-        growing = sorted((layer for layer in self.layers if layer.growth > GROWTH_LIMIT), key=lambda x: -x.growth)
-        overflowing = [layer for layer in self.layers if layer.non_finite]
-        return tuple(dict.fromkeys(layer.name for layer in (*lossy, *growing, *overflowing)))
+        overflowing = [layer for layer in self.layers if layer.non_finite and layer.given[1] <= GIVEN_LIMIT]
+        return tuple(dict.fromkeys(layer.name for layer in (*growing, *lossy, *overflowing)))
 
     def to_text(self) -> str:
         """The worst layers, and the whole model."""
@@ -190,6 +202,7 @@ def inverse_stability(
         >>> inverse_stability(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4)).unstable
         ()
     """
+    _check_input(model, hr, lr, temperature)
     copies: dict[torch.dtype, Any] = {dtype: copy.deepcopy(model).to(dtype) for dtype in (torch.float32, torch.float64)}
     errors: dict[torch.dtype, list[float]] = {}
     whole: dict[torch.dtype, float] = {}
@@ -204,10 +217,8 @@ def inverse_stability(
         # A copy, as the layers are called once more below.
         calls = list(recorded)
         errors[dtype] = [_round_trip(call) for call in calls]
-        for transform in transforms:
-            latent = transform.call_and_ladj(latent)[0]
-        whole[dtype] = _largest(latent - image)
-    growth, non_finite, draw = _decode_draw(copies[torch.float32], hr, lr, temperature, seed)
+        whole[dtype] = _largest(_decode(transforms, latent, image) - image)
+    decoded, draw = _decode_draw(copies[torch.float32], hr, lr, temperature, seed)
     layers = tuple(
         LayerStability(
             name=call.name,
@@ -216,8 +227,10 @@ def inverse_stability(
             round_trip_float64=double,
             condition_number=_condition_number(call.transform),
             log_scale=_log_scale_range(call, scales),
-            growth=growth.get(call.name, math.nan),
-            non_finite=non_finite.get(call.name, 0),
+            growth=_growth(decoded.get(call.name)),
+            growth_encoding=_growth(call),
+            given=(_given(call), _given(decoded.get(call.name))),
+            non_finite=_made_non_finite(decoded.get(call.name)),
         )
         for call, single, double in zip(calls, errors[torch.float32], errors[torch.float64], strict=True)
     )
@@ -239,29 +252,63 @@ def _distribution(model: Any, hr: Tensor, lr: Tensor | None, temperature: float)
     return model.condition(lr.to(model.dtype), temperature=temperature)
 
 
+def _check_input(model: ImageModel, hr: Tensor, lr: Tensor | None, temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"expected a temperature > 0, as a draw is decoded; got {temperature}")
+    check_image(hr, name="hr")
+    if hr.dim() != 3:
+        raise ValueError(f"expected one image (C, H, W); got shape {tuple(hr.shape)}")
+    if isinstance(model, ConditionalModel):
+        model.check_pair(hr, lr)
+
+
 def _round_trip(call: Call) -> float:
     # A layer of a model may itself stand the other way round in it.
     undo = call.transform.call_and_ladj if call.encoding else call.transform.inv_call_and_ladj
-    back = undo(call.output, call.context)[0]
+    try:
+        back = undo(call.output, call.context)[0]
+    except torch.linalg.LinAlgError:  # a singular matrix has no inverse
+        return math.inf
     return _largest(back - call.input) / max(_largest(call.input), 1e-12)
 
 
 def _decode_draw(
     model: Any, hr: Tensor, lr: Tensor | None, temperature: float, seed: int
-) -> tuple[dict[str, float], dict[str, int], Tensor]:
-    """Growth and values made not finite, by layer, and the image drawn."""
+) -> tuple[dict[str, Call], Tensor]:
+    """The layers' calls by name, and the image drawn."""
     distribution = _distribution(model, hr, lr, temperature)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         value = distribution.base_dist.sample()
     with record_calls(model) as calls:
-        for transform in distribution.transforms:
-            value = transform.call_and_ladj(value)[0]
-    growth = {call.name: _largest(call.output) / max(_largest(call.input), 1e-12) for call in calls}
-    return growth, {call.name: _made_non_finite(call) for call in calls}, value
+        image = _decode(distribution.transforms, value, torch.full_like(hr, math.nan, dtype=model.dtype))
+    return {call.name: call for call in calls}, image
 
 
-def _made_non_finite(call: Call) -> int:
+def _decode(transforms: Sequence[ImageTransform], latent: Tensor, otherwise: Tensor) -> Tensor:
+    """The image of a latent; NaN like ``otherwise`` where a layer has no inverse."""
+    try:
+        for transform in transforms:
+            latent = transform.call_and_ladj(latent)[0]
+    except torch.linalg.LinAlgError:
+        return torch.full_like(otherwise, math.nan)
+    return latent
+
+
+def _growth(call: Call | None) -> float:
+    return math.nan if call is None else _largest(call.output) / max(_largest(call.input), 1e-12)
+
+
+def _given(call: Call | None) -> float:
+    """Infinite for a layer that was not reached, as one before it has no inverse."""
+    if call is None:
+        return math.inf
+    return max(_rank(_largest(part)) for part in (call.input, call.context) if isinstance(part, Tensor))
+
+
+def _made_non_finite(call: Call | None) -> int:
+    if call is None:
+        return 0
     given = [part for part in (call.input, call.context) if isinstance(part, Tensor)]
     if not all(bool(part.isfinite().all()) for part in given):
         return 0
@@ -291,7 +338,8 @@ class _record_log_scales:
 
 def _condition_number(transform: ImageTransform) -> float | None:
     if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU | InvertibleConv1x1Orthogonal):
-        return float(torch.linalg.cond(transform.matrix()))
+        matrix = transform.matrix()
+        return float(torch.linalg.cond(matrix)) if bool(matrix.isfinite().all()) else math.inf
     return None
 
 
@@ -300,6 +348,8 @@ def _log_scale_range(call: Call, scales: dict[str, tuple[float, float]]) -> tupl
     if isinstance(transform, ActNorm):
         return float(transform.affine.logs.min()), float(transform.affine.logs.max())
     if isinstance(transform, InvertibleConv1x1 | InvertibleConv1x1PLU | InvertibleConv1x1Orthogonal):
+        if not bool(transform.matrix().isfinite().all()):
+            return None
         values = torch.linalg.svdvals(transform.matrix()).log()
         return float(values.min()), float(values.max())
     own = [bounds for name, bounds in scales.items() if name.startswith(f"{call.name}.")]
@@ -313,3 +363,9 @@ def _largest(values: Tensor) -> float:
 def _rank(value: float) -> float:
     """NaN is worse than any number."""
     return value if not math.isnan(value) else math.inf
+
+
+def _blown_up(layer: LayerStability) -> float:
+    """The layer's growth in the worse of the two directions, of those in which it was given sane values."""
+    directions = ((layer.given[0], layer.growth_encoding), (layer.given[1], layer.growth))
+    return max((_rank(growth) for given, growth in directions if given <= GIVEN_LIMIT), default=0.0)

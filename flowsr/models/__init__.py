@@ -1,12 +1,14 @@
 """Models: configurations, HCFlow and its family, and the files that hold their weights."""
 
 from flowsr.models.base import ImageModel
+from flowsr.models.base_config import ModelConfig
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.citations import bibtex, cite
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.config import PRESETS, HCFlowConfig, preset
 from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import HCFlow
+from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.models.irn import IRN, IRNConfig
 from flowsr.models.latents import ImageLatents, Latents
 from flowsr.models.realnvp import RealNVP, RealNVPConfig
@@ -26,11 +28,13 @@ __all__ = [
     "HCFlow",
     "HCFlowConfig",
     "HasTerms",
+    "HierarchyModel",
     "IRNConfig",
     "ImageLatents",
     "ImageModel",
     "LRLikelihood",
     "Latents",
+    "ModelConfig",
     "RealNVP",
     "RealNVPConfig",
     "SRFlow",

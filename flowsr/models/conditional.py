@@ -179,11 +179,11 @@ class ConditionalModel(ImageModel):
         z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
         return self.decode_unchecked(lr.to(self.dtype), z)
 
-    def check_pair(self, hr: Tensor, lr: Tensor | None) -> Tensor:
+    def check_pair(self, hr: Tensor, lr: Tensor | None, *, tolerance: float | None = 16.0) -> Tensor:
         """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image of its size; returns the LR image."""
         if lr is None:
             raise ValueError("expected an LR image, as this model is conditional; got none")
-        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=tolerance)
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         check_image_shape(hr.shape, multiple=self.upscale, name="the HR image")
         size = (hr.shape[-2] // self.upscale, hr.shape[-1] // self.upscale)

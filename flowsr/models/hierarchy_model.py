@@ -244,7 +244,7 @@ class HierarchyModel(ConditionalModel):
         Raises:
             ValueError: on wrong shapes, dtype or values, or without an LR image.
         """
-        lr = self.check_pair(hr, lr)
+        lr = self.check_pair(hr, lr, tolerance=None)  # draws may have run away, and have their noise all the same
         encoding = self.transform.encode(hr.to(self.dtype))
         width = torch.as_tensor(self.lr_log_scale if lr_log_scale is None else lr_log_scale, dtype=self.dtype)
         residual = (encoding.lr - lr) * (-width).exp().to(lr.device)

@@ -47,7 +47,7 @@ class Term:
     @property
     def name(self) -> str:
         """What the term is called in tables."""
-        return _NAMES[self.kind].format(self.level)
+        return _NAMES[self.kind].format("" if self.level is None else self.level).strip(" _")
 
 
 @runtime_checkable

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
-from flowsr.posterior.model import draw_posterior
+from flowsr.models import HierarchyModel, ModelConfig
 from flowsr.transforms import ConditionalLevel, Haar, Hierarchy
 
 _SIGNS = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
@@ -41,11 +40,42 @@ class Gaussian:
         return self.covariance.diagonal().clamp_min(0).sqrt()
 
 
-class LinearGaussianFlow(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class LinearGaussianConfig(ModelConfig):
+    """What defines a :class:`LinearGaussianFlow`.
+
+    Args:
+        detail_std: standard deviation of the details of each level, coarse to fine.
+        image_channels: channels.
+
+    Raises:
+        ValueError: for no levels or a standard deviation that is not positive.
+    """
+
+    detail_std: tuple[float, ...]
+    image_channels: int
+
+    def __post_init__(self) -> None:
+        self.check_integers({"image_channels": 1})
+        if not self.detail_std or any(not (math.isfinite(std) and std > 0) for std in self.detail_std):
+            raise ValueError(f"expected positive standard deviations, one per level; got {self.detail_std}")
+
+    @property
+    def upscale(self) -> int:
+        """The factor between LR and HR image."""
+        return 2 ** len(self.detail_std)
+
+    @property
+    def task(self) -> str:
+        """What the model is made for: "super-resolution"."""
+        return "super-resolution"
+
+
+class LinearGaussianFlow(HierarchyModel):
     """A flow with linear transforms: ``hr = M·y + c + G·z``, Gaussian given the LR image, with known moments.
 
-    It offers what :class:`flowsr.HCFlow` does and is a :class:`flowsr.transforms.Hierarchy` like it, with a Haar
-    transform as the main flow of each level and a linear-Gaussian head.
+    It offers what :class:`flowsr.HCFlow` does, with a Haar transform as the main flow of each level and a
+    linear-Gaussian head.
 
     Cost: one small convolution per level for sampling and scoring; the dense moments take O((C·H·W)²) memory.
 
@@ -67,59 +97,16 @@ class LinearGaussianFlow(nn.Module):
         (torch.Size([64]), torch.Size([64, 64]))
     """
 
+    config_class = LinearGaussianConfig
+    presets: ClassVar[dict[str, LinearGaussianConfig]] = {}
+    config: LinearGaussianConfig
+
     def __init__(self, *, detail_std: Sequence[float] = (0.08, 0.04), image_channels: int = 1) -> None:
-        super().__init__()
-        if not detail_std or any(not (math.isfinite(std) and std > 0) for std in detail_std):
-            raise ValueError(f"expected positive standard deviations, one per level; got {tuple(detail_std)}")
-        self.image_channels = image_channels
-        self.detail_std = tuple(map(float, detail_std))
-        levels = [_linear_level(image_channels, coarser=i, detail_std=std) for i, std in enumerate(self.detail_std)]
+        super().__init__(LinearGaussianConfig(detail_std=tuple(detail_std), image_channels=image_channels))
+        stds = self.config.detail_std
+        levels = [_linear_level(image_channels, coarser=i, detail_std=std) for i, std in enumerate(stds)]
         self.transform = Hierarchy([Haar() for _ in levels], levels[::-1], image_channels=image_channels)
         self.requires_grad_(False)
-
-    @property
-    def upscale(self) -> int:
-        """The upscale factor s = 2^L."""
-        return self.transform.scale
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return next(self.parameters()).device
-
-    def encode(self, hr: Tensor) -> Any:
-        """LR image, latents and log-determinant of an HR image ``(*batch, C, H, W)``."""
-        return self.transform.encode(hr.to(self.dtype))
-
-    def decode(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """HR image from LR image and latents, coarsest first."""
-        return self.transform.decode(lr.to(self.dtype), [latent.to(self.dtype) for latent in z])[0]
-
-    def sample(
-        self,
-        lr: Tensor,
-        *,
-        num_samples: int = 1,
-        temperature: Temperature = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Draw HR images of one LR image in the Dirac limit, ``(num_samples, C, s·h, s·w)``."""
-        return draw_posterior(self, lr, num_draws=num_samples, temperature=temperature, generator=generator)
-
-    def condition(self, lr: Tensor, *, temperature: Temperature = 1.0, lr_log_scale: float = -6.0) -> FlowDistribution:
-        """The posterior over HR images as a Pyro distribution, see :meth:`flowsr.HCFlow.condition`."""
-        base = PackedNormal(
-            lr.to(self.dtype),
-            latent_channels=[shape.numel() for shape in self.transform.latent_shapes(1, 1)],
-            temperature=temperature,
-            lr_log_scale=lr_log_scale,
-        )
-        return FlowDistribution(base, [self.transform])
 
     def posterior(self, lr: Tensor, *, lr_std: float = 0.0) -> Gaussian:
         """Moments of ``p(hr | lr)`` by dense matrices that share no code with the transforms.
@@ -134,7 +121,7 @@ class LinearGaussianFlow(nn.Module):
         mean = lr.double().reshape(channels, -1)
         eye = torch.eye(height * width, dtype=torch.float64)
         covariance = lr_std**2 * eye
-        for std in self.detail_std:
+        for std in self.config.detail_std:
             predict, noise = _dense_level(height, width, std)
             # The slope is taken of the image minus mid-grey, so that zero padding means grey beyond the border.
             mean = (mean - 0.5) @ predict.T + 0.5

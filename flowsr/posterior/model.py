@@ -22,7 +22,6 @@ class ImageFlow(Protocol):
         upscale: the factor s between LR and HR sides.
         dtype: of the weights.
         device: of the weights.
-        transform: the packed transform; only its ``latent_shapes(height, width)`` is used.
     """
 
     @property
@@ -34,8 +33,9 @@ class ImageFlow(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    @property
-    def transform(self) -> Any: ...
+    def latent_shapes(self, height: int, width: int) -> Sequence[torch.Size]:
+        """Event shapes of the latents, coarsest first, for an LR image of this size."""
+        ...
 
     def encode(self, hr: Tensor) -> Any:
         """An object with ``lr``, ``z`` (coarsest first) and ``ladj``."""
@@ -54,7 +54,7 @@ def latent_shapes(flow: ImageFlow, lr: Tensor) -> tuple[torch.Size, ...]:
         >>> latent_shapes(flow, torch.rand(3, 4, 6))
         (torch.Size([21, 4, 6]), torch.Size([6, 8, 12]))
     """
-    return tuple(flow.transform.latent_shapes(*lr.shape[-2:]))
+    return tuple(flow.latent_shapes(lr.shape[-2], lr.shape[-1]))
 
 
 def draw_latents(

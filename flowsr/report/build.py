@@ -157,7 +157,8 @@ def _maps(scored: ScoredImage) -> list[Picture]:
 
 
 def _heat(values: Tensor, unit: str) -> Figure:
-    figure = new_figure(3.2, 2.6 * values.shape[-2] / values.shape[-1] + 0.2)
+    # A strip of an image would make a figure metres high.
+    figure = new_figure(3.2, 2.6 * min(2.0, values.shape[-2] / values.shape[-1]) + 0.2)
     draw_heat_map(figure.subplots(), values, title="", unit=unit)
     return figure
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from flowsr._shapes import add_ladj, constant_ladj
+from flowsr._shapes import add_ladj, constant_ladj, is_per_pixel
 from flowsr.transforms.base import ImageTransform
 
 Memory = Literal["full", "checkpoint", "reversible"]
@@ -38,7 +38,8 @@ def run_chain(
     References:
         Gomez et al., The Reversible Residual Network (NeurIPS 2017), section 3; Chen et al., arXiv 1604.06174.
     """
-    if memory == "reversible" and torch.is_grad_enabled():
+    # Its backward pass runs outside of per_pixel; maps are not what large models are trained on.
+    if memory == "reversible" and torch.is_grad_enabled() and not is_per_pixel():
         parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
         return _Reversible.apply(tuple(parts), encode, x, context, *parameters)  # type: ignore[no-any-return]
     total = constant_ladj(x, 0.0)

@@ -63,8 +63,9 @@ def record_calls(model: nn.Module) -> Iterator[list[Call]]:
 
         return call
 
-    # An attribute of the instance goes before the method of its class.
+    # An attribute of the instance goes before the method of its class; one that was there before comes back.
     replaced = ("call_and_ladj", "inv_call_and_ladj")
+    before = [{method: part.__dict__[method] for method in replaced if method in part.__dict__} for _, part in leaves]
     try:
         for name, part in leaves:
             wrappers = [recorded(name, part, encoding=method == "inv_call_and_ladj") for method in replaced]
@@ -72,9 +73,10 @@ def record_calls(model: nn.Module) -> Iterator[list[Call]]:
                 object.__setattr__(part, method, wrapper)
         yield calls
     finally:
-        for _, part in leaves:
+        for (_, part), own in zip(leaves, before, strict=True):
             for method in replaced:
                 part.__dict__.pop(method, None)
+            part.__dict__.update(own)
 
 
 def _has_parts(transform: ImageTransform) -> bool:
