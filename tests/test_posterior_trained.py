@@ -57,7 +57,7 @@ def test_inpainting():
     problem = _problem(Mask(visible))
     svi = _variational(problem)
     centre = svi.latents[0].mean(0)
-    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=100)
+    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=250)
     _is_the_posterior(hmc)
     _agree(svi, hmc, bias=0.2)
     pcn = solve(problem, "pcn", start=centre, num_chains=2, num_warmup=50, num_draws=150, num_steps=10)
@@ -72,7 +72,7 @@ def test_inpainting():
 def test_deblurring():
     problem = _problem(Blur.gaussian(1.0))
     svi = _variational(problem)
-    hmc = solve(problem, "hmc", start=svi.latents[0].mean(0), num_chains=2, num_warmup=50, num_draws=100)
+    hmc = solve(problem, "hmc", start=svi.latents[0].mean(0), num_chains=2, num_warmup=50, num_draws=200)
     _is_the_posterior(hmc)
     _agree(svi, hmc, bias=0.2)
     prior = problem.flow.sample(problem.lr, num_samples=60).detach()
