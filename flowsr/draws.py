@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flowsr.distributions import Temperature
+from flowsr.images import crop_to, pad_to_multiple
 from flowsr.models import ConditionalModel
 from flowsr.moments import RunningMoments
 
@@ -23,6 +24,9 @@ def draw_images(
     The noise depends on the seed and the number of the draw only: neither on how many are drawn, nor on the
     temperature, so draws of the same number at two temperatures differ in amplitude alone. It comes from the CPU's
     generator, so that devices agree up to rounding.
+
+    An LR image whose sides the model does not take, as odd ones for SRFlow, is padded by reflection at the bottom and
+    the right, and the draws are cropped.
 
     Cost: one decoding pass per draw; memory for one.
 
@@ -48,7 +52,11 @@ def draw_images(
     """
     if num_samples < 1:
         raise ValueError(f"expected num_samples >= 1; got {num_samples}")
+    size = (flow.upscale * lr.shape[-2], flow.upscale * lr.shape[-1])
+    multiple = flow.multiple // flow.upscale
+    if multiple > 1:
+        lr = pad_to_multiple(lr, multiple)[0]
     lr = lr.to(flow.device, flow.dtype)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(num_samples):
-        yield flow.decode(lr, flow.draw_latents(lr, temperature=temperature, generator=generator))
+        yield crop_to(flow.decode(lr, flow.draw_latents(lr, temperature=temperature, generator=generator)), size)

@@ -10,11 +10,11 @@ from flowsr.distributions import uniform_dequantize
 from flowsr.images import round_to_8bit
 from flowsr.likelihood import LogLikelihoodTerms, decompose
 from flowsr.metrics import psnr
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ConditionalModel, ImageModel, require
 
 
 @torch.no_grad()
-def encoded_lr(flow: HCFlow, hr: Tensor) -> Tensor:
+def encoded_lr(flow: ConditionalModel, hr: Tensor) -> Tensor:
     """The flow's own LR image as it is judged: clamped to [0, 1]; of a rescaling model rounded to 8 bits, as saved.
 
     A super-resolution model's is not rounded, as it is never saved: what counts is how close it is.
@@ -22,19 +22,24 @@ def encoded_lr(flow: HCFlow, hr: Tensor) -> Tensor:
     Cost: one encoding pass.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``lr-latent``.
         hr: HR image ``(*batch, C, H, W)`` in [0, 1], on any device.
 
     Returns:
         LR image ``(*batch, C, H/s, W/s)``, on the device and in the dtype of the weights.
 
+    Raises:
+        ValueError: for a model without an LR image in its latent.
+
     Example:
-        >>> flow, hr = HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
+        >>> import flowsr
+        >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
         >>> torch.allclose(encoded_lr(flow, hr), torch.nn.functional.avg_pool2d(hr, 4), atol=1e-5)
         True
     """
+    require(flow, Capability.LR_LATENT)
     lr = flow.encode(hr.to(flow.device)).lr
-    return round_to_8bit(lr) if flow.config.task == "rescaling" else lr.clamp(0, 1)
+    return round_to_8bit(lr) if Capability.DOWNSCALE in flow.capabilities else lr.clamp(0, 1)
 
 
 def encoded_lr_psnr(own: Tensor, lr: Tensor) -> float:
@@ -58,7 +63,7 @@ def encoded_lr_psnr(own: Tensor, lr: Tensor) -> float:
 
 @torch.no_grad()
 def dequantized_terms(
-    flow: HCFlow, hr: Tensor, lr: Tensor, *, seed: int = 0, lr_log_scale: float = -6.0
+    flow: ImageModel, hr: Tensor, lr: Tensor | None = None, *, seed: int = 0, lr_log_scale: float | None = None
 ) -> LogLikelihoodTerms:
     """The terms of ``log p(hr + u | lr)`` with ``u ~ U[0, 1/256)`` from a seed, see :mod:`flowsr.likelihood`.
 
@@ -69,19 +74,21 @@ def dequantized_terms(
     Args:
         flow: the model.
         hr: 8-bit HR image ``(*batch, C, H, W)`` in [0, 1], on any device.
-        lr: its LR image ``(*batch, C, H/s, W/s)``.
+        lr: its LR image ``(*batch, C, H/s, W/s)``; None for a density of images alone.
         seed: of the noise.
-        lr_log_scale: log σ of the LR image.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
 
     Raises:
         ValueError: on wrong shapes or values.
 
     Example:
-        >>> flow, hr = HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
+        >>> import flowsr
+        >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
         >>> lr = torch.nn.functional.avg_pool2d(hr, 4)
         >>> once, again = (dequantized_terms(flow, hr, lr, seed=3).total for _ in range(2))
         >>> torch.equal(once, again)
         True
     """
     noisy = uniform_dequantize(hr.cpu().float(), generator=torch.Generator().manual_seed(seed))
-    return decompose(flow, noisy.to(flow.device), lr.to(flow.device), lr_log_scale=lr_log_scale)
+    lr = None if lr is None else lr.to(flow.device)
+    return decompose(flow, noisy.to(flow.device), lr, lr_log_scale=lr_log_scale)

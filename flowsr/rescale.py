@@ -21,7 +21,7 @@ from flowsr.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.errors import ImageError
 from flowsr.images import bicubic_down, crop_to, pad_to_multiple, read_image, round_to_8bit, write_image
 from flowsr.metrics import compare
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ConditionalModel, ImageModel
 
 SIZE_KEY = "flowsr:hr-size"
 """Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
@@ -70,9 +70,14 @@ def hr_name(path: Path) -> str:
     return f"{path.stem.removesuffix('_LR')}_HR.png"
 
 
-def check_rescaling(flow: HCFlow) -> None:
+def check_rescaling(flow: ImageModel) -> None:
     """Raise ValueError for a model that was not made to write LR images."""
-    if flow.config.task != "rescaling":
+    if Capability.CONDITION not in flow.capabilities:
+        raise ValueError(
+            f"expected a rescaling model, such as rescaling-x4-small; got {type(flow).__name__}, a density of images "
+            "alone, which knows no LR images: take another model"
+        )
+    if Capability.DOWNSCALE not in flow.capabilities:
         raise ValueError(
             "expected a rescaling model, such as rescaling-x4-small; got a super-resolution model, whose LR images are "
             "bicubic ones: shrink with any bicubic tool instead"
@@ -80,7 +85,7 @@ def check_rescaling(flow: HCFlow) -> None:
 
 
 @torch.no_grad()
-def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = False) -> Rescaled:
+def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrite: bool = False) -> Rescaled:
     """Write the 8-bit LR image of a rescaling model; sides that are not multiples of the factor are padded first.
 
     Padding is by reflection at the bottom and right, so the LR image has the sides ``⌈H/s⌉, ⌈W/s⌉``. The HR image's
@@ -95,7 +100,7 @@ def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = 
         overwrite: replace an existing file.
 
     Raises:
-        ValueError: for a super-resolution model, or if the LR image is not finite.
+        ValueError: for a model without the capability ``downscale``, or if the LR image is not finite.
         ImageError: for an image that cannot be used.
         FileExistsError: if the file exists and ``overwrite`` is False.
     """
@@ -115,7 +120,7 @@ def downscale_file(flow: HCFlow, path: Path, target: Path, *, overwrite: bool = 
 
 
 def upscale_file(
-    flow: HCFlow,
+    flow: ConditionalModel,
     path: Path,
     target: Path,
     *,
@@ -214,7 +219,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return size
 
 
-def _read(flow: HCFlow, path: Path) -> Tensor:
+def _read(flow: ConditionalModel, path: Path) -> Tensor:
     return read_image(path, mode="gray" if flow.config.image_channels == 1 else "RGB", dtype=flow.dtype)
 
 

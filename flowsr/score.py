@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ from flowsr.likelihood import (
     official_nll,
 )
 from flowsr.likelihood.bounds import with_error
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ImageModel
+from flowsr.models.conditional import as_conditional
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ class ScoredImage(Result):
 
     Attributes:
         source: the HR file.
-        lr_source: the LR file; None for a bicubic LR image, rounded to 8 bits.
-        size: height and width of what was scored, cropped from the top left to multiples of the upscale factor.
+        lr_source: the LR file; None for a bicubic LR image, rounded to 8 bits, or for a density of images alone.
+        size: height and width of what was scored, cropped from the top left to multiples of what the model needs.
         bits: bounds on the bits per dimension of the 8-bit image.
         terms: of one draw of the dequantization noise, with maps if asked for.
-        official_nll: the number the authors' code would print for the image, bits per pixel, with noise of
-            1/``official_bins``.
+        official_nll: the number HCFlow's authors' code would print for the image, bits per pixel, with noise of
+            1/``official_bins``; None for a model without an LR image in its latent, as are the next two.
         official_bins: its quantization, 64 for x4 and 256 otherwise.
         encoded_lr_psnr: PSNR of the flow's own LR image against the LR image, dB, no border.
     """
@@ -52,9 +53,9 @@ class ScoredImage(Result):
     size: tuple[int, int]
     bits: BitsPerDim
     terms: LogLikelihoodTerms
-    official_nll: float
-    official_bins: int
-    encoded_lr_psnr: float
+    official_nll: float | None
+    official_bins: int | None
+    encoded_lr_psnr: float | None
 
     def to_text(self) -> str:
         """The bounds, and the terms behind one draw."""
@@ -65,11 +66,12 @@ class ScoredImage(Result):
             effective = f"{bits.num_samples} draws, importance-weighted ({float(bits.effective_samples):.1f} effective)"
             facts.append([effective, weighted])
         title = f"{self.source.name}, {self.size[0]} x {self.size[1]}: upper bounds on bits/dim of the 8-bit image"
-        notes = [
-            f"official NLL: {self.official_nll:.3f} bits per pixel, as the authors' code counts, "
-            f"noise 1/{self.official_bins}",
-            f"the flow's own LR image against the one given: {self.encoded_lr_psnr:.2f} dB",
-        ]
+        notes = []
+        if self.official_nll is not None:
+            nll = f"{self.official_nll:.3f} bits per pixel, as the authors' code counts, noise 1/{self.official_bins}"
+            notes.append(f"official NLL: {nll}")
+        if self.encoded_lr_psnr is not None:
+            notes.append(f"the flow's own LR image against the one given: {self.encoded_lr_psnr:.2f} dB")
         return f"{text_table(['bound', 'bits/dim'], facts, title=title, notes=notes)}\n\n{self.terms.to_text()}"
 
     def _draw_main(self, ax: Axes) -> None:
@@ -81,7 +83,7 @@ class ScoredImage(Result):
 
 @torch.no_grad()
 def score_file(
-    flow: HCFlow,
+    flow: ImageModel,
     path: Path,
     *,
     lr: Path | None = None,
@@ -92,11 +94,13 @@ def score_file(
 ) -> ScoredImage:
     """Score one HR file: bits per dimension with their error, term by term.
 
+    A density of images alone scores it without an LR image.
+
     Cost: ``num_samples`` + 3 encoding passes.
 
     Args:
         flow: the model.
-        path: the HR image; sides are cropped to multiples of the upscale factor.
+        path: the HR image; sides are cropped to multiples of what the model needs.
         lr: the LR image; by default bicubic of the HR image, rounded to 8 bits.
         num_samples: draws of the dequantization noise.
         lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
@@ -105,18 +109,20 @@ def score_file(
 
     Raises:
         ImageError: if a file cannot be used, or the LR image is not s times smaller.
+        ValueError: for an LR image given to a density of images alone.
 
     Example:
         >>> import tempfile
         >>> from flowsr.images import write_image
         >>> path = Path(tempfile.mkdtemp()) / "noise.png"
         >>> write_image(path, torch.rand(3, 18, 16))
-        >>> score_file(HCFlow.from_preset("sr-x4-small", start="haar"), path).size
+        >>> import flowsr
+        >>> score_file(flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), path).size
         (16, 16)
     """
     image, small = read_pair(flow, path, lr)
     device, noise = flow.device, UniformDequantizer()
-    hr, lr_image = image.to(device), small.to(device)
+    hr, lr_image = image.to(device), None if small is None else small.to(device)
 
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(seed)
@@ -125,23 +131,29 @@ def score_file(
         flow, hr, lr_image, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator(), maps=maps
     )
     bits = bits_per_dim(flow, hr, lr_image, num_samples=num_samples, lr_log_scale=lr_log_scale, generator=generator())
-    # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
-    official = UniformDequantizer(OFFICIAL_BINS.get(flow.upscale, 256))
-    noisy, _ = official.dequantize(hr, generator=generator())
+    conditional, official, bins, decibels = as_conditional(flow), None, None, None
+    if conditional is not None and small is not None and Capability.LR_LATENT in flow.capabilities:
+        # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
+        bins = OFFICIAL_BINS.get(conditional.upscale, 256)
+        noisy, _ = UniformDequantizer(bins).dequantize(hr, generator=generator())
+        official = float(official_nll(cast(Any, flow), noisy, small.to(device), bins=bins))
+        decibels = encoded_lr_psnr(encoded_lr(conditional, image).cpu(), small)
     return ScoredImage(
         source=path,
         lr_source=lr,
         size=(image.shape[-2], image.shape[-1]),
         bits=bits,
         terms=terms,
-        official_nll=float(official_nll(flow, noisy, lr_image, bins=official.bins)),
-        official_bins=official.bins,
-        encoded_lr_psnr=encoded_lr_psnr(encoded_lr(flow, image).cpu(), small),
+        official_nll=official,
+        official_bins=bins,
+        encoded_lr_psnr=decibels,
     )
 
 
-def read_pair(flow: HCFlow, path: Path, lr: Path | None = None) -> tuple[Tensor, Tensor]:
-    """An HR file, cropped from the top left to multiples of the upscale factor, and its LR image, both 8-bit.
+def read_pair(flow: ImageModel, path: Path, lr: Path | None = None) -> tuple[Tensor, Tensor | None]:
+    """An HR file, cropped from the top left to multiples of what the model needs, and its LR image, both 8-bit.
+
+    For a density of images alone the second is None.
 
     Args:
         flow: the model the images are for.
@@ -150,11 +162,20 @@ def read_pair(flow: HCFlow, path: Path, lr: Path | None = None) -> tuple[Tensor,
 
     Raises:
         ImageError: if a file cannot be used, or the LR image is not s times smaller.
+        ValueError: for an LR file given for a density of images alone.
     """
+    conditional = as_conditional(flow)
+    if conditional is None and lr is not None:
+        raise ValueError(
+            f"expected no LR image for {type(flow).__name__}, a density of images alone; got {lr}: leave it out"
+        )
+    s = 1 if conditional is None else conditional.upscale
     mode = "gray" if flow.config.image_channels == 1 else "RGB"
     hr, small = read_image(path, mode=mode), None if lr is None else read_image(lr, mode=mode)
     try:
-        hr, small = crop_pair(hr, small, upscale=flow.upscale, multiple=flow.upscale)
+        hr, small = crop_pair(hr, small, upscale=s, multiple=flow.multiple)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    return hr, round_to_8bit(bicubic_down(hr, flow.upscale)) if small is None else small
+    if conditional is None or small is not None:
+        return hr, small
+    return hr, round_to_8bit(bicubic_down(hr, s))

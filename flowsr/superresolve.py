@@ -15,7 +15,7 @@ from flowsr.cards import MetricCard, fidelity_metrics
 from flowsr.draws import RunningMoments, draw_images
 from flowsr.errors import ImageError
 from flowsr.images import bicubic_up, read_image, write_image
-from flowsr.models import HCFlow
+from flowsr.models import ConditionalModel
 
 STD_GAIN = 4.0
 """Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
@@ -95,7 +95,7 @@ class Draws:
 
 
 def superresolve_file(
-    flow: HCFlow,
+    flow: ConditionalModel,
     path: Path,
     folder: Path,
     *,
@@ -123,7 +123,8 @@ def superresolve_file(
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_image(folder / "baby.png", torch.rand(3, 6, 8))
-        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> drawn = superresolve_file(flow, folder / "baby.png", folder, plan=DrawPlan(temperatures=(0.0, 0.8)))
         >>> drawn.files, drawn.size
         (('baby_tau0_0.png', 'baby_tau0.8_0.png'), (24, 32))
@@ -161,7 +162,7 @@ def superresolve_file(
     return Draws(path, tuple(plan.names(path)), size, card)
 
 
-def check_file(flow: HCFlow, path: Path, *, hr: Path | None = None) -> None:
+def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) -> None:
     """Raise ImageError now, before hours of drawing, if an LR image or its truth cannot be used.
 
     Cost: reading the files once more.

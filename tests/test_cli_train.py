@@ -75,7 +75,7 @@ def test_an_existing_run_is_not_overwritten_but_resumed(model, images, tmp_path)
     [
         (("--set", "steps=abc"), "expected a whole number for steps; got 'abc'"),
         (("--set", "colour=red"), "unknown: colour"),
-        (("--recipe", "rescaling"), "'rescaling' is for rescaling"),
+        (("--recipe", "rescaling"), "got 'rescaling', which is for rescaling"),
         (("--scales", "1;2"), "expected numbers with commas between"),
         (("--device", "cuda:1"), "expected a device among auto, cpu"),
         (("--device", "mps"), "expected a device with float64, which determinants are computed in; got 'mps'"),

@@ -144,7 +144,10 @@ def test_paired_lr_images_are_used(flow, model, images, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--crop-to-multiple", 6), "expected images cropped to a multiple of the upscale factor 4; got 6"),
+        (
+            ("--crop-to-multiple", 6),
+            "expected images cropped to a multiple of 4, as sides of this HCFlow's images are; got 6",
+        ),
         (("--crop-to-multiple", 64), "expected at least 64 pixels on each side"),
         (("-t", -1), "expected finite temperatures >= 0"),
     ],

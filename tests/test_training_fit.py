@@ -140,7 +140,7 @@ def test_a_signal_saves_and_returns(images, tmp_path, number):
 
 
 def test_recipe_and_model_must_fit(images, tmp_path):
-    with pytest.raises(ValueError, match="expected a recipe for rescaling; 'nll' is for super-resolution"):
+    with pytest.raises(ValueError, match="expected a recipe for rescaling; got 'nll', which is for super-resolution"):
         train(tiny("rescaling-x4-small"), images, out=tmp_path / "a", recipe="nll")
     with pytest.raises(ValueError, match="expected a recipe for super-resolution; got 'rescaling'"):
         train(tiny(), images, out=tmp_path / "a", recipe=short(2, "rescaling"))

@@ -92,7 +92,7 @@ def test_nonsense_is_refused(change, message):
 def test_names_and_tasks_must_fit():
     with pytest.raises(ValueError, match=r"expected a recipe among nll, nll\+l1"):
         recipe("hcflow")
-    with pytest.raises(ValueError, match="expected a recipe for rescaling; 'nll' is for super-resolution"):
+    with pytest.raises(ValueError, match="expected a recipe for rescaling; got 'nll', which is for super-resolution"):
         recipe("nll", flow=HCFlow.from_preset("rescaling-x4-small"))
     with pytest.raises(ValueError, match="expected accelerator auto, cpu, gpu or cuda; got 'mps'"):
         Run(accelerator="mps")

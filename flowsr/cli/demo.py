@@ -52,6 +52,7 @@ def demo(
     from flowsr.demo.picture import demo_picture
     from flowsr.demo.study import TEMPERATURES
     from flowsr.models import save
+    from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
 
     place = resolve_device(device)
@@ -62,7 +63,8 @@ def demo(
         save(flow, out / "demo.safetensors")
         weights = f"model trained for {settings.steps} steps"
     else:
-        flow, weights = open_model(_PRESET, device=device, dtype=dtype), "shipped weights"
+        opened = open_model(_PRESET, device=device, dtype=dtype)
+        flow, weights = require_conditional(opened, what="the demonstration"), "shipped weights"
 
     hr = unseen_photograph(multiple=flow.upscale, largest=48 if smoke else None)
     draws = 2 if smoke else 8

@@ -29,8 +29,13 @@ def evaluate(
         typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable. [default: 0 and 0.8; rescaling: 0 and 1]"),
     ] = None,
     crop_to_multiple: Annotated[
-        int, typer.Option("--crop-to-multiple", min=1, help="Sides of the HR images are cropped to multiples of this.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            "--crop-to-multiple",
+            min=1,
+            help="Sides of the HR images are cropped to multiples of this. [default: 16, or what the model needs]",
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
@@ -43,7 +48,8 @@ def evaluate(
     Where a folder holds both kinds, names with HR and LR in them tell them apart.
 
     Writes evaluation.csv (image by image) and evaluation.json, and prints mean, standard error, median and worst value
-    over the images. A rescaling model is measured on the round trip through its own 8-bit LR image. Under torchrun
+    over the images. A rescaling model is measured on the round trip through its own 8-bit LR image; of a density of
+    images alone, such as Glow, there are likelihood and time to measure. Under torchrun
     (torchrun --nproc-per-node 2 -m flowsr evaluate …) the images are shared out by rank and the results merged.
     """
     from flowsr.evaluation import EvaluationPlan, evaluate_files
@@ -64,6 +70,7 @@ def evaluate(
 
     from flowsr.cli.models import open_model
     from flowsr.cli.tables import card_table
+    from flowsr.models import Capability
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)
     with reporter.progress("Measuring", len(processes.share(files))) as advance:
@@ -75,7 +82,7 @@ def evaluate(
     document: dict[str, Any] = {
         "model": model,
         "provenance": flow.provenance,
-        "plan": plan.to_dict(flow.config.task),
+        "plan": plan.to_dict(flow),
         "processes": processes.count,
         **result.to_dict(),
     }
@@ -84,5 +91,5 @@ def evaluate(
     write_json(out / _NAMES[1], document)
     reporter.result(card_table(result.card()))
     reporter.document(document)
-    worst = result.worst_image("encoded_lr_psnr" if flow.config.task == "rescaling" else "bits_per_dim")
+    worst = result.worst_image("encoded_lr_psnr" if Capability.DOWNSCALE in flow.capabilities else "bits_per_dim")
     reporter.remark(f"Wrote {' and '.join(_NAMES)} to {out}; the worst image is {worst}")

@@ -40,7 +40,7 @@ def describe(what: str) -> dict[str, Any]:
         >>> facts["kind"], facts["upscale"], facts["configuration"]["steps"]
         ('preset', 4, 8)
     """
-    from flowsr.models import PRESETS, HCFlow
+    from flowsr.models import from_preset, presets
 
     path = Path(what)
     if path.suffix.lower() in (".safetensors", ".pth", ".pt") and path.is_file():
@@ -49,24 +49,27 @@ def describe(what: str) -> dict[str, Any]:
         return {"kind": "model", "bytes": path.stat().st_size, **describe_model(load(path))}
     if path.is_file():
         return _describe_image(path)
-    if what in PRESETS:
+    if what in presets():
         from flowsr.models import load
         from flowsr.models.weights import RELEASES, shipped_path
 
         shipped = shipped_path(what) is not None
         elsewhere = "fetched from the authors when used" if what in RELEASES else "none: random until trained"
-        flow = load(what) if shipped else HCFlow.from_preset(what)
+        flow = load(what) if shipped else from_preset(what)
         return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
     raise FileNotFoundError(
-        f"expected a model file, an image, or a preset ({', '.join(PRESETS)}); there is no {what}: check the name"
+        f"expected a model file, an image, or a preset ({', '.join(presets())}); there is no {what}: check the name"
     )
 
 
 def describe_model(flow: Any) -> dict[str, Any]:
-    """Task, scale, number of parameters, dtype, configuration and provenance of a model."""
+    """Class, capabilities, task and scale where there are some, size, dtype, configuration, provenance of a model."""
+    has = {"task": getattr(flow.config, "task", None), "upscale": getattr(flow, "upscale", None)}
     return {
-        "task": flow.config.task,
-        "upscale": flow.upscale,
+        "model": type(flow).__name__,
+        "capabilities": ", ".join(sorted(flow.capabilities)),
+        **{name: value for name, value in has.items() if value is not None},
+        "sides are multiples of": flow.multiple,
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         "dtype": str(flow.dtype).removeprefix("torch."),
         "configuration": flow.config.to_dict(),

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from flowsr.models import HCFlow
+    from flowsr.models import ImageModel
 
 
 _WITHOUT_FLOAT64 = ("mps",)
 
 
-def open_model(name: str, *, device: str = "cpu", dtype: str = "float32") -> HCFlow:
+def open_model(name: str, *, device: str = "cpu", dtype: str = "float32") -> ImageModel:
     """A model for use: a file, shipped weights or released ones by their preset's name, on a device, in a dtype.
 
     Raises:

@@ -36,10 +36,12 @@ def downscale(
     targets = _targets(files, lr_name, out, force=force)
 
     from flowsr.cli.models import open_model
+    from flowsr.models.conditional import require_conditional
     from flowsr.rescale import check_rescaling
 
-    flow = open_model(model, device=device, dtype=dtype)
-    check_rescaling(flow)
+    opened = open_model(model, device=device, dtype=dtype)
+    check_rescaling(opened)
+    flow = require_conditional(opened, what="making images small")
     make_folder(out)
     results: list[Rescaled] = []
     with reporter.progress("Downscaling", len(files)) as advance:
@@ -95,9 +97,11 @@ def upscale(
 
     from flowsr.cli.models import open_model
     from flowsr.cli.tables import card_table
+    from flowsr.models import Capability
+    from flowsr.models.conditional import require_conditional
 
-    flow = open_model(model, device=device, dtype=dtype)
-    if flow.config.task == "rescaling" and any(stored_size(path) is None for path in files):
+    flow = require_conditional(open_model(model, device=device, dtype=dtype), what="enlarging images")
+    if Capability.DOWNSCALE in flow.capabilities and any(stored_size(path) is None for path in files):
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images that `flowsr downscale` made with it; on others "
             "its results degrade."

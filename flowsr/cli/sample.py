@@ -44,8 +44,8 @@ def sample(
 ) -> None:
     """Super-resolve LR images of any size: writes name_tau0.8_0.png … and samples.json.
 
-    Draws are as HCFlow makes them: the flow's LR image is the given one exactly. The same seed gives the same files,
-    whichever other images are given.
+    Where the LR image is a part of the latent (HCFlow, IRN) the flow's LR image is the given one exactly. The same seed
+    gives the same files, whichever other images are given.
     """
     from flowsr.images import pair_by_name
     from flowsr.superresolve import DrawPlan, check_file, superresolve_file
@@ -58,9 +58,11 @@ def sample(
 
     from flowsr.cli.models import open_model
     from flowsr.cli.tables import card_table
+    from flowsr.models import Capability
+    from flowsr.models.conditional import require_conditional
 
-    flow = open_model(model, device=device, dtype=dtype)
-    if flow.config.task == "rescaling":
+    flow = require_conditional(open_model(model, device=device, dtype=dtype), what="sampling HR images")
+    if Capability.DOWNSCALE in flow.capabilities:
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
         )

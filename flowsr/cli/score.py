@@ -34,7 +34,8 @@ def score(
 ) -> None:
     """Score HR images: bits per dimension given their LR images, with the error of the noise, term by term.
 
-    HR images of any size are cropped from the top left to multiples of the upscale factor.
+    HR images of any size are cropped from the top left to multiples of what the model needs. A density of images alone,
+    such as Glow, scores them without LR images.
     """
     from flowsr.evaluation.run import keep_named
     from flowsr.images import pair_by_name

@@ -15,7 +15,7 @@ from flowsr.cli.console import Reporter
 from flowsr.cli.options import Json, Quiet, Seed
 
 if TYPE_CHECKING:
-    from flowsr.models import HCFlow
+    from flowsr.models import ImageModel
 
 _DEVICES = ("auto", "cpu", "gpu", "cuda")
 _TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
@@ -57,7 +57,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Field of the recipe to change: steps=1500. Repeatable."),
     ] = None,
-    start: Annotated[Start, typer.Option(help="Random weights of a preset.")] = Start.haar,
+    start: Annotated[Start | None, typer.Option(help="Random weights of a preset of HCFlow. [default: haar]")] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Go on from the shipped or released weights of the preset.")
     ] = False,
@@ -88,7 +88,7 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on folders of images with a published recipe.
+    """Train a model of any kind on folders of images with a published recipe.
 
     Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C and
     SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on. An existing run is never
@@ -101,7 +101,7 @@ def train(
     import torch
 
     from flowsr.cli.tables import facts_table
-    from flowsr.models import HCFlow
+    from flowsr.models import from_preset
     from flowsr.training import Data, Run
     from flowsr.training import train as fit
     from flowsr.training.fields import recipe_from_texts
@@ -129,14 +129,22 @@ def train(
         tensorboard=tensorboard,
         progress=not reporter.quiet,
     )
-    source: HCFlow | str = _weights(model, pretrained=pretrained) or model
+    source: ImageModel | str = _weights(model, pretrained=pretrained) or model
     chosen = recipe_from_texts(
-        recipe, " ".join(set_ or []).split(), flow=HCFlow.from_preset(source) if isinstance(source, str) else source
+        recipe, " ".join(set_ or []).split(), flow=from_preset(source) if isinstance(source, str) else source
     )
     if threads is not None:
         torch.set_num_threads(threads)
     with _remarks(reporter):
-        trained = fit(source, data, out=out, recipe=chosen, run=run, start=start.value, resume=resume)
+        trained = fit(
+            source,
+            data,
+            out=out,
+            recipe=chosen,
+            run=run,
+            start=start.value if start is not None else None,
+            resume=resume,
+        )
     weights = str(trained.out / "model.safetensors")
     facts: dict[str, Any] = {
         "model": model,
@@ -179,11 +187,11 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
         raise ValueError(f"expected numbers with commas between for --scales; got {scales!r}") from error
 
 
-def _weights(model: str, *, pretrained: bool) -> "HCFlow | None":
+def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
     """The model of a file, or of a preset's weights if asked for; None for a preset to start from random weights."""
-    from flowsr.models import PRESETS, load
+    from flowsr.models import load, presets
 
-    if pretrained or model not in PRESETS:
+    if pretrained or model not in presets():
         return load(model).train()
     return None
 

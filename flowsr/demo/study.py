@@ -13,7 +13,7 @@ from flowsr.cards import MetricCard, fidelity_metrics, likelihood_metrics
 from flowsr.draws import RunningMoments, draw_images
 from flowsr.images import bicubic_down, bicubic_up, round_to_8bit
 from flowsr.likelihood import LogLikelihoodTerms
-from flowsr.models import HCFlow
+from flowsr.models import ConditionalModel
 
 TEMPERATURES = (0.0, 0.4, 0.8, 1.0)
 """τ of the draws shown."""
@@ -61,7 +61,7 @@ class DemoStudy:
 
 @torch.no_grad()
 def study_photograph(
-    flow: HCFlow,
+    flow: ConditionalModel,
     hr: Tensor,
     *,
     lr: Tensor | None = None,
@@ -76,7 +76,7 @@ def study_photograph(
 
     Args:
         flow: the model.
-        hr: RGB image in [0, 1], ``(3, H, W)``, sides multiples of the upscale factor.
+        hr: RGB image in [0, 1], ``(3, H, W)``, sides multiples of what the model needs.
         lr: its LR image; by default bicubic, rounded to 8 bits.
         num_samples: draws behind mean and standard deviation, at least 2.
         temperatures: τ of the single draws.
@@ -87,7 +87,8 @@ def study_photograph(
         ValueError: on wrong sizes or values.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> study = study_photograph(flow, torch.rand(3, 32, 32), num_samples=2, temperatures=(0.0, 1.0))
         >>> study.mean.shape, sorted(study.samples)
         (torch.Size([3, 32, 32]), [0.0, 1.0])

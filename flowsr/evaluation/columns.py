@@ -4,9 +4,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from flowsr.models import HCFlow
+from flowsr.likelihood.decompose import width_note, width_used
+from flowsr.models import Capability, ImageModel
+from flowsr.models.conditional import as_conditional
 
 BICUBIC = "bicubic"
+
+_MULTIPLE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,26 +18,31 @@ class EvaluationPlan:
     """How images are measured.
 
     Args:
-        temperatures: τ ≥ 0 of the draws, all different; None takes 0 and 0.8, or 0 and 1 for a rescaling model.
+        temperatures: τ ≥ 0 of the draws, all different; None takes 0 and 0.8, or 0 and 1 for a rescaling model. Of a
+            density of images alone, which has no image to restore, none are made.
         num_samples: draws per temperature above 0, of whose figures the average is taken; two or more measure
             diversity.
-        multiple: both sides of an HR image are cropped, from the top left, to multiples of it.
+        multiple: both sides of an HR image are cropped, from the top left, to multiples of it; None takes 16, or what
+            the model needs where 16 is no multiple of that.
         seed: of dequantization noise and draws, the same for every image: the draws are those of ``flowsr sample``.
-        lr_log_scale: log σ of the LR image in the likelihood.
+        lr_log_scale: log σ of the LR image in the likelihood; None takes the model's own, −6 for HCFlow. Only for
+            models with an LR image in their latent.
 
     Raises:
         ValueError: for values out of range.
 
     Example:
-        >>> EvaluationPlan(num_samples=4).temperatures_of("rescaling")
-        (0.0, 1.0)
+        >>> import flowsr
+        >>> flow = flowsr.IRN.from_preset("irn-x3-small")
+        >>> EvaluationPlan().temperatures_of(flow), EvaluationPlan().multiple_of(flow)
+        ((0.0, 1.0), 3)
     """
 
     temperatures: tuple[float, ...] | None = None
     num_samples: int = 2
-    multiple: int = 16
+    multiple: int | None = None
     seed: int = 0
-    lr_log_scale: float = -6.0
+    lr_log_scale: float | None = None
 
     def __post_init__(self) -> None:
         given = self.temperatures
@@ -42,29 +51,50 @@ class EvaluationPlan:
         if given is not None and len(set(map(column_of, given))) < len(given):
             raise ValueError(f"expected different temperatures; got {', '.join(f'{tau:g}' for tau in given)}")
         for name in ("num_samples", "multiple"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ValueError(f"expected {name} >= 1; got {getattr(self, name)}")
 
-    def temperatures_of(self, task: str) -> tuple[float, ...]:
-        """The temperatures measured for a task's models."""
+    def temperatures_of(self, flow: ImageModel) -> tuple[float, ...]:
+        """The temperatures measured for a model; none for a density of images alone."""
+        if Capability.CONDITION not in flow.capabilities:
+            return ()
         if self.temperatures is not None:
             return self.temperatures
-        return (0.0, 1.0) if task == "rescaling" else (0.0, 0.8)
+        return (0.0, 1.0) if Capability.DOWNSCALE in flow.capabilities else (0.0, 0.8)
+
+    def multiple_of(self, flow: ImageModel) -> int:
+        """What the sides of a model's images are cropped to multiples of."""
+        if self.multiple is not None:
+            return self.multiple
+        return flow.multiple if _MULTIPLE % flow.multiple else _MULTIPLE
 
     def draws_at(self, temperature: float) -> int:
         """How many draws are made: one at temperature 0, where all would be the same."""
         return self.num_samples if temperature > 0 else 1
 
-    def check(self, flow: HCFlow) -> None:
-        """Raise ValueError if ``multiple`` does not fit the model."""
-        if self.multiple % flow.upscale:
+    def check(self, flow: ImageModel) -> None:
+        """Raise ValueError if a field does not fit the model."""
+        if self.multiple_of(flow) % flow.multiple:
             raise ValueError(
-                f"expected images cropped to a multiple of the upscale factor {flow.upscale}; got {self.multiple}"
+                f"expected images cropped to a multiple of {flow.multiple}, as sides of this {type(flow).__name__}'s "
+                f"images are; got {self.multiple}"
             )
+        for name, needed in (("temperatures", Capability.CONDITION), ("lr_log_scale", Capability.LR_LATENT)):
+            if getattr(self, name) is not None and needed not in flow.capabilities:
+                raise ValueError(
+                    f"expected no {name} for {type(flow).__name__}, as it lacks the capability {needed.value}; got "
+                    f"{getattr(self, name)}: leave it out"
+                )
 
-    def to_dict(self, task: str) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return {**asdict(self), "temperatures": list(self.temperatures_of(task))}
+    def to_dict(self, flow: ImageModel) -> dict[str, Any]:
+        """What is measured of a model, as JSON-ready values."""
+        return {
+            **asdict(self),
+            "temperatures": list(self.temperatures_of(flow)),
+            "multiple": self.multiple_of(flow),
+            "lr_log_scale": width_used(flow, self.lr_log_scale),
+        }
 
 
 @dataclass(frozen=True)
@@ -91,7 +121,7 @@ class Column:
         return f"{self.name}{f' [{self.unit}]' if self.unit else ''} ({self.convention})"
 
 
-def list_columns(flow: HCFlow, plan: EvaluationPlan, *, given_lr: bool = False) -> list[Column]:
+def list_columns(flow: ImageModel, plan: EvaluationPlan, *, given_lr: bool = False) -> list[Column]:
     """The columns of an evaluation of this model, in order.
 
     Args:
@@ -100,31 +130,39 @@ def list_columns(flow: HCFlow, plan: EvaluationPlan, *, given_lr: bool = False) 
         given_lr: whether LR images are given rather than made from the HR ones.
 
     Example:
-        >>> columns = list_columns(HCFlow.from_preset("sr-x4-small"), EvaluationPlan())
+        >>> import flowsr
+        >>> columns = list_columns(flowsr.HCFlow.from_preset("sr-x4-small"), EvaluationPlan())
         >>> print(columns[0].label)
         Bits per dimension [bits/dim] (p(hr | lr), uniform noise 1/256, one draw, σ = e^-6, D = C·H·W)
     """
-    s, task = flow.upscale, flow.config.task
+    where = f"wall clock, batch 1, on {flow.device}, {str(flow.dtype).removeprefix('torch.')}"
+    encoding = Column("seconds encode", "Time of one encoding", where, "s", "high")
+    width = width_note(width_used(flow, plan.lr_log_scale))
+    noise = f"uniform noise 1/256, one draw{width}, D = C·H·W"
+    conditional = as_conditional(flow)
+    if conditional is None:
+        return [Column("bits_per_dim", "Bits per dimension", f"p(hr), {noise}", "bits/dim", "high"), encoding]
+    s, rescaling = conditional.upscale, Capability.DOWNSCALE in flow.capabilities
     columns: list[Column] = []
-    if task == "rescaling":
+    if rescaling:
         source = "the model's own LR image, rounded to 8 bits"
         how = f"{source}, against bicubic ÷{s} rounded to 8 bits, RGB, no border"
         columns.append(Column("encoded_lr_psnr", "Encoded LR-PSNR", how, "dB", "low"))
     else:
         source = "the LR image given" if given_lr else f"LR = bicubic ÷{s}, rounded to 8 bits"
-        bits = f"p(hr | lr), uniform noise 1/256, one draw, σ = e^{plan.lr_log_scale:g}, D = C·H·W"
+        within = Capability.LR_LATENT in flow.capabilities
+        bits = f"p(hr | lr), {noise}" + ("" if within else f"; {source}")
         columns.append(Column("bits_per_dim", "Bits per dimension", bits, "bits/dim", "high"))
-        how = f"clamp(encode(hr).lr), not rounded, against the LR image, no border; {source}"
-        columns.append(Column("encoded_lr_psnr", "Encoded LR-PSNR", how, "dB", "low"))
-    columns += _fidelity(BICUBIC, f"bicubic ·{s} of the {'bicubic' if task == 'rescaling' else ''} LR image", s)
-    for tau in plan.temperatures_of(task):
+        if within:
+            how = f"clamp(encode(hr).lr), not rounded, against the LR image, no border; {source}"
+            columns.append(Column("encoded_lr_psnr", "Encoded LR-PSNR", how, "dB", "low"))
+    columns += _fidelity(BICUBIC, f"bicubic ·{s} of the {'bicubic' if rescaling else ''} LR image", s)
+    for tau in plan.temperatures_of(flow):
         many = plan.draws_at(tau)
         made = f"mean of {many} draws" if many > 1 else "one draw" if tau > 0 else "z = 0"
         columns += _fidelity(column_of(tau), made, s)
         columns += _of_draws(column_of(tau), many, s)
-    where = f"wall clock, batch 1, on {flow.device}, {str(flow.dtype).removeprefix('torch.')}"
-    columns.append(Column("seconds encode", "Time of one encoding", where, "s", "high"))
-    return [*columns, Column("seconds draw", "Time of one draw", where, "s", "high")]
+    return [*columns, encoding, Column("seconds draw", "Time of one draw", where, "s", "high")]
 
 
 def column_of(temperature: float) -> str:

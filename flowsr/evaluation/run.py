@@ -11,7 +11,7 @@ from flowsr.evaluation.report import Evaluation, merge_rows
 from flowsr.evaluation.score import score_pair
 from flowsr.images import pair_by_name, read_image
 from flowsr.metrics.comparison import Score
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ImageModel
 
 
 def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
@@ -31,7 +31,7 @@ def _has_word(path: Path, word: str) -> bool:
 
 
 def evaluate_files(
-    flow: HCFlow,
+    flow: ImageModel,
     files: Sequence[Path],
     *,
     plan: EvaluationPlan | None = None,
@@ -41,6 +41,8 @@ def evaluate_files(
     on_image: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measure a model on files of HR images, alone or paired with LR images.
+
+    Of a density of images alone (Glow, RealNVP) the bits per dimension and the time are measured.
 
     Under torchrun every process calls this with the same files, measures its share of them, and gets the whole result.
 
@@ -56,12 +58,17 @@ def evaluate_files(
         on_image: called with the name of each image measured here.
 
     Raises:
-        ValueError: if the plan does not fit the model, LR images are given to a rescaling model, or names do not match.
+        ValueError: if the plan does not fit the model, LR images are given to one that makes or needs none, or names do
+            not match.
         ImageError: for a file that cannot be used.
     """
     plan, processes = plan or EvaluationPlan(), processes or Processes.from_environment()
     plan.check(flow)
-    if lr is not None and flow.config.task == "rescaling":
+    if lr is not None and Capability.CONDITION not in flow.capabilities:
+        raise ValueError(
+            f"expected no LR images for {type(flow).__name__}, a density of images alone; got some: leave them out"
+        )
+    if lr is not None and Capability.DOWNSCALE in flow.capabilities:
         raise ValueError("expected no LR images for a rescaling model, which is measured on those it makes; got some")
     pairs = {} if lr is None else pair_by_name(files, lr, kind="LR")
     columns = tuple(list_columns(flow, plan, given_lr=lr is not None))
@@ -77,11 +84,11 @@ def evaluate_files(
 
     rows = merge_rows(processes.gather(measure), [path.name for path in files])
     many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
-    heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {plan.multiple}"
+    heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {plan.multiple_of(flow)}"
     return Evaluation(heading, columns, rows)
 
 
-def _measure(flow: HCFlow, path: Path, lr_path: Path | None, plan: EvaluationPlan) -> dict[str, Score]:
+def _measure(flow: ImageModel, path: Path, lr_path: Path | None, plan: EvaluationPlan) -> dict[str, Score]:
     mode = "gray" if flow.config.image_channels == 1 else "RGB"
     hr = read_image(path, mode=mode)
     lr = None if lr_path is None else read_image(lr_path, mode=mode)

@@ -15,12 +15,13 @@ from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit
 from flowsr.likelihood import dequantized_bits_per_dim
 from flowsr.metrics import compare, lr_psnr
 from flowsr.metrics.comparison import FIGURES, Score
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ConditionalModel, ImageModel
+from flowsr.models.conditional import as_conditional
 
 
 @torch.no_grad()
 def score_pair(
-    flow: HCFlow, hr: Tensor, lr: Tensor | None = None, *, plan: EvaluationPlan, figures: Sequence[str] = FIGURES
+    flow: ImageModel, hr: Tensor, lr: Tensor | None = None, *, plan: EvaluationPlan, figures: Sequence[str] = FIGURES
 ) -> dict[str, Score]:
     """Measure one image; the keys are those of :func:`flowsr.evaluation.list_columns`.
 
@@ -29,40 +30,60 @@ def score_pair(
     Args:
         flow: the model, in evaluation mode.
         hr: HR image ``(C, H, W)`` in [0, 1]; cropped from the top left, and rounded to 8 bits.
-        lr: its LR image, H/s and W/s rounded up or down; None makes it from the cropped HR image.
+        lr: its LR image, H/s and W/s rounded up or down; None makes it from the cropped HR image. A density of images
+            alone has none.
         plan: what is measured.
         figures: of fidelity, see :func:`flowsr.metrics.compare`; the others are left out.
 
     Raises:
-        ImageError: if the image is smaller than ``plan.multiple``, or the LR image is not 1/s of it.
-        ValueError: if the model's images are not finite.
+        ImageError: if the image is smaller than what it is cropped to, or the LR image is not 1/s of it.
+        ValueError: if the plan does not fit the model, or the model's images are not finite.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> scores = score_pair(flow, torch.rand(3, 40, 52), plan=EvaluationPlan(num_samples=1))
         >>> scores["encoded_lr_psnr"] > 20, scores["ssim_y τ=0"] > 0
         (True, True)
     """
     plan.check(flow)
-    s, task = flow.upscale, flow.config.task
-    hr, lr = crop_pair(hr, lr, upscale=s, multiple=plan.multiple)
+    conditional = as_conditional(flow)
+    if conditional is None:
+        return _score_density(flow, hr, lr, plan)
+    s, rescaling = conditional.upscale, Capability.DOWNSCALE in flow.capabilities
+    hr, lr = crop_pair(hr, lr, upscale=s, multiple=plan.multiple_of(flow))
     if lr is None:
         lr = round_to_8bit(bicubic_down(hr, s))
     hr, lr = hr.to(flow.dtype), lr.to(flow.dtype)
     scores: dict[str, Score] = {}
-    if task != "rescaling":
+    if not rescaling:
         terms = dequantized_terms(flow, hr, lr, seed=plan.seed, lr_log_scale=plan.lr_log_scale)
         scores["bits_per_dim"] = float(dequantized_bits_per_dim(terms))
     start = time.perf_counter()
-    own = encoded_lr(flow, hr).cpu()
-    scores["seconds encode"] = time.perf_counter() - start
-    scores["encoded_lr_psnr"] = encoded_lr_psnr(own, lr)
+    source = lr
+    if Capability.LR_LATENT in flow.capabilities:
+        own = encoded_lr(conditional, hr).cpu()
+        scores["seconds encode"] = time.perf_counter() - start
+        scores["encoded_lr_psnr"] = encoded_lr_psnr(own, lr)
+        source = own if rescaling else lr
+    else:
+        conditional.encode(hr.to(flow.device), lr.to(flow.device)).ladj.cpu()  # waits for the device
+        scores["seconds encode"] = time.perf_counter() - start
     scores |= _named(compare(bicubic_up(lr, s).clamp(0, 1), hr, border=s, figures=figures), BICUBIC)
-    source = own if task == "rescaling" else lr
     seconds: list[float] = []
-    for tau in plan.temperatures_of(task):
-        scores |= _named(_score_draws(flow, source, hr, tau, plan, figures, seconds), column_of(tau))
+    for tau in plan.temperatures_of(flow):
+        scores |= _named(_score_draws(conditional, source, hr, tau, plan, figures, seconds), column_of(tau))
     return {**scores, "seconds draw": fmean(seconds)}
+
+
+def _score_density(flow: ImageModel, hr: Tensor, lr: Tensor | None, plan: EvaluationPlan) -> dict[str, Score]:
+    """What there is to measure of a density of images alone."""
+    if lr is not None:
+        raise ValueError(f"expected no LR image for {type(flow).__name__}, a density of images alone; got one")
+    hr, _ = crop_pair(hr, None, upscale=1, multiple=plan.multiple_of(flow))
+    start = time.perf_counter()
+    bits = float(dequantized_bits_per_dim(dequantized_terms(flow, hr, seed=plan.seed)))  # waits for the device
+    return {"bits_per_dim": bits, "seconds encode": time.perf_counter() - start}
 
 
 def crop_pair(hr: Tensor, lr: Tensor | None, *, upscale: int, multiple: int) -> tuple[Tensor, Tensor | None]:
@@ -90,7 +111,7 @@ def crop_pair(hr: Tensor, lr: Tensor | None, *, upscale: int, multiple: int) -> 
 
 
 def _score_draws(
-    flow: HCFlow,
+    flow: ConditionalModel,
     lr: Tensor,
     hr: Tensor,
     tau: float,

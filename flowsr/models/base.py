@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flowsr.images import check_image
 from flowsr.models.base_config import ModelConfig
 from flowsr.models.capabilities import Capability
+from flowsr.models.terms import LRLikelihood, Term
 from flowsr.nn import initialize_from_data
 from flowsr.transforms import ImageTransform
 
@@ -30,6 +31,7 @@ class ImageModel(nn.Module):
         config: the architecture.
         transform: one transform from packed latent to image.
         provenance: free-form facts about the weights that travel with the file, see :func:`flowsr.save`.
+        starts: the initial weights that ``from_preset(name, start=...)`` offers; empty where there is no choice.
 
     Raises:
         ValueError: for a configuration of another model.
@@ -37,6 +39,7 @@ class ImageModel(nn.Module):
 
     config_class: ClassVar[type[ModelConfig]]
     presets: ClassVar[dict[str, Any]]
+    starts: ClassVar[tuple[str, ...]] = ()
     config: Any
     transform: ImageTransform
 
@@ -80,6 +83,11 @@ class ImageModel(nn.Module):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the model can do, for analyses to ask."""
+        raise NotImplementedError
+
+    @property
+    def multiple(self) -> int:
+        """What height and width of an HR image must be multiples of."""
         raise NotImplementedError
 
     @property
@@ -134,6 +142,21 @@ class ImageModel(nn.Module):
                 "expected a batch of images in which every channel varies at every level; got one that is flat or has "
                 f"too few pixels, of shape {tuple(hr.shape)}: take several larger crops of photographs"
             )
+
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | None = None,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr | lr)``, or of ``log p(hr)``, see :func:`flowsr.likelihood.decompose`."""
+        raise NotImplementedError
+
+    def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
+        """The noise that an image would be made from: standard normal under the model, by name."""
+        raise NotImplementedError
 
     def _encode_ladj(self, hr: Tensor, lr: Tensor | None) -> Tensor:
         """Encode a batch and return the log-determinant; the LR image is for models that are conditioned on it."""

@@ -1,7 +1,7 @@
 """What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,11 @@ class ConditionalModel(ImageModel):
     def upscale(self) -> int:
         """The upscale factor s, of height and width."""
         return self.config.upscale
+
+    @property
+    def multiple(self) -> int:
+        """What height and width of an HR image must be multiples of: the upscale factor."""
+        return self.upscale
 
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
@@ -195,3 +200,26 @@ class ConditionalModel(ImageModel):
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """:meth:`decode` without its checks, for images and latents in the dtype of the weights."""
         raise NotImplementedError
+
+
+def as_conditional(flow: ImageModel) -> ConditionalModel | None:
+    """The model itself if it has the capability ``condition``, else None: a density of images alone."""
+    return cast(ConditionalModel, flow) if Capability.CONDITION in flow.capabilities else None
+
+
+def require_conditional(flow: ImageModel, *, what: str) -> ConditionalModel:
+    """The model itself; raises ValueError, naming what it was wanted for, if it is a density of images alone.
+
+    Example:
+        >>> from flowsr.models import IRN
+        >>> require_conditional(IRN.from_preset("irn-x4-small"), what="sampling").upscale
+        4
+    """
+    conditional = as_conditional(flow)
+    if conditional is None:
+        raise ValueError(
+            f"expected a model of HR images given their LR images for {what}, such as sr-x4-small; got "
+            f"{type(flow).__name__}, a density of images alone: take another model, or use what such a density "
+            "offers, flowsr score, flowsr evaluate, and in Python flow.sample((height, width))"
+        )
+    return conditional

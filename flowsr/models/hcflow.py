@@ -50,6 +50,7 @@ class HCFlow(HierarchyModel):
 
     config_class = HCFlowConfig
     presets: ClassVar[dict[str, HCFlowConfig]] = PRESETS
+    starts: ClassVar[tuple[str, ...]] = ("rotation", "haar")
     config: HCFlowConfig
 
     def __init__(self, config: HCFlowConfig, *, start: Start = "rotation") -> None:

@@ -155,6 +155,11 @@ class SRFlow(ConditionalModel):
         self.transform = EncodedContext(encoder, flow, upscale=config.upscale)
         self.regression = RegressionHead(config.features, config.image_channels)
 
+    @property
+    def multiple(self) -> int:
+        """What height and width of an HR image must be multiples of: twice the upscale factor."""
+        return 2 * self.upscale
+
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
         if height % 2 or width % 2:

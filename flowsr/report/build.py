@@ -19,7 +19,8 @@ from flowsr.demo.study import MEAN_TEMPERATURE, study_photograph
 from flowsr.distributions import UniformDequantizer
 from flowsr.images import crop_to, encode_png
 from flowsr.likelihood import inverse_stability, latent_diagnostics
-from flowsr.models import HCFlow
+from flowsr.models import ImageModel
+from flowsr.models.conditional import require_conditional
 from flowsr.plots import draw_heat_map, new_figure
 from flowsr.score import ScoredImage, read_pair, score_file
 
@@ -42,7 +43,7 @@ class Picture:
 
 @torch.no_grad()
 def build_report(
-    flow: HCFlow,
+    flow: ImageModel,
     path: Path,
     *,
     lr: Path | None = None,
@@ -57,8 +58,8 @@ def build_report(
     Cost: about ``num_samples`` + 6 decoding passes and 10 encoding passes.
 
     Args:
-        flow: the model.
-        path: the HR image file; sides are cropped to multiples of the upscale factor.
+        flow: a model with the capability ``condition``.
+        path: the HR image file; sides are cropped to multiples of what the model needs.
         lr: the LR image file; by default bicubic of the HR image, rounded to 8 bits.
         num_samples: draws behind mean and deviation, at least 2, and noises behind the bound.
         seed: of all randomness.
@@ -69,14 +70,15 @@ def build_report(
 
     Raises:
         ImageError: if a file cannot be used.
-        ValueError: for fewer than two draws.
+        ValueError: for fewer than two draws, or a density of images alone.
 
     Example:
         >>> import tempfile
         >>> from flowsr.images import write_image
         >>> path = Path(tempfile.mkdtemp()) / "noise.png"
         >>> write_image(path, torch.rand(3, 32, 32))
-        >>> build_report(HCFlow.from_preset("sr-x4-small", start="haar"), path, num_samples=2)[:15]
+        >>> import flowsr
+        >>> build_report(flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), path, num_samples=2)[:15]
         '<!doctype html>'
     """
     from jinja2 import Environment
@@ -84,7 +86,9 @@ def build_report(
     if num_samples < 2:
         raise ValueError(f"expected num_samples >= 2, for mean and deviation; got {num_samples}")
     say = on_step or (lambda _: None)
+    flow = require_conditional(flow, what="a report")
     hr, small = read_pair(flow, path, lr)
+    assert small is not None  # of a conditional model
     say("likelihood")
     scored = score_file(flow, path, lr=lr, num_samples=num_samples, seed=seed, maps=True)
     say("draws")
@@ -107,7 +111,7 @@ def build_report(
             "the model was trained on; see the growth of activations below."
         )
     say("stability")
-    side = _STABILITY_CROP // flow.upscale * flow.upscale
+    side = _STABILITY_CROP // flow.multiple * flow.multiple
     cropped = crop_to(hr, (min(side, hr.shape[-2]), min(side, hr.shape[-1])))
     cropped_lr = crop_to(small, (cropped.shape[-2] // flow.upscale, cropped.shape[-1] // flow.upscale))
     stability = inverse_stability(flow, cropped.to(device), cropped_lr.to(device), seed=seed)

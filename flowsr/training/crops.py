@@ -24,13 +24,13 @@ class Batch:
 
     Attributes:
         hr: 8-bit values in [0, 1], ``(B, C, crop, crop)``.
-        lr: ``(B, C, crop/s, crop/s)``, rounded to 8 bits.
+        lr: ``(B, C, crop/s, crop/s)``, rounded to 8 bits; None for a density of images alone.
         seeds: ``(B,)``, from which each sample's noise is drawn.
         unreadable: messages about images that could not be read and were replaced by others.
     """
 
     hr: Tensor
-    lr: Tensor
+    lr: Tensor | None
     seeds: Tensor
     unreadable: tuple[str, ...] = ()
 
@@ -39,7 +39,8 @@ class Batch:
         hr = self.hr.to(device, dtype, non_blocking=True)
         if channels_last:
             hr = hr.contiguous(memory_format=torch.channels_last)
-        return Batch(hr, self.lr.to(device, dtype, non_blocking=True), self.seeds, self.unreadable)
+        lr = None if self.lr is None else self.lr.to(device, dtype, non_blocking=True)
+        return Batch(hr, lr, self.seeds, self.unreadable)
 
 
 class CropBatches(Dataset):
@@ -53,7 +54,7 @@ class CropBatches(Dataset):
         folder: the images.
         indices: which of them to use.
         crop: side of the HR crop, a multiple of ``upscale``.
-        upscale: the factor s.
+        upscale: the factor s; None for crops without LR images.
         batch_size: samples per step over all ranks and micro-batches.
         seed: of the run.
         flips: mirror half of the crops.
@@ -88,7 +89,7 @@ class CropBatches(Dataset):
         indices: Sequence[int],
         *,
         crop: int,
-        upscale: int,
+        upscale: int | None,
         batch_size: int,
         seed: int = 0,
         flips: bool = True,
@@ -99,8 +100,10 @@ class CropBatches(Dataset):
         world_size: int = 1,
         accumulate: int = 1,
     ) -> None:
-        if crop % upscale:
+        if upscale is not None and crop % upscale:
             raise ValueError(f"expected a crop that is a multiple of {upscale}; got {crop}")
+        if upscale is None and degradation is not None:
+            raise ValueError("expected no degradation for crops without LR images; got one: leave it out")
         if batch_size % (world_size * accumulate):
             raise ValueError(
                 f"expected a batch size that is a multiple of processes x accumulation = {world_size * accumulate}; "
@@ -128,9 +131,11 @@ class CropBatches(Dataset):
             if lr is not None:
                 lrs.append(lr)
         hr = torch.stack(crops).float().div(255.0)
-        lr = torch.stack(lrs) if lrs else bicubic_down(hr, self.upscale)
+        lr = torch.stack(lrs) if lrs else None
+        if lr is None and self.upscale is not None:
+            lr = bicubic_down(hr, self.upscale)
         seeds = torch.tensor([derive_seed(self.seed, n, 1) for n in range(first, first + size)])
-        return Batch(hr, round_to_8bit(lr), seeds, tuple(messages))
+        return Batch(hr, None if lr is None else round_to_8bit(lr), seeds, tuple(messages))
 
     def whole(self) -> "CropBatches":
         """The same samples with all of a step's in one batch: what a run with one process and no accumulation sees."""
@@ -155,7 +160,7 @@ class CropBatches(Dataset):
         scale = self.scales[_randint(len(self.scales), generator)]
         # An image may be too small to be shrunk as far.
         side = min(round(self.crop / scale), *hr.shape[-2:])
-        s = self.upscale
+        s = self.upscale or 1
         grid = s if lr is not None else 1
         top = grid * _randint((hr.shape[-2] - side) // grid + 1, generator)
         left = grid * _randint((hr.shape[-1] - side) // grid + 1, generator)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flowsr.models import HCFlow
-from flowsr.training.recipes import Recipe, recipe
+from flowsr.models import ImageModel
+from flowsr.training.recipes import Recipe, default_recipe, recipe
 
 Value = float | int | bool | str | tuple[float, ...] | None
 
@@ -43,18 +43,19 @@ def parse_field(text: str) -> Value:
     return text
 
 
-def recipe_from_texts(name: str | None, texts: list[str], *, flow: HCFlow) -> Recipe:
+def recipe_from_texts(name: str | None, texts: list[str], *, flow: ImageModel) -> Recipe:
     """The recipe of a name, or the first of the model's task, with fields changed by texts.
 
     Raises:
-        ValueError: for an unknown recipe or field, one for the other task, or a value of the wrong kind.
+        ValueError: for an unknown recipe or field, one that is not for the model, or a value of the wrong kind.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> recipe_from_texts(None, ["steps=1e3", "halve_at=0.5"], flow=flow).halve_at
         (0.5,)
     """
-    name = name or ("rescaling" if flow.config.task == "rescaling" else "nll")
+    name = name or default_recipe(flow)
     published = recipe(name, flow=flow)
     changes = {
         field: _fitting(field, value, getattr(published, field, value)) for field, value in parse_fields(texts).items()

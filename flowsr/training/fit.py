@@ -9,7 +9,9 @@ import torch
 
 from flowsr._json import write_json
 from flowsr.errors import CheckpointError
-from flowsr.models import HCFlow
+from flowsr.evaluation import EvaluationPlan
+from flowsr.models import ImageModel, from_preset, presets
+from flowsr.models.conditional import as_conditional
 from flowsr.models.start import Start
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import CropBatches
@@ -17,7 +19,7 @@ from flowsr.training.folder import Folder, ImageFolder
 from flowsr.training.journal import require_tensorboard
 from flowsr.training.manifest import manifest
 from flowsr.training.memory import set_memory
-from flowsr.training.recipes import Recipe
+from flowsr.training.recipes import Recipe, check_recipe, default_recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
 from flowsr.training.validation import Named
@@ -42,7 +44,7 @@ class Trained:
         validation: means, medians and worst values over the validation images; empty if there were none.
     """
 
-    flow: HCFlow
+    flow: ImageModel
     step: int
     out: Path
     interrupted: int | None
@@ -51,16 +53,18 @@ class Trained:
 
 
 def train(
-    model: HCFlow | str,
+    model: ImageModel | str,
     data: Data | Folder,
     *,
     out: Folder,
     recipe: Recipe | str | None = None,
     run: Run | None = None,
-    start: Start = "haar",
+    start: Start | None = None,
     resume: bool = False,
 ) -> Trained:
-    """Train a model on a folder of images.
+    """Train a model of any kind on a folder of images.
+
+    A density of images alone (Glow, RealNVP) is trained on the HR images, without LR images.
 
     The folder ``out`` then has ``run.json`` (what was run), ``train.csv`` and ``validation.csv``, ``checkpoints/``,
     ``pictures/`` and ``curve.png``, and ``model.safetensors``, which :func:`flowsr.load` reads. SIGINT and SIGTERM save
@@ -70,12 +74,12 @@ def train(
     Cost: per step, one to three passes through the flow and back.
 
     Args:
-        model: a preset's name for random weights, or a model to go on training.
+        model: a preset's name, of any model of the family, for random weights, or a model to go on training.
         data: a folder of HR images, or :class:`Data` for more.
         out: folder of the run; made if missing.
-        recipe: the recipe or its name; by default ``nll`` for super-resolution and ``rescaling`` for rescaling.
+        recipe: the recipe or its name; by default ``rescaling`` for rescaling models and ``nll`` for all others.
         run: how to carry it out, see :class:`Run`.
-        start: initial weights of a preset, "haar" or "rotation".
+        start: initial weights of a preset of HCFlow, "rotation" or, by default, "haar"; others have no choice.
         resume: go on from the last good checkpoint in ``out``, if there is one.
 
     Raises:
@@ -85,7 +89,7 @@ def train(
         CheckpointError: if ``out`` has checkpoints but none is whole, or they belong to another architecture.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 4.1.
+        Liang et al., HCFlow (ICCV 2021), section 4.1, for all settings of the recipes.
 
     Example:
         >>> import tempfile
@@ -110,9 +114,10 @@ def train(
     if run.tensorboard:
         require_tensorboard()
     torch.manual_seed(run.seed)
-    flow = HCFlow.from_preset(model, start=start) if isinstance(model, str) else model
+    flow, started = build_model(model, start) if isinstance(model, str) else (model, "a given model")
     recipe = choose_recipe(recipe, flow)
-    fabric = launch(run)
+    check_data(data, flow)
+    fabric = launch(run, unused=has_more_than_bijection(flow))
     batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric)
     found = checkpoints.read_last() if resume else None
     if found is None:
@@ -127,7 +132,7 @@ def train(
         facts: dict[str, Any] = {
             "model": about["config"],
             "parameters": sum(p.numel() for p in flow.parameters()),
-            "start": start if isinstance(model, str) else "a given model",
+            "start": started,
             "recipe": about["recipe"],
             "data": data.to_dict(),
             "data_fingerprint": about["data"],
@@ -146,18 +151,63 @@ def train(
     return Trained(flow.eval(), trainer.step, out, interrupted, trainer.guard.total, loop.validation)
 
 
-def choose_recipe(recipe: Recipe | str | None, flow: HCFlow) -> Recipe:
-    """The recipe asked for, or the first one of the model's task; raises ValueError if it is for the other task."""
-    task = flow.config.task
+def build_model(name: str, start: Start | None = None) -> tuple[ImageModel, str]:
+    """A model to train from the name of any preset, and what its weights start from.
+
+    Args:
+        name: of the preset.
+        start: initial weights, for models that have a choice; by default "haar".
+
+    Raises:
+        ValueError: for an unknown preset, or a start that the model does not have.
+
+    Example:
+        >>> build_model("irn-x4-small")[1], build_model("sr-x4-small")[1]
+        ('random weights', 'haar')
+    """
+    models = presets()
+    if name in models and not models[name].starts:
+        if start is not None:
+            raise ValueError(f"expected no start for {name}, as {models[name].__name__} has no choice; got {start!r}")
+        return from_preset(name), "random weights"
+    start = start or "haar"
+    return from_preset(name, start=start), start
+
+
+def choose_recipe(recipe: Recipe | str | None, flow: ImageModel) -> Recipe:
+    """The recipe asked for, or the first one for the model; raises ValueError for one that is not for it."""
     if not isinstance(recipe, Recipe):
-        recipe = named_recipe(recipe or ("rescaling" if task == "rescaling" else "nll"), flow=flow)
-    if recipe.task != task:
-        raise ValueError(f"expected a recipe for {task}; got {recipe.name!r}, which is for {recipe.task}")
+        return named_recipe(recipe or default_recipe(flow), flow=flow)
+    check_recipe(recipe, flow)
     return recipe
 
 
-def launch(run: Run) -> "Fabric":
+def check_data(data: Data, flow: ImageModel) -> None:
+    """Raise ValueError unless images can be read for a model, and LR images are given only to one that has them."""
+    name, channels = type(flow).__name__, flow.config.image_channels
+    if channels not in (1, 3):
+        raise ValueError(
+            f"expected a model of gray or RGB images, as files are; got {name} of {channels} channels: train it by "
+            "hand, with flowsr.training.likelihood_loss on tensors"
+        )
+    given = {"lr_folders": data.lr_folders, "degradation": data.degradation}
+    found = [field for field, value in given.items() if value is not None]
+    if found and as_conditional(flow) is None:
+        raise ValueError(f"expected no LR images for {name}, a density of images alone; got {found[0]}: leave it out")
+
+
+def has_more_than_bijection(flow: ImageModel) -> bool:
+    """Whether a model has weights outside its bijection, which some losses do not reach: a width, a regression."""
+    reached = {id(parameter) for parameter in flow.transform.parameters()}
+    return any(id(parameter) not in reached for parameter in flow.parameters())
+
+
+def launch(run: Run, *, unused: bool = False) -> "Fabric":
     """Lightning Fabric with the devices and precision of a run; joins the other processes under torchrun.
+
+    Args:
+        run: the settings.
+        unused: several processes shall look for weights that a loss does not reach, at some cost.
 
     Raises:
         ValueError: if a GPU is asked for and there is none.
@@ -173,7 +223,7 @@ def launch(run: Run) -> "Fabric":
         accelerator=choose_accelerator(run.accelerator),
         devices=local if world_size > 1 else run.devices,
         num_nodes=max(1, world_size // local),
-        strategy="ddp" if several else "auto",
+        strategy="auto" if not several else "ddp_find_unused_parameters_true" if unused else "ddp",
         precision="bf16-mixed" if run.precision == "bf16" else "32-true",
     )
     fabric.launch()
@@ -198,14 +248,15 @@ def choose_accelerator(name: str) -> str:
 
 
 def open_images(
-    data: Data, recipe: Recipe, run: Run, *, flow: HCFlow, fabric: "Fabric"
+    data: Data, recipe: Recipe, run: Run, *, flow: ImageModel, fabric: "Fabric"
 ) -> tuple[CropBatches, list[Named]]:
     """The batches of a run for this process, and named validation images, with their LR images if they are paired."""
-    channels = flow.config.image_channels
+    channels, conditional = flow.config.image_channels, as_conditional(flow)
+    upscale = None if conditional is None else conditional.upscale
     folder = ImageFolder(
         data.folders,
         lr_folders=data.lr_folders,
-        upscale=flow.upscale,
+        upscale=upscale or 1,
         channels=channels,
         minimum=recipe.crop,
         cache_bytes=data.cache_bytes,
@@ -214,7 +265,9 @@ def open_images(
     train_on, held_out = folder.split(data.hold_out, seed=run.seed)
     source = folder
     if data.validation is not None:
-        source = ImageFolder(data.validation, channels=channels, minimum=16, strict=data.strict)
+        source = ImageFolder(
+            data.validation, channels=channels, minimum=EvaluationPlan().multiple_of(flow), strict=data.strict
+        )
         held_out = list(range(len(source)))
     shown = held_out[: run.validation_images]
     validation: list[Named] = []
@@ -226,7 +279,7 @@ def open_images(
         folder,
         train_on,
         crop=recipe.crop,
-        upscale=flow.upscale,
+        upscale=upscale,
         batch_size=recipe.batch_size,
         seed=run.seed,
         flips=recipe.flips,
@@ -240,13 +293,13 @@ def open_images(
     return batches, validation
 
 
-def initialize(flow: HCFlow, batches: CropBatches, *, bins: int) -> None:
+def initialize(flow: ImageModel, batches: CropBatches, *, bins: int) -> None:
     """Data-dependent start from the whole first batch, the same in all processes."""
     first = batches.whole()[0].to(flow.device)
-    flow.initialize(dequantize(first, bins=bins))
+    flow.initialize(dequantize(first, bins=bins), first.lr)
 
 
-def build_trainer(flow: HCFlow, recipe: Recipe, run: Run, *, fabric: "Fabric") -> "Trainer":
+def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric") -> "Trainer":
     """The trainer with the networks that the recipe's losses need."""
     from flowsr.training.trainer import Trainer
 

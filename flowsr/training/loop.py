@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flowsr._json import json_number
-from flowsr.models import save
+from flowsr.models import Capability, save
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
 from flowsr.training.journal import CsvLog, ProgressBar, tensorboard_writer
@@ -144,7 +144,7 @@ class Loop:
     def _score(self) -> None:
         trainer = self.trainer
         flow, step = trainer.objective.flow, trainer.step
-        temperature = 1.0 if flow.config.task == "rescaling" else trainer.recipe.temperature
+        temperature = 1.0 if Capability.DOWNSCALE in flow.capabilities else trainer.recipe.temperature
         with trainer.averaged():
             scores = score_images(flow, self.images, temperature=temperature)
             self.validation = summarize(scores)

@@ -1,12 +1,13 @@
 """Activation memory: keep everything for the backward pass, or compute it again from what is kept."""
 
-from flowsr.models import HCFlow
-from flowsr.nn import RRDB
+from torch import nn
+
+from flowsr.nn import RRDB, BatchStatistics
 from flowsr.transforms import Compose
 from flowsr.transforms._reversible import MEMORY_MODES, Memory
 
 
-def set_memory(flow: HCFlow, mode: Memory) -> None:
+def set_memory(flow: nn.Module, mode: Memory) -> None:
     """Choose what a model keeps for the backward pass; gradients are the same up to rounding.
 
     ========== ============================== ==================================
@@ -17,7 +18,8 @@ def set_memory(flow: HCFlow, mode: Memory) -> None:
     reversible the level's result             two more passes through flow steps
     ========== ============================== ==================================
 
-    In the last two the RRDBs of the encoders keep their inputs only.
+    In the last two the RRDBs of the encoders keep their inputs only. They compute everything again, which a batch norm
+    in training does not allow: its statistics would move twice, and its inverse has others.
 
     Cost: none here.
 
@@ -26,16 +28,21 @@ def set_memory(flow: HCFlow, mode: Memory) -> None:
         mode: full, checkpoint or reversible.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: for another mode, or one that computes again for a model with batch norm.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> set_memory(flow, "reversible")
         >>> {module.memory for module in flow.modules() if isinstance(module, Compose)}
         {'reversible'}
     """
     if mode not in MEMORY_MODES:
         raise ValueError(f"expected memory to be full, checkpoint or reversible; got {mode!r}")
+    if mode != "full" and any(isinstance(module, BatchStatistics) for module in flow.modules()):
+        raise ValueError(
+            f"expected memory full for a model with batch norm; got {mode!r}: take full, or norm='actnorm'"
+        )
     for module in flow.modules():
         if isinstance(module, Compose):
             module.memory = mode

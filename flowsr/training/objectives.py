@@ -1,4 +1,4 @@
-"""The losses of HCFlow, HCFlow+, HCFlow++ and the rescaling model, each a plain function of a model and images."""
+"""The losses of the recipes, each a plain function of a model and images."""
 
 import math
 
@@ -9,13 +9,16 @@ from torch.nn import functional as F
 from flowsr.distributions import normal_log_prob
 from flowsr.images import round_to_8bit
 from flowsr.likelihood import decompose, dequantized_bits_per_dim
-from flowsr.models import HCFlow
+from flowsr.models import ConditionalModel, ImageModel
+from flowsr.models.hierarchy_model import HierarchyModel
 
 
 def likelihood_loss(
-    flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int = 256, lr_log_scale: float = -6.0
+    flow: ImageModel, hr: Tensor, lr: Tensor | None = None, *, bins: int = 256, lr_log_scale: float | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The negative log-likelihood in bits per *pixel*, ``−log p(hr | lr)/(H·W·ln 2) + C·log2(bins)``.
+
+    Of a density of images alone it is that of ``p(hr)``.
 
     It is C times the bits per dimension: this unit is the one that the published clipping thresholds and weights of
     other losses belong to.
@@ -25,32 +28,39 @@ def likelihood_loss(
     Args:
         flow: the model.
         hr: dequantized HR images ``(B, C, H, W)``, see :func:`flowsr.distributions.uniform_dequantize`.
-        lr: LR images in [0, 1].
+        lr: LR images in [0, 1]; None for a density of images alone.
         bins: quantization levels of the dequantization.
-        lr_log_scale: log σ of the LR image.
+        lr_log_scale: log σ of the LR image; by default the model's own: −6 for HCFlow, or the learned one, which is
+            then trained too.
 
     Returns:
-        The mean over the batch, and ``bits_per_dim`` and ``encoded_lr_psnr`` (of the flow's LR image, dB) to look at.
+        The mean over the batch, and ``bits_per_dim`` to look at; where the LR image is a part of the latent also
+        ``encoded_lr_psnr`` (of the flow's LR image, dB).
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> loss, seen = likelihood_loss(flow, torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4))
         >>> torch.allclose(loss, 3 * seen["bits_per_dim"])
         True
     """
     terms = decompose(flow, hr, lr, lr_log_scale=lr_log_scale)
     bits = dequantized_bits_per_dim(terms, bins=bins).mean()
-    # The LR term is a squared error in disguise; undoing it saves a second pass.
-    constant = normal_log_prob(torch.zeros_like(bits), log_scale=lr_log_scale)
     pixels = terms.dims / hr.shape[-2:].numel()
-    mse = 2 * math.exp(2 * lr_log_scale) * (constant - terms.of("lr")[0].detach() / lr.shape[-3:].numel())
-    return bits * pixels, {"bits_per_dim": bits.detach(), "encoded_lr_psnr": mean_psnr(mse)}
+    seen = {"bits_per_dim": bits.detach()}
+    width = terms.lr_log_scale
+    if lr is not None and width is not None:
+        # The LR term is a squared error in disguise; undoing it saves a second pass.
+        constant = normal_log_prob(torch.zeros_like(bits), log_scale=width)
+        mse = 2 * math.exp(2 * width) * (constant - terms.of("lr")[0].detach() / lr.shape[-3:].numel())
+        seen["encoded_lr_psnr"] = mean_psnr(mse)
+    return bits * pixels, seen
 
 
-def l1_loss(flow: HCFlow, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def l1_loss(flow: ConditionalModel, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean absolute error of the decoding at temperature 0, ``|decode(lr, z = 0) − hr|``.
 
     Cost: one decoding pass.
@@ -59,18 +69,19 @@ def l1_loss(flow: HCFlow, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Ten
         Liang et al., HCFlow (ICCV 2021), section 3.4, equation 10.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> l1_loss(flow, torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 4, 4))[0].item()
         0.0
     """
     # The transform itself: a model that has diverged must give NaN, to be skipped, not an error about its images.
-    sr = flow.transform.decode(lr.to(flow.dtype), _zeros(flow, lr))[0]
+    sr = flow.decode_unchecked(lr.to(flow.dtype), _zeros(flow, lr))
     loss = F.l1_loss(sr, hr)
     return loss, {"l1": loss.detach(), "psnr": mean_psnr((sr.detach() - hr).square().mean((-3, -2, -1)))}
 
 
 def rescaling_loss(
-    flow: HCFlow,
+    flow: HierarchyModel,
     hr: Tensor,
     lr: Tensor,
     noise: list[Tensor],
@@ -87,7 +98,7 @@ def rescaling_loss(
     Cost: one encoding and one decoding pass.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``downscale``.
         hr: HR images in [0, 1], not dequantized.
         lr: what the LR images shall look like.
         noise: latents to decode with, coarsest first.
@@ -102,7 +113,8 @@ def rescaling_loss(
         Liang et al., HCFlow (ICCV 2021), section 3.4, equation 11; the released weights.
 
     Example:
-        >>> flow = HCFlow.from_preset("rescaling-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("rescaling-x4-small")
         >>> hr, lr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
         >>> noise = [torch.zeros(2, *shape) for shape in flow.transform.latent_shapes(4, 4)]
         >>> sorted(rescaling_loss(flow, hr, lr, noise)[1])
@@ -120,8 +132,8 @@ def rescaling_loss(
     return loss, seen
 
 
-def _zeros(flow: HCFlow, lr: Tensor) -> list[Tensor]:
-    shapes = flow.transform.latent_shapes(*lr.shape[-2:])
+def _zeros(flow: ConditionalModel, lr: Tensor) -> list[Tensor]:
+    shapes = flow.latent_shapes(*lr.shape[-2:])
     return [torch.zeros(*lr.shape[:-3], *shape, dtype=flow.dtype, device=lr.device) for shape in shapes]
 
 

@@ -10,7 +10,9 @@ import sys
 
 import torch
 
-from flowsr.models import PRESETS, HCFlow
+from flowsr.models import presets
+from flowsr.models.conditional import as_conditional
+from flowsr.training.fit import build_model
 from flowsr.training.memory import set_memory
 from flowsr.training.objectives import likelihood_loss
 from flowsr.transforms._reversible import MEMORY_MODES, Memory
@@ -34,12 +36,15 @@ def measure_step(model: str, mode: Memory, *, batch: int = 2, crop: int = 160) -
         >>> measure_step("sr-x4-small", "reversible", batch=1, crop=16) >= 0
         True
     """
-    flow = HCFlow.from_preset(model, start="haar")
+    flow = build_model(model)[0]
     set_memory(flow, mode)
     optimizer = torch.optim.Adam(flow.parameters())
-    channels, low = flow.config.image_channels, crop // flow.upscale
+    channels, conditional = flow.config.image_channels, as_conditional(flow)
+    hr = torch.rand(batch, channels, crop, crop)
+    low = crop if conditional is None else crop // conditional.upscale
+    lr = None if conditional is None else torch.rand(batch, channels, low, low)
     before = _peak()
-    loss, _ = likelihood_loss(flow, torch.rand(batch, channels, crop, crop), torch.rand(batch, channels, low, low))
+    loss, _ = likelihood_loss(flow, hr, lr)
     loss.backward()
     optimizer.step()
     return _peak() - before
@@ -55,7 +60,7 @@ def _peak() -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Measure every mode in a process of its own, or the one asked for in this; print MiB; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flowsr.training.peak_memory", description=__doc__)
-    parser.add_argument("--model", default="sr-x4", choices=list(PRESETS))
+    parser.add_argument("--model", default="sr-x4", choices=list(presets()))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--crop", type=int, default=160)
     parser.add_argument("--mode", choices=MEMORY_MODES, help="only this one, in this process")

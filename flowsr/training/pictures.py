@@ -1,21 +1,23 @@
 """Pictures of a run: how validation images look at a step, and the curve at the end."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from flowsr.encoded import encoded_lr
 from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit, write_image
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ImageModel
+from flowsr.models.conditional import as_conditional
+from flowsr.models.unconditional import UnconditionalModel
 from flowsr.training.journal import read_csv
 from flowsr.training.validation import Named
 
 
 @torch.no_grad()
 def validation_grid(
-    flow: HCFlow,
+    flow: ImageModel,
     images: list[Named],
     path: Path,
     *,
@@ -25,6 +27,8 @@ def validation_grid(
     seed: int = 0,
 ) -> None:
     """Write a picture with a row per image: bicubic, decoding at temperature 0, one draw, the image itself.
+
+    Of a density of images alone a row holds decoding at temperature 0, one draw of the size, and the image.
 
     Args:
         flow: the model.
@@ -38,10 +42,8 @@ def validation_grid(
     generator = torch.Generator().manual_seed(seed)
     lines = []
     for _, whole, *given in images[:rows]:
-        hr, lr = _middle(whole, *given, side=side, upscale=flow.upscale)
-        source = encoded_lr(flow, hr) if flow.config.task == "rescaling" else lr.to(flow.device)
-        z = flow.draw_latents(source, temperature=temperature, generator=generator)
-        parts = [bicubic_up(lr, flow.upscale), flow.decode(source), flow.decode(source, z), hr]
+        parts = _parts(flow, whole, *given, side=side, temperature=temperature, generator=generator)
+        hr = parts[-1]
         canvas = torch.ones(hr.shape[-3], side, side * len(parts))
         for column, part in enumerate(parts):
             part = part.float().clamp(0, 1).cpu()
@@ -49,6 +51,30 @@ def validation_grid(
         lines.append(canvas)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, torch.cat(lines, -2), overwrite=True)
+
+
+def _parts(
+    flow: ImageModel,
+    whole: Tensor,
+    given: Tensor | None = None,
+    *,
+    side: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """What a row shows: the image last."""
+    conditional, multiple = as_conditional(flow), flow.multiple
+    if conditional is None:
+        density = cast(UnconditionalModel, flow)
+        hr, _ = _middle(whole, side=side, multiple=multiple, upscale=1)
+        size = (hr.shape[-2], hr.shape[-1])
+        taus = (0.0, temperature)
+        return [*(density.sample(size, temperature=tau, generator=generator)[0] for tau in taus), hr]
+    s = conditional.upscale
+    hr, lr = _middle(whole, given, side=side, multiple=multiple, upscale=s)
+    source = encoded_lr(conditional, hr) if Capability.DOWNSCALE in flow.capabilities else lr.to(flow.device)
+    z = conditional.draw_latents(source, temperature=temperature, generator=generator)
+    return [bicubic_up(lr, s), conditional.decode(source), conditional.decode(source, z), hr]
 
 
 def draw_curve(out: Path) -> Path | None:
@@ -96,9 +122,9 @@ _PANELS = (
 )
 
 
-def _middle(hr: Tensor, lr: Tensor | None = None, *, side: int, upscale: int) -> tuple[Tensor, Tensor]:
+def _middle(hr: Tensor, lr: Tensor | None = None, *, side: int, multiple: int, upscale: int) -> tuple[Tensor, Tensor]:
     """The middle of an HR image and of its LR image, the bicubic one unless another is given."""
-    height, width = (min(side, length) // upscale * upscale for length in hr.shape[-2:])
+    height, width = (min(side, length) // multiple * multiple for length in hr.shape[-2:])
     top, left = (
         (length - size) // 2 // upscale * upscale for length, size in zip(hr.shape[-2:], (height, width), strict=True)
     )

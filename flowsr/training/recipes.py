@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from flowsr.models import HCFlow
+from torch import Tensor
+
+from flowsr.models import Capability, ImageModel
 
 Adversary = Literal["vanilla", "least-squares", "relativistic"]
 
@@ -159,16 +161,17 @@ RECIPES: dict[str, Recipe] = {
 _X8_HALVE_AT = tuple(step / 350 for step in (200, 250, 280, 310, 340))
 
 
-def recipe(name: str, *, flow: HCFlow | None = None, **changes: Any) -> Recipe:
+def recipe(name: str, *, flow: ImageModel | None = None, **changes: Any) -> Recipe:
     """A published recipe by name, with fields changed at will.
 
     Args:
         name: nll (HCFlow), nll+l1 (HCFlow+), nll+l1+perceptual+gan (HCFlow++) or rescaling.
-        flow: the model, for the settings that differ for x8 (schedule of ``nll``, no rotations, τ = 0.8).
+        flow: the model, for the settings that differ for super-resolution by 8 (schedule of ``nll``, no rotations,
+            τ = 0.8), and for a crop that its sides allow, the largest up to the published one.
         **changes: fields of :class:`Recipe` to replace.
 
     Raises:
-        ValueError: for an unknown name or field, or a recipe for the other task.
+        ValueError: for an unknown name or field, or a recipe that is not for the model, see :func:`check_recipe`.
 
     Example:
         >>> recipe("nll", steps=1500, cosine_to=1e-5, halve_at=()).learning_rate
@@ -178,13 +181,53 @@ def recipe(name: str, *, flow: HCFlow | None = None, **changes: Any) -> Recipe:
         raise ValueError(f"expected a recipe among {', '.join(RECIPES)}; got {name!r}")
     found = RECIPES[name]
     if flow is not None:
-        if found.task != flow.config.task:
-            raise ValueError(f"expected a recipe for {flow.config.task}; {name!r} is for {found.task}")
-        if flow.upscale == 8:
+        found = replace(found, crop=max(found.crop // flow.multiple, 1) * flow.multiple)
+        check_recipe(found, flow)
+        if getattr(flow, "upscale", None) == 8 and found.task == "super-resolution":
             found = replace(found, rotations=False, temperature=0.8)
             if name == "nll":
                 found = replace(found, steps=350_000, halve_at=_X8_HALVE_AT)
     unknown = sorted(set(changes) - {field.name for field in fields(Recipe)})
     if unknown:
         raise ValueError(f"expected fields of Recipe; unknown: {', '.join(unknown)}")
-    return replace(found, **changes)
+    found = replace(found, **changes)
+    if flow is not None:
+        check_recipe(found, flow)
+    return found
+
+
+def default_recipe(flow: ImageModel) -> str:
+    """The name of the first recipe of a model: ``rescaling`` if it is made for that, else ``nll``.
+
+    Example:
+        >>> from flowsr.models import from_preset
+        >>> default_recipe(from_preset("irn-x4-small")), default_recipe(from_preset("glow-small"))
+        ('rescaling', 'nll')
+    """
+    return "rescaling" if Capability.DOWNSCALE in flow.capabilities else "nll"
+
+
+def sets_lr_width(flow: ImageModel) -> bool:
+    """Whether a recipe sets σ of the LR image: not where it is learned, nor where no LR image is in the latent."""
+    return Capability.LR_LATENT in flow.capabilities and not isinstance(getattr(flow, "lr_log_scale", None), Tensor)
+
+
+def check_recipe(recipe: Recipe, flow: ImageModel) -> None:
+    """Raise ValueError, in words, unless a recipe can train a model."""
+    name = type(flow).__name__
+    if Capability.CONDITION not in flow.capabilities:
+        if recipe.passes != ("likelihood",):
+            raise ValueError(
+                f"expected a recipe of the likelihood alone for {name}, a density of images without LR images; got "
+                f"{recipe.name!r}, which has {', '.join(recipe.passes)}: take nll"
+            )
+    elif recipe.task != (task := "rescaling" if Capability.DOWNSCALE in flow.capabilities else "super-resolution"):
+        raise ValueError(f"expected a recipe for {task}; got {recipe.name!r}, which is for {recipe.task}")
+    changed = recipe.lr_log_scale != Recipe.lr_log_scale or recipe.lr_log_scale_start is not None
+    if "likelihood" in recipe.passes and changed and not sets_lr_width(flow):
+        raise ValueError(
+            f"expected lr_log_scale {Recipe.lr_log_scale:g} and no lr_log_scale_start for this {name}, whose LR image "
+            f"has no width to set; got {recipe.lr_log_scale:g} and {recipe.lr_log_scale_start}: leave them out"
+        )
+    if recipe.crop % flow.multiple:
+        raise ValueError(f"expected a crop that is a multiple of {flow.multiple}; got {recipe.crop}")

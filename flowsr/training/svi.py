@@ -7,11 +7,11 @@ import pyro
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 
-from flowsr.models import HCFlow
+from flowsr.models import ConditionalModel
 from flowsr.programs import super_resolution
 
 
-def likelihood_svi(flow: HCFlow, optimizer: Any, *, lr_log_scale: float = -6.0) -> SVI:
+def likelihood_svi(flow: ConditionalModel, optimizer: Any, *, lr_log_scale: float | None = None) -> SVI:
     """SVI of :func:`flowsr.programs.super_resolution` with every site observed, which is maximum likelihood.
 
     With nothing left to infer the ELBO is ``log p(hr | lr)``. It is scaled by ``1/(B·H·W·ln 2)``, so that the loss is
@@ -23,7 +23,7 @@ def likelihood_svi(flow: HCFlow, optimizer: Any, *, lr_log_scale: float = -6.0) 
         flow: the model; its parameters live in Pyro's parameter store under ``flow``. They are trained where they are:
             clear the store (``pyro.clear_param_store()``) before training another model in the same process.
         optimizer: a Pyro optimizer, for example ``pyro.optim.Adam({"lr": 2.5e-4, "betas": (0.9, 0.99)})``.
-        lr_log_scale: log σ of the LR image.
+        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
 
     Returns:
         An object whose ``step(hr, lr)`` makes one step on dequantized images and returns the loss in bits per pixel.
@@ -32,9 +32,9 @@ def likelihood_svi(flow: HCFlow, optimizer: Any, *, lr_log_scale: float = -6.0) 
         Bingham et al., Pyro (JMLR 2019); Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
 
     Example:
-        >>> import torch
+        >>> import flowsr, torch
         >>> pyro.clear_param_store()
-        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> svi = likelihood_svi(flow, pyro.optim.Adam({"lr": 1e-3}))
         >>> hr, lr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
         >>> before = svi.evaluate_loss(hr, lr)

@@ -13,6 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from flowsr.nn import BatchStatistics
 from flowsr.training.adversarial import CriticObjective
 from flowsr.training.crops import Batch
 from flowsr.training.ema import WeightAverage
@@ -43,6 +44,7 @@ class Trainer:
         self.fabric, self.objective, self.run, self.critic = fabric, objective, run, critic
         self.recipe: Recipe = objective.recipe
         self.step = 0
+        self._statistics = [part for part in objective.flow.modules() if isinstance(part, BatchStatistics)]
         self.guard = NonFiniteGuard(patience=run.patience)
         self.optimizer = self._adam(objective, self.recipe.learning_rate)
         self._wrapped, self._wrapped_optimizer = fabric.setup(objective, self.optimizer)
@@ -132,6 +134,8 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         totals: dict[str, Tensor] = {}
+        # A step that is not made must not leave its traces in running statistics.
+        before = [(norm.mean.clone(), norm.var.clone()) for norm in self._statistics]
         for index, batch in enumerate(batches):
             with self.fabric.no_backward_sync(module, enabled=index < len(batches) - 1):
                 loss, seen = forward(batch)
@@ -146,6 +150,10 @@ class Trainer:
         if finite:
             clip_gradients(parameters, value=self.recipe.clip_value, norm=self.recipe.clip_norm)
             wrapped_optimizer.step()
+        else:
+            for norm, (mean, var) in zip(self._statistics, before, strict=True):
+                norm.mean.copy_(mean)
+                norm.var.copy_(var)
         return {"gradient_norm": numbers[0], **dict(zip(names, numbers[1:], strict=True))}, finite
 
     def _reduced(self, values: Tensor) -> Tensor:

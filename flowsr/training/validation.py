@@ -9,7 +9,7 @@ from torch import Tensor
 from flowsr.evaluation import EvaluationPlan, score_pair
 from flowsr.evaluation.columns import column_of
 from flowsr.metrics.comparison import Score
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ImageModel
 
 Named = tuple[str, Tensor] | tuple[str, Tensor, Tensor | None]
 """An image's name, the HR image, and its LR image if that is not to be the bicubic one."""
@@ -21,12 +21,13 @@ class ImageScores:
 
     Attributes:
         name: of the image.
-        bits_per_dim: of the uniformly dequantized image (one draw of noise of width 1/256), LR term with σ = e^-6
-            included; D = C·H·W. A rescaling model, which is not trained to be a likelihood, has none.
+        bits_per_dim: of the uniformly dequantized image (one draw of noise of width 1/256), LR term with the model's σ,
+            e^-6 for HCFlow, included; D = C·H·W. A rescaling model, which is not trained to be a likelihood, has none.
         encoded_lr_psnr: the flow's own LR image against the LR image (bicubic, rounded to 8 bits, unless given), dB,
             RGB, no border. Super-resolution: clamp(encode(hr).lr), not rounded; rescaling: rounded to 8 bits.
+            Models without an LR image in their latent have none.
         psnr_mean: super-resolution: decode(lr, z = 0); rescaling: of the flow's own LR rounded to 8 bits. RGB, border
-            s, 8-bit, dB.
+            s, 8-bit, dB. A density of images alone has none, of this and the following.
         psnr_draw: the same with one draw at the temperature asked for.
         psnr_y_mean: as ``psnr_mean`` on the studio-range luma; gray images have none.
         psnr_y_draw: as ``psnr_draw`` on the studio-range luma.
@@ -46,18 +47,18 @@ NUMBERS = tuple(field.name for field in fields(ImageScores) if field.name != "na
 
 
 def score_image(
-    flow: HCFlow,
+    flow: ImageModel,
     hr: Tensor,
     lr: Tensor | None = None,
     *,
     name: str = "",
     temperature: float = 0.9,
     seed: int = 0,
-    multiple: int = 16,
+    multiple: int | None = None,
 ) -> ImageScores:
     """Score one image, cropped from its top left corner to multiples of ``multiple``.
 
-    Cost: two encoding and two decoding passes.
+    Cost: two encoding and two decoding passes; one encoding pass for a density of images alone.
 
     Args:
         flow: the model, in evaluation mode.
@@ -66,29 +67,33 @@ def score_image(
         name: what to call it.
         temperature: τ of the draw.
         seed: of noise and draw; the same seed gives the same numbers, which are those of ``flowsr evaluate``.
-        multiple: what both sides are cropped to, itself a multiple of the upscale factor.
+        multiple: what both sides are cropped to; by default 16, or what the model needs.
 
     Raises:
         ImageError: if the image is smaller than ``multiple``, or the LR image is not 1/s of it.
         ValueError: if the model's images are not finite.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> score_image(flow, torch.rand(3, 40, 52)).encoded_lr_psnr > 20
         True
     """
     temperatures = tuple(dict.fromkeys((0.0, float(temperature))))
-    plan = EvaluationPlan(temperatures=temperatures, num_samples=1, multiple=multiple, seed=seed)
+    conditional = Capability.CONDITION in flow.capabilities
+    plan = EvaluationPlan(
+        temperatures=temperatures if conditional else None, num_samples=1, multiple=multiple, seed=seed
+    )
     scores = score_pair(flow, hr, lr, plan=plan, figures=("psnr", "psnr_y"))
     mean_of, draw_of = column_of(0.0), column_of(temperature)
     return ImageScores(
         name=name,
         bits_per_dim=_number(scores.get("bits_per_dim")),
-        encoded_lr_psnr=_number(scores["encoded_lr_psnr"]),
-        psnr_mean=_number(scores[f"psnr {mean_of}"]),
-        psnr_draw=_number(scores[f"psnr {draw_of}"]),
-        psnr_y_mean=_number(scores[f"psnr_y {mean_of}"]),
-        psnr_y_draw=_number(scores[f"psnr_y {draw_of}"]),
+        encoded_lr_psnr=_number(scores.get("encoded_lr_psnr")),
+        psnr_mean=_number(scores.get(f"psnr {mean_of}")),
+        psnr_draw=_number(scores.get(f"psnr {draw_of}")),
+        psnr_y_mean=_number(scores.get(f"psnr_y {mean_of}")),
+        psnr_y_draw=_number(scores.get(f"psnr_y {draw_of}")),
     )
 
 
@@ -97,7 +102,7 @@ def _number(score: Score | None) -> float | None:
 
 
 def score_images(
-    flow: HCFlow, images: Iterable[Named], *, temperature: float = 0.9, seed: int = 0, multiple: int = 16
+    flow: ImageModel, images: Iterable[Named], *, temperature: float = 0.9, seed: int = 0, multiple: int | None = None
 ) -> list[ImageScores]:
     """Score named images one by one, in evaluation mode, as :func:`score_image` does.
 
@@ -108,14 +113,15 @@ def score_images(
         images: names and HR images, or names, HR images and LR images.
         temperature: τ of the draw.
         seed: of noise and draw of every image.
-        multiple: what both sides are cropped to.
+        multiple: what both sides are cropped to; by default 16, or what the model needs.
 
     Raises:
         ImageError: for an image that is too small, or an LR image that is not 1/s of it.
         ValueError: if the model's images are not finite.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> [scores.name for scores in score_images(flow, [("noise", torch.rand(3, 32, 32))])]
         ['noise']
     """

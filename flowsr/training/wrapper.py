@@ -5,17 +5,20 @@ and automatic mixed precision, never see them. They see this module.
 """
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from flowsr.models import HCFlow
+from flowsr.models import Capability, ConditionalModel, ImageModel, require
+from flowsr.models.hierarchy_model import HierarchyModel
+from flowsr.nn import batch_statistics
 from flowsr.training.adversarial import generator_loss
 from flowsr.training.crops import Batch
 from flowsr.training.objectives import l1_loss, likelihood_loss, rescaling_loss
 from flowsr.training.randomness import sample_generators
-from flowsr.training.recipes import Recipe
+from flowsr.training.recipes import Recipe, sets_lr_width
 
 Seen = dict[str, Tensor]
 
@@ -25,6 +28,8 @@ _DEQUANTIZATION, _LATENTS, _DRAW = 10, 20, 40
 
 class Objective(nn.Module):
     """The losses of a recipe as a module around the flow; ``objective(batch, passes)`` returns their weighted sum.
+
+    In training mode the likelihood is computed inside :func:`flowsr.nn.batch_statistics`.
 
     Cost: the passes': one encoding for the likelihood, one decoding for L1 and for the draw of the perceptual and
     adversarial losses, one of each for rescaling.
@@ -36,11 +41,13 @@ class Objective(nn.Module):
         critic: the discriminator as it is called; it is stepped elsewhere.
 
     Raises:
-        ValueError: if the recipe needs a feature extractor or a discriminator that is not given.
+        ValueError: if the recipe needs a feature extractor or a discriminator that is not given, or a capability that
+            the model does not have.
 
     Example:
         >>> from flowsr.training.recipes import recipe
-        >>> objective = Objective(HCFlow.from_preset("sr-x4-small"), recipe("nll"))
+        >>> import flowsr
+        >>> objective = Objective(flowsr.HCFlow.from_preset("sr-x4-small"), recipe("nll"))
         >>> batch = Batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4), torch.tensor([1, 2]))
         >>> loss, seen, draw = objective(batch, ("likelihood",))
         >>> sorted(seen)
@@ -49,7 +56,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        flow: HCFlow,
+        flow: ImageModel,
         recipe: Recipe,
         *,
         features: nn.Module | None = None,
@@ -60,6 +67,10 @@ class Objective(nn.Module):
             raise ValueError(f"expected a feature extractor for the perceptual loss of {recipe.name!r}; got none")
         if recipe.gan and critic is None:
             raise ValueError(f"expected a discriminator for the adversarial loss of {recipe.name!r}; got none")
+        if recipe.l1 or recipe.perceptual or recipe.gan:
+            require(flow, Capability.CONDITION)
+        if "rescaling" in recipe.passes:
+            require(flow, Capability.DOWNSCALE)
         self.flow = flow
         self.recipe = recipe
         # Not parts of the trained module: DDP must not reduce their gradients, checkpoints must not repeat them.
@@ -77,9 +88,10 @@ class Objective(nn.Module):
         seen: Seen = {}
         draw = None
         if "likelihood" in passes:
-            loss, seen = self._likelihood(batch, lr_log_scale)
+            with batch_statistics(self.flow) if self.training else nullcontext():
+                loss, seen = self._likelihood(batch, lr_log_scale)
         if "l1" in passes:
-            l1, more = l1_loss(self.flow, batch.hr, batch.lr)
+            l1, more = l1_loss(cast(ConditionalModel, self.flow), batch.hr, given_lr(batch))
             loss, seen = loss + self.recipe.l1 * l1, seen | more
         if "perceptual" in passes or "draw" in passes:
             draw = self._draw(batch)
@@ -93,17 +105,14 @@ class Objective(nn.Module):
 
     def _draw(self, batch: Batch) -> Tensor:
         noise = self._noise(batch, _DRAW, self.recipe.temperature)
-        return self.flow.transform.decode(batch.lr.to(self.flow.dtype), noise)[0]
+        return cast(ConditionalModel, self.flow).decode_unchecked(given_lr(batch).to(self.flow.dtype), noise)
 
     def _likelihood(self, batch: Batch, lr_log_scale: float | None) -> tuple[Tensor, Seen]:
         hr = dequantize(batch, bins=self.recipe.bins)
-        loss, seen = likelihood_loss(
-            self.flow,
-            hr,
-            batch.lr,
-            bins=self.recipe.bins,
-            lr_log_scale=self.recipe.lr_log_scale if lr_log_scale is None else lr_log_scale,
-        )
+        width = self.recipe.lr_log_scale if lr_log_scale is None else lr_log_scale
+        # A learned width is the model's to know, and to train.
+        width = width if sets_lr_width(self.flow) else None
+        loss, seen = likelihood_loss(self.flow, hr, batch.lr, bins=self.recipe.bins, lr_log_scale=width)
         return self.recipe.nll * loss, seen
 
     def _perceptual(self, batch: Batch, sr: Tensor) -> tuple[Tensor, Seen]:
@@ -124,15 +133,24 @@ class Objective(nn.Module):
     def _rescaling(self, batch: Batch) -> tuple[Tensor, Seen]:
         r = self.recipe
         noise = self._noise(batch, _LATENTS, 1.0)
-        return rescaling_loss(self.flow, batch.hr, batch.lr, noise, hr_l1=r.hr_l1, lr_mse=r.lr_mse, z_square=r.z_square)
+        flow, lr = cast(HierarchyModel, self.flow), given_lr(batch)
+        return rescaling_loss(flow, batch.hr, lr, noise, hr_l1=r.hr_l1, lr_mse=r.lr_mse, z_square=r.z_square)
 
     def _noise(self, batch: Batch, stream: int, temperature: float) -> list[Tensor]:
-        generators = sample_generators(batch.seeds, stream=stream, device=batch.lr.device)
+        flow, images = cast(ConditionalModel, self.flow), given_lr(batch)
+        generators = sample_generators(batch.seeds, stream=stream, device=images.device)
         draws = [
-            self.flow.draw_latents(lr, temperature=temperature, generator=g)
-            for lr, g in zip(batch.lr, generators, strict=True)
+            flow.draw_latents(lr, temperature=temperature, generator=g)
+            for lr, g in zip(images, generators, strict=True)
         ]
         return [torch.stack(level) for level in zip(*draws, strict=True)]
+
+
+def given_lr(batch: Batch) -> Tensor:
+    """The LR images of a batch; raises ValueError for one without, as it is made for a density of images alone."""
+    if batch.lr is None:
+        raise ValueError("expected a batch with LR images for this loss; got one without: take the likelihood alone")
+    return batch.lr
 
 
 def dequantize(batch: Batch, *, bins: int) -> Tensor:
