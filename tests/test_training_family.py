@@ -3,6 +3,7 @@
 import json
 import math
 
+import pyro
 import pytest
 import torch
 from cases import tiny
@@ -17,7 +18,17 @@ from flowsr.models import Capability, presets
 from flowsr.nn import BatchStatistics
 from flowsr.report import build_report
 from flowsr.score import score_file
-from flowsr.training import Data, Objective, Run, likelihood_loss, recipe, score_images, set_memory, train
+from flowsr.training import (
+    Data,
+    Objective,
+    Run,
+    likelihood_loss,
+    likelihood_svi,
+    recipe,
+    score_images,
+    set_memory,
+    train,
+)
 from flowsr.training.crops import Batch
 from flowsr.training.fit import build_model, check_data
 from flowsr.training.journal import read_csv
@@ -148,11 +159,28 @@ def test_a_learned_width_is_trained(images, tmp_path):
     assert torch.allclose(seen["encoded_lr_psnr"], psnr, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["srflow-x4", "irn-x4", "glow", "realnvp"])
+def test_bfloat16_is_for_the_conditioners_of_all(name, images, tmp_path):
+    flow = tiny(name, strength=0.05)
+    run_in = Run(**QUICK, precision="bf16", channels_last=True)
+    trained = train(flow, images, out=tmp_path / "a", recipe=short(flow, 2), run=run_in)
+    assert (trained.step, trained.skipped) == (2, 0)
+    assert all(p.dtype == torch.float32 for p in flow.state_dict().values() if p.is_floating_point())
+
+
 def test_l1_trains_srflow(images, tmp_path):
     flow = tiny("srflow-x4", strength=0.05)
     chosen = recipe("nll+l1", flow=flow, steps=2, batch_size=2, crop=16)
     train(flow, images, out=tmp_path / "a", recipe=chosen, run=Run(**QUICK))
     assert all(math.isfinite(row["l1"]) and "encoded_lr_psnr" not in row for row in read_csv(tmp_path / "a/train.csv"))
+
+
+def test_svi_is_the_same_loss_for_srflow():
+    pyro.clear_param_store()
+    flow, hr, lr = tiny("srflow-x4", strength=0.05), torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
+    loss = likelihood_svi(flow, pyro.optim.Adam({"lr": 1e-3})).evaluate_loss(hr, lr)
+    assert loss == pytest.approx(float(likelihood_loss(flow, hr, lr)[0].detach()) - 3 * 8, rel=1e-5)
+    pyro.clear_param_store()
 
 
 def test_srflow_starts_from_its_lr_images():
@@ -353,6 +381,11 @@ def test_the_commands_say_what_a_density_of_images_cannot_do(images, tmp_path):
     assert refused(run("downscale", saved("srflow-x4", tmp_path), path, *out), "got a super-resolution model")
     assert refused(run("report", path, "--model", glow, "--out", tmp_path / "a.html"), "for a report", "got Glow")
     assert refused(run("score", path, "--model", glow, "--lr", path), "expected no LR image for Glow")
+    assert refused(
+        run("study", "uncertainty", images, "--model", glow, *out), "for a study of its posterior", "got Glow"
+    )
+    srflow = saved("srflow-x4", tmp_path)
+    assert refused(run("study", "uncertainty", images, "--model", srflow, *out), "the capability lr-latent; got SRFlow")
     assert refused(run("evaluate", glow, path, "--lr", path, *out), "expected no LR images for Glow")
     assert not (tmp_path / "out").exists()
     scored = run("score", path, "--model", glow, "--json")

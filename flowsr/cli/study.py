@@ -83,6 +83,7 @@ def study(
 
     from flowsr.cli.models import open_model
     from flowsr.images import read_image
+    from flowsr.models import Capability, require
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
     from flowsr.studies import STUDIES, StudySettings, run_study
@@ -98,6 +99,7 @@ def study(
         seed=seed,
     )
     flow = require_conditional(open_model(model, device=device, dtype=dtype), what="a study of its posterior")
+    require(flow, Capability.LR_LATENT)
     images = {path.stem: read_image(path) for path in files}
     with reporter.progress(stem.capitalize(), STUDIES[stem].steps(len(images), settings)) as advance:
         report = run_study(stem, flow, images, settings, on_step=lambda *_: advance())

@@ -40,7 +40,7 @@ class BatchStatistics(nn.Module):
         """Mean and log standard deviation, ``(channels, 1, 1)`` each; without an input, the running ones."""
         mean, var = self.mean, self.var
         if self.use_batch and x is not None:
-            mean, var = _moments(x)
+            mean, var = _moments(x.to(self.mean.dtype))  # autocast gives a lower one, too coarse for moments
             with torch.no_grad():
                 self.mean.lerp_(mean.detach(), self.momentum)
                 self.var.lerp_(var.detach(), self.momentum)
