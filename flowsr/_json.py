@@ -66,7 +66,7 @@ def to_plain(value: Any) -> Any:
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [to_plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)

@@ -8,13 +8,13 @@ from torch import Tensor
 from flowsr._shapes import sum_event
 from flowsr.distributions import normal_log_prob
 from flowsr.images import round_to_8bit
-from flowsr.models import HCFlow
+from flowsr.models import HierarchyModel
 
 OFFICIAL_BINS = {4: 64, 8: 256}
 """The quantization q of the released configurations, by upscale factor."""
 
 
-def official_nll(flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int | None = None) -> Tensor:
+def official_nll(flow: HierarchyModel, hr: Tensor, lr: Tensor, *, bins: int | None = None) -> Tensor:
     """The number that the authors' code reports as NLL, for comparison with their logs: bits per *pixel*.
 
     It is ``−(log p − H·W·ln bins)/(ln 2·H·W)`` with the flow's LR image clamped and rounded to 8 bits inside the
@@ -24,7 +24,7 @@ def official_nll(flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int | None = Non
     Cost: one encoding pass. No noise is added: add it to ``hr`` first, as the authors do in training.
 
     Args:
-        flow: the model.
+        flow: a model in which the LR image is part of the latent.
         hr: HR image, ``(*batch, C, s·h, s·w)``.
         lr: LR image in [0, 1], ``(*batch, C, h, w)``.
         bins: the quantization q of the released configuration; by default 64 for x4 and 256 otherwise.
@@ -36,7 +36,8 @@ def official_nll(flow: HCFlow, hr: Tensor, lr: Tensor, *, bins: int | None = Non
         The released HCFlow code (github.com/JingyunLiang/HCFlow), configurations ``quant: 64`` and ``quant: 256``.
 
     Example:
-        >>> flow = HCFlow.from_preset("sr-x4-small")
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> official_nll(flow, torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)).shape
         torch.Size([2])
     """
