@@ -1,6 +1,7 @@
 """Posterior-sampling studies: summaries of many draws, latent surgery, and inverse problems in latent space."""
 
 from flowsr.posterior.arviz_export import to_arviz
+from flowsr.posterior.consistency import LRConsistency, lr_consistency
 from flowsr.posterior.crank_nicolson import CrankNicolson
 from flowsr.posterior.diagnostics import Diagnostics
 from flowsr.posterior.image_summaries import image_summaries
@@ -29,6 +30,7 @@ __all__ = [
     "Identity",
     "ImageFlow",
     "InverseProblem",
+    "LRConsistency",
     "Langevin",
     "LaplaceNoise",
     "LinearGaussianFlow",
@@ -44,6 +46,7 @@ __all__ = [
     "gaussian_posterior",
     "image_summaries",
     "interpolate",
+    "lr_consistency",
     "operator_matrix",
     "resample",
     "restore",
