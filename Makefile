@@ -2,16 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint types docs clean
+.PHONY: demo test test-all test-long lint types docs clean
 
 demo: .venv/.installed
 	$(BIN)/flowsr demo --out out --force
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2
 
 test-all: .venv/.installed
-	$(BIN)/python -m pytest -m "not gpu" -n 2
+	$(BIN)/python -m pytest -m "not gpu and not long" -n 2
+
+test-long: .venv/.installed
+	$(BIN)/python -m pytest -m "long and not gpu"
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from flowsr.models.weights import shipped_path
 from flowsr.posterior import Blur, GaussianNoise, InverseProblem, Mask, solve
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(shipped_path("sr-x4-small") is None, reason="needs the shipped weights"),
 ]
@@ -28,7 +28,9 @@ def _problem(operator):
 
 
 def _variational(problem):
-    return solve(problem, "svi", guide="lowrank", rank=20, steps=300, num_draws=300, learning_rate=0.05)
+    return solve(
+        problem, "svi", guide="lowrank", rank=20, steps=1000, num_particles=8, num_draws=300, learning_rate=0.05
+    )
 
 
 def _agree(solution, reference, *, bias=0.0):
