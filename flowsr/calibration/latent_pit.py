@@ -24,8 +24,8 @@ def latent_pit(
 ) -> RankTest:
     """Uniformity of ``F(z_l)`` over held-out pairs: of random projections of each latent, and of its norm.
 
-    For ``z ~ N(0, I)`` of D elements, ``Φ(wᵀz)`` for a unit vector w and ``χ²_D(|z|²)`` are uniform. With ``lr_std`` the
-    same is asked of ``(y − lr)/σ``, which a trained flow often fails: σ is not the error of its LR image.
+    For ``z ~ N(0, I)`` of D elements, ``Φ(wᵀz)`` for a unit vector w and ``χ²_D(|z|²)`` are uniform. With ``lr_std``
+    the same is asked of ``(y − lr)/σ``, which a trained flow often fails: σ is not the error of its LR image.
 
     Cost: one encoding pass per pair.
 
