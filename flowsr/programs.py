@@ -53,7 +53,7 @@ def super_resolution(
             image is scored without a density (τ = 0 or σ = 0).
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.2, equations 4 to 8.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> import flowsr

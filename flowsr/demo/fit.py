@@ -82,7 +82,7 @@ def train_demo_model(
         NonFiniteError: if the loss stops being finite.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.3, equation 11, without the perceptual and adversarial terms.
+        Liang et al., HCFlow (ICCV 2021), section 3, without the perceptual and adversarial terms.
 
     Example:
         >>> tiny = DemoSettings(steps=2, batch_size=1, crop=16)

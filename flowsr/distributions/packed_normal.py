@@ -80,7 +80,7 @@ class PackedNormal(TorchDistribution):
         ValueError: for bad temperatures or scale; from ``log_prob`` when σ or some τ is 0.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.2, equation 8.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> base = PackedNormal(torch.full((3, 2, 2), 0.5), latent_channels=(9,), temperature=0.8)

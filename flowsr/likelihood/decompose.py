@@ -205,7 +205,7 @@ def decompose(
         TypeError: for a model without a likelihood.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> import flowsr

@@ -30,7 +30,7 @@ def pixel_std(samples: Float[Tensor, "sample *batch channel height width"]) -> F
         ValueError: If there are fewer than two draws, or they are not finite images.
 
     References:
-        Liang et al., Hierarchical Conditional Flow (ICCV 2021), section 4.2 ("diversity").
+        Liang et al., Hierarchical Conditional Flow (ICCV 2021), section 4 ("diversity").
 
     Example:
         >>> import torch

@@ -48,7 +48,7 @@ def psnr(
         ValueError: If shapes do not match, pixels are not finite, or nothing is left inside the border.
 
     References:
-        Liang et al., Hierarchical Conditional Flow (ICCV 2021), section 4.1.
+        Liang et al., Hierarchical Conditional Flow (ICCV 2021), section 4.
 
     Example:
         >>> psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1), border=2)

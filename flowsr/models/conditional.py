@@ -70,7 +70,7 @@ class ConditionalModel(ImageModel):
             ValueError: on wrong shapes, dtype or values.
 
         References:
-            Liang et al., HCFlow (ICCV 2021), section 3.1.
+            Liang et al., HCFlow (ICCV 2021), section 3.
 
         Example:
             >>> import flowsr
@@ -120,7 +120,7 @@ class ConditionalModel(ImageModel):
             ValueError: on a wrong shape of ``lr``, or a negative temperature.
 
         References:
-            Liang et al., HCFlow (ICCV 2021), section 3.2; Kingma and Dhariwal, Glow (NeurIPS 2018), section 6, for τ.
+            Liang et al., HCFlow (ICCV 2021), section 3; Kingma and Dhariwal, Glow (NeurIPS 2018), section 6, for τ.
 
         Example:
             >>> import flowsr
@@ -169,7 +169,7 @@ class ConditionalModel(ImageModel):
             ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
 
         References:
-            Liang et al., HCFlow (ICCV 2021), section 3.2; Lugmayr et al., SRFlow (ECCV 2020), section 3.
+            Liang et al., HCFlow (ICCV 2021), section 3; Lugmayr et al., SRFlow (ECCV 2020), section 3.
 
         Example:
             >>> import flowsr

@@ -40,7 +40,7 @@ class HCFlowConfig(ModelConfig):
         ValueError: for values out of range.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 4.1; the released configurations.
+        Liang et al., HCFlow (ICCV 2021), section 4; the released configurations.
 
     Example:
         >>> HCFlowConfig(levels=3).upscale

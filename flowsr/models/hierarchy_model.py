@@ -59,7 +59,7 @@ class HierarchyModel(ConditionalModel):
             ValueError: on wrong shape, dtype, or values (not finite, or far out of [0, 1], as for 0 to 255).
 
         References:
-            Liang et al., HCFlow (ICCV 2021), section 3.1.
+            Liang et al., HCFlow (ICCV 2021), section 3.
 
         Example:
             >>> import flowsr
@@ -100,7 +100,7 @@ class HierarchyModel(ConditionalModel):
             ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
 
         References:
-            Liang et al., HCFlow (ICCV 2021), section 3.2; Bingham et al., Pyro (JMLR 2019).
+            Liang et al., HCFlow (ICCV 2021), section 3; Bingham et al., Pyro (JMLR 2019).
 
         Example:
             >>> import flowsr

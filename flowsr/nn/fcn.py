@@ -20,7 +20,7 @@ class FCN(nn.Module):
         std: standard deviation of the inner layers' initial weights, 0.05 in Glow and SRFlow; None for HCFlow's start.
 
     References:
-        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; Liang et al., HCFlow (ICCV 2021), section 3.3.
+        Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> net = FCN(6, 12, hidden_channels=16, context_channels=8)

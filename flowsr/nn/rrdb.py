@@ -60,7 +60,7 @@ class RRDBEncoder(nn.Module):
         stack_trunks: return ``[f1, f2]`` (2·nf channels) rather than ``f2`` alone (nf channels).
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.3 and supplement; the released code for sizes.
+        Liang et al., HCFlow (ICCV 2021), section 3 and supplement; the released code for sizes.
 
     Example:
         >>> RRDBEncoder(3, channels=8, growth=4, blocks=(1, 1), stack_trunks=True)(torch.zeros(3, 4, 6)).shape

@@ -20,7 +20,7 @@ class Discriminator(nn.Module):
         ValueError: for a smaller crop, or images of another size.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 4.1; Wang et al., ESRGAN (ECCVW 2018), released code.
+        Liang et al., HCFlow (ICCV 2021), section 4; Wang et al., ESRGAN (ECCVW 2018), released code.
 
     Example:
         >>> Discriminator(64, width=4)(torch.zeros(2, 3, 64, 64)).shape

@@ -89,7 +89,7 @@ def train(
         CheckpointError: if ``out`` has checkpoints but none is whole, or they belong to another architecture.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 4.1, for all settings of the recipes.
+        Liang et al., HCFlow (ICCV 2021), section 4, for all settings of the recipes.
 
     Example:
         >>> import tempfile

@@ -38,7 +38,7 @@ def likelihood_loss(
         ``encoded_lr_psnr`` (of the flow's LR image, dB).
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> import flowsr
@@ -66,7 +66,7 @@ def l1_loss(flow: ConditionalModel, hr: Tensor, lr: Tensor) -> tuple[Tensor, dic
     Cost: one decoding pass.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.4, equation 10.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> import flowsr
@@ -110,7 +110,7 @@ def rescaling_loss(
         The loss, and ``psnr`` and ``encoded_lr_psnr`` (dB) to look at.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.4, equation 11; the released weights.
+        Liang et al., HCFlow (ICCV 2021), section 3; the released weights.
 
     Example:
         >>> import flowsr

@@ -1,4 +1,4 @@
-"""Recipes: what is optimized and how, with the published settings under their names (HCFlow, section 4.1)."""
+"""Recipes: what is optimized and how, with the published settings under their names (HCFlow, section 4)."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -53,7 +53,7 @@ class Recipe:
         ValueError: for values out of range.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 4.1; the released configurations.
+        Liang et al., HCFlow (ICCV 2021), section 4; the released configurations.
 
     Example:
         >>> RECIPES["nll+l1"].passes

@@ -29,7 +29,7 @@ def likelihood_svi(flow: ConditionalModel, optimizer: Any, *, lr_log_scale: floa
         An object whose ``step(hr, lr)`` makes one step on dequantized images and returns the loss in bits per pixel.
 
     References:
-        Bingham et al., Pyro (JMLR 2019); Liang et al., HCFlow (ICCV 2021), section 3.2, equation 9.
+        Bingham et al., Pyro (JMLR 2019); Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> import flowsr, torch

@@ -25,7 +25,7 @@ class ConditionalAffine(SameShapeTransform):
         ValueError: on wrong channels, or a context that is missing or does not fit.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.3; Lugmayr et al., SRFlow (ECCV 2020), section 3.3.
+        Liang et al., HCFlow (ICCV 2021), section 3; Lugmayr et al., SRFlow (ECCV 2020), section 3.3.
 
     Example:
         >>> from flowsr.nn import ZeroConv2d

@@ -32,7 +32,7 @@ class ConditionalLevel(SameShapeTransform):
         ValueError: on wrong channels, or a context that is missing or does not fit.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.2, equation 6, and section 3.3.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> encoder = RRDBEncoder(3, channels=4, growth=2, blocks=(1, 1), stack_trunks=True)

@@ -135,7 +135,7 @@ def rescaling_coupling(
         map: the elementwise map of even steps; by default HCFlow's affine one.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.3, and the released code.
+        Liang et al., HCFlow (ICCV 2021), section 3, and the released code.
 
     Example:
         >>> rescaling_coupling(12, step=1, growth=4)

@@ -20,7 +20,7 @@ class FlowStep(ImageTransform):
         mixing: what lets channels change places, usually an invertible 1x1 convolution; None for nothing.
 
     References:
-        Kingma and Dhariwal, Glow (NeurIPS 2018), figure 2a; Liang et al., HCFlow (ICCV 2021), section 3.3.
+        Kingma and Dhariwal, Glow (NeurIPS 2018), figure 2a; Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> from flowsr.nn import FCN

@@ -61,7 +61,7 @@ class Hierarchy(ImageTransform):
             multiples of s or latents with other than ``C·4^L`` channels.
 
     References:
-        Liang et al., HCFlow (ICCV 2021), section 3.2, equations 4 to 7, and figure 2.
+        Liang et al., HCFlow (ICCV 2021), section 3.
 
     Example:
         >>> import flowsr
