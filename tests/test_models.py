@@ -95,6 +95,19 @@ def test_condition_is_the_models_posterior():
     assert post.log_prob(post.sample((4,))).shape == (4, 2)
 
 
+def test_per_image_gradients_by_vmap():
+    flow = tiny_flow().double()
+    hr, lr = torch.rand(3, 3, 8, 8).double(), torch.rand(3, 3, 2, 2).double()
+
+    def log_prob(hr, lr):
+        return flow.condition(lr).log_prob(hr)
+
+    scores = torch.func.vmap(torch.func.grad(log_prob))(hr, lr)
+    one_by_one = torch.stack([torch.func.grad(log_prob)(*pair) for pair in zip(hr, lr, strict=True)])
+    torch.testing.assert_close(scores, one_by_one, rtol=1e-9, atol=1e-9)
+    assert scores.abs().max() > 0
+
+
 def test_latents_are_those_of_the_seed_in_any_dtype():
     flow, lr = tiny_flow(), torch.rand(2, 3, 2, 3)
     shapes = flow.transform.latent_shapes(2, 3)
