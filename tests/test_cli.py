@@ -17,6 +17,7 @@ from flowsr.cli.app import app
 from flowsr.cli.guard import sentence
 from flowsr.images import read_image, write_image
 from flowsr.models.official_hcflow import key_pairs
+from flowsr.models.storage import OFFICIAL_LAYOUTS
 
 TINY = flowsr.HCFlowConfig(
     steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
@@ -242,6 +243,16 @@ def test_import(model, tmp_path):
     assert all(torch.equal(value, back.state_dict()[key]) for key, value in state.items())
     assert refused(run("import", tmp_path / "official.pth", target), "exists", "--force")
     assert run("import", tmp_path / "official.pth", target, "--force", "--json").exit_code == 0
+
+
+def test_import_names_the_preset_of_any_model(tmp_path):
+    irn = flowsr.IRN.from_preset("irn-x4-small")
+    layout = next(layout for layout in OFFICIAL_LAYOUTS if layout.model is flowsr.IRN)
+    state = irn.state_dict()
+    torch.save({theirs: state[own] for theirs, own in layout.key_pairs(irn.config)}, tmp_path / "irn.pth")
+    result = run("import", tmp_path / "irn.pth", tmp_path / "irn.safetensors", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["preset"] == "irn-x4-small"
 
 
 def _process(*args):

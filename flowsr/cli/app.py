@@ -42,7 +42,7 @@ def _flowsr(
         bool, typer.Option("--traceback", help="Show Python's traceback of mistakes too. Goes before the command.")
     ] = False,
 ) -> None:
-    """HCFlow, a flow between an image and its low-resolution version: sample it, score with it, take it apart."""
+    """Flows between an image and its low-resolution version: train them, sample them, score with them, study them."""
 
 
 app.command("demo")(demo)

@@ -32,7 +32,7 @@ def demo(
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
-    """Super-resolve a photograph in five minutes: draws, metric card, likelihood terms.
+    """Super-resolve a photograph in half a minute: draws, metric card, likelihood terms.
 
     Takes the shipped weights of sr-x4-small, or trains them on photographs from scikit-image (about two minutes on
     two cores), and writes demo.png, demo.json and, if trained, demo.safetensors. Nothing is downloaded.

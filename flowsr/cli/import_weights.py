@@ -11,13 +11,13 @@ from flowsr.cli.paths import check_outputs, make_folder
 
 
 def import_weights(
-    source: Annotated[Path, typer.Argument(help="An official HCFlow state dict (.pth).", metavar="SRC.pth")],
+    source: Annotated[Path, typer.Argument(help="Released weights of HCFlow, SRFlow or IRN.", metavar="SRC.pth")],
     destination: Annotated[Path, typer.Argument(help="The file to write.", metavar="DST.safetensors")],
     json: Json = False,
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
-    """Convert official HCFlow weights to safetensors; the configuration is read off the weights and printed.
+    """Convert released weights of HCFlow, SRFlow or IRN to safetensors; the configuration is read off the weights.
 
     Nothing in the file is executed: a pickle that holds more than tensors is refused.
     """
@@ -33,13 +33,13 @@ def import_weights(
 
     from flowsr.cli.info import describe_model
     from flowsr.cli.tables import facts_table
-    from flowsr.models import PRESETS, load, save
+    from flowsr.models import load, save
 
     flow = load(source)
     make_folder(destination.parent)
     save(flow, destination, overwrite=force)
     facts = describe_model(flow)
-    facts["preset"] = next((name for name, config in PRESETS.items() if config == flow.config), None)
+    facts["preset"] = next((name for name, config in type(flow).presets.items() if config == flow.config), None)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
     reporter.result(facts_table(f"{source} -> {destination}", {**flat, **facts["configuration"]}))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
@@ -143,4 +143,4 @@ def _finish(
 ) -> None:
     images = [result.to_dict() for result in results]
     reporter.document({"model": model, "provenance": provenance, **more, "images": images})
-    reporter.remark(f"Wrote {len(results)} image{'s' if len(results) != 1 else ''} to {out}")
+    reporter.remark(f"Wrote {counted(len(results), 'image')} to {out}")

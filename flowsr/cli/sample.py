@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsr._json import write_json
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
@@ -85,4 +85,4 @@ def sample(
             reporter.result(card_table(result.card))
     reporter.document(document)
     written = sum(len(result.files) for result in results)
-    reporter.remark(f"Wrote {written} image{'s' if written != 1 else ''} and {_LISTING} to {out}")
+    reporter.remark(f"Wrote {counted(written, 'image')} and {_LISTING} to {out}")

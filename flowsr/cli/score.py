@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsr._json import write_json
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Precision, Quiet, ScoredModel, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
@@ -75,4 +75,4 @@ def score(
         reporter.result(scored.to_text() + "\n")
     reporter.document(document)
     if out is not None:
-        reporter.remark(f"Wrote {_LISTING} and {len(results)} figures to {out}")
+        reporter.remark(f"Wrote {_LISTING} and {counted(len(results), 'figure')} to {out}")
