@@ -86,7 +86,7 @@ class ImageFolder:
                 left -= sum(image.numel() for image in images if image is not None)
             kept = None
             if images is not None and left >= 0:
-                kept = (images[0].share_memory_(), None if images[1] is None else images[1].share_memory_())
+                kept = (_shared(images[0]), None if images[1] is None else _shared(images[1]))
             self.pairs.append(pair)
             self._cache.append(kept)
         if not self.pairs:
@@ -116,7 +116,10 @@ class ImageFolder:
     def split(self, hold_out: int, *, seed: int = 0) -> tuple[list[int], list[int]]:
         """Indices to train on and ``hold_out`` indices, spread at random, kept for validation."""
         if not 0 <= hold_out < len(self):
-            raise ValueError(f"expected hold_out between 0 and {len(self) - 1}; got {hold_out}")
+            raise ValueError(
+                f"expected hold_out between 0 and {len(self) - 1}, as there are {len(self)} usable images and one must "
+                f"be left to train on; got {hold_out}"
+            )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
         return sorted(order[hold_out:]), sorted(order[:hold_out])
 
@@ -170,6 +173,13 @@ def find_images(folder: Folder) -> list[Path]:
         if not found:
             raise
         return found
+
+
+def _shared(image: Tensor) -> Tensor:
+    try:
+        return image.share_memory_()
+    except RuntimeError:  # little shared memory, as in containers; forked workers share what their parent has anyway
+        return image
 
 
 def _as_list(folders: Folder | Sequence[Folder]) -> list[Folder]:

@@ -1,5 +1,6 @@
 """Recipes: what is optimized and how, with the published settings under their names (HCFlow, section 4)."""
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -8,6 +9,13 @@ from torch import Tensor
 from flowsr.models import Capability, ImageModel
 
 Adversary = Literal["vanilla", "least-squares", "relativistic"]
+
+_LOSSES = ("nll", "l1", "perceptual", "gan", "hr_l1", "lr_mse", "z_square")
+_POSITIVE = ("learning_rate", "critic_learning_rate", "clip_value", "clip_norm")
+_AT_LEAST = {
+    **dict.fromkeys(("steps", "batch_size", "crop", "bins"), 1),
+    **dict.fromkeys(("cosine_to", "warmup", "critic_warmup", "temperature", *_LOSSES), 0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +102,35 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("halve_at", "betas"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("steps", "batch_size", "crop"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1; got {getattr(self, name)}")
-        if min(self.learning_rate, self.critic_learning_rate) <= 0:
-            raise ValueError(f"expected positive learning rates; got {self.learning_rate}, {self.critic_learning_rate}")
+        self._check_numbers()
         if any(not 0 < fraction < 1 for fraction in self.halve_at):
             raise ValueError(f"expected halve_at to be fractions of the steps between 0 and 1; got {self.halve_at}")
         if self.halve_at and self.cosine_to is not None:
             raise ValueError("expected either halve_at or cosine_to; got both")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"expected ema in [0, 1); got {self.ema}")
         if self.adversary not in ("vanilla", "least-squares", "relativistic"):
             raise ValueError(f"expected adversary to be vanilla, least-squares or relativistic; got {self.adversary!r}")
         if not self.passes:
             raise ValueError(f"expected at least one loss with a weight other than 0 in recipe {self.name!r}")
         if self.task == "rescaling" and (self.l1 or self.perceptual or self.gan):
             raise ValueError("expected rescaling losses (and nll) only for the rescaling task")
+
+    def _check_numbers(self) -> None:
+        for name, value in asdict(self).items():
+            numbers = [part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, float)]
+            if not all(map(math.isfinite, numbers)):
+                raise ValueError(f"expected finite {name}; got {value}")
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"expected {name} >= {least}; got {value}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"expected {name} > 0; got {value}")
+        if len(self.betas) != 2 or any(not 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"expected betas to be two numbers in [0, 1); got {self.betas}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"expected ema in [0, 1); got {self.ema}")
 
     @property
     def passes(self) -> tuple[str, ...]:
