@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_UNFINISHED = ".flowsr-"
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
@@ -36,7 +38,7 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected the folder {path.parent} to exist; got none: create it first")
     # The suffix stays, as writers choose the format by it.
-    descriptor, name = tempfile.mkstemp(prefix=".flowsr-", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -45,6 +47,12 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder where nobody else is writing."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

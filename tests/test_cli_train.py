@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -101,6 +102,26 @@ def test_missing_folder_and_unreadable_images(model, images, tmp_path):
     lenient = run("train", model, images, "--out", tmp_path / "c", *SMALL)
     assert lenient.exit_code == 0, lenient.output
     assert "Warning: left out image 1" in lenient.stderr
+
+
+def test_a_model_that_could_not_be_written_is_a_mistake(model, images, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))  # as on a full disk
+    try:
+        full = run("train", model, images, "--out", tmp_path / "run", *SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full.exit_code == 2
+    assert "could not be written: make room and go on with --resume" in " ".join(full.stderr.split())
+    assert "Next:" not in full.stderr
+
+
+def test_vgg_weights_are_a_file(model, images, tmp_path):
+    arguments = (*SMALL, "--set", "crop=32", "--recipe", "nll+l1+perceptual+gan", "--vgg", tmp_path / "vgg.pth")
+    result = run("train", model, images, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 2
+    assert f"expected torchvision's VGG19 weights in {tmp_path / 'vgg.pth'}" in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

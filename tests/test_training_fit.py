@@ -2,18 +2,23 @@
 
 import json
 import os
+import resource
 import signal
+import subprocess
+import sys
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 import flowsr
-from flowsr.errors import CheckpointError
+from flowsr.errors import CheckpointError, NonFiniteError
 from flowsr.images import read_image, write_image
 from flowsr.models import HCFlow
-from flowsr.training import Data, Run, recipe, train
+from flowsr.training import CheckpointFolder, Data, Run, recipe, score_images, train
 from flowsr.training.journal import CsvLog, ProgressBar, read_csv
+from flowsr.training.objectives import likelihood_loss
 from flowsr.training.pictures import draw_curve
 
 from cases import TINY  # isort: skip
@@ -111,7 +116,7 @@ def test_a_new_run_does_not_touch_an_old_one(images, tmp_path):
     train(tiny(), images, out=tmp_path / "run", recipe=short(2), run=Run(**QUICK))
     with pytest.raises(ValueError, match="expected a new folder, or resume=True to continue"):
         train(tiny(), images, out=tmp_path / "run", recipe=short(2), run=Run(**QUICK))
-    with pytest.raises(CheckpointError, match="are of another architecture"):
+    with pytest.raises(CheckpointError, match=r"another architecture, with features \d+ for 4: give the model that"):
         train(tiny(features=4), images, out=tmp_path / "run", recipe=short(2), run=Run(**QUICK), resume=True)
     with pytest.warns(UserWarning, match="resuming at step 2 with another recipe"):
         longer = train(tiny(), images, out=tmp_path / "run", recipe=short(3), run=Run(**QUICK), resume=True)
@@ -137,6 +142,141 @@ def test_a_signal_saves_and_returns(images, tmp_path, number):
     assert signal.getsignal(number) is before
     assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{stopped.step:08d}.ckpt"]
     assert flowsr.load(out / "model.safetensors").provenance["step"] == stopped.step
+
+
+def test_a_signal_breaks_validation_off_and_resuming_makes_it_again(images, tmp_path, monkeypatch):
+    def slow(flow, named, **settings):
+        for image in named:
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from score_images(flow, [image], **settings)
+
+    out, data = tmp_path / "run", Data(folders=images, hold_out=2)
+    run = Run(**{**QUICK, "validate_every": 2, "checkpoint_every": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr("flowsr.training.loop.score_images", lambda *args, **kwargs: list(slow(*args, **kwargs)))
+        with pytest.warns(UserWarning, match="validation at step 2 was broken off by a signal"):
+            stopped = train(tiny(), data, out=out, recipe=short(4), run=run)
+    assert (stopped.interrupted, stopped.step, read_csv(out / "validation.csv")) == (signal.SIGTERM, 3, [])
+    # As a kill in the midst of the last validation leaves it: all steps made, their validation not.
+    train(tiny(), data, out=out, recipe=short(4), run=run, resume=True)
+    log = out / "validation.csv"
+    before = log.read_text()
+    log.write_text(before[: before.rfind("\n4,") + 6])
+    assert [row["step"] for row in read_csv(log)] == []
+    again = train(tiny(), data, out=out, recipe=short(4), run=run, resume=True)
+    assert log.read_text() == before
+    assert flowsr.load(out / "model.safetensors").provenance["validation"] == again.validation != {}
+
+
+def spoil(monkeypatch, *steps):
+    """Make the likelihood of some steps, counted as they are made, not a number."""
+    made = []
+
+    def spoiled(*args, **kwargs):
+        made.append(1)
+        loss, seen = likelihood_loss(*args, **kwargs)
+        return loss * float("nan") if len(made) in steps else loss, seen
+
+    monkeypatch.setattr("flowsr.training.wrapper.likelihood_loss", spoiled)
+
+
+def test_steps_that_fail_do_not_drive_out_the_last_good_checkpoints(images, tmp_path, monkeypatch):
+    spoil(monkeypatch, *range(4, 100))
+    run = Run(**QUICK, checkpoint_every=1, patience=5)
+    with pytest.raises(NonFiniteError, match="5 steps in a row"):
+        train(tiny(), images, out=tmp_path / "run", recipe=short(50), run=run)
+    assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps() == [2, 3]
+
+
+def test_a_checkpoint_waits_for_the_next_good_step(images, tmp_path, monkeypatch):
+    spoil(monkeypatch, 4)
+    written, write = [], CheckpointFolder.write
+    monkeypatch.setattr(CheckpointFolder, "write", lambda *args: written.append(args[1]) or write(*args))
+    trained = train(tiny(), images, out=tmp_path / "run", recipe=short(7), run=Run(**QUICK, checkpoint_every=2))
+    assert (trained.skipped, written) == (1, [2, 5, 6, 7])
+
+
+def test_going_on_with_another_recipe_starts_anew_what_it_lacks(tmp_path):
+    images, out, run, name = tmp_path / "images", tmp_path / "run", Run(**QUICK), "nll+l1+perceptual+gan"
+    images.mkdir()
+    write_image(images / "a.png", torch.rand(3, 64, 64))
+    first = train(tiny(), images, out=out, recipe=short(2, ema=0.0, crop=32), run=run)
+    # The discriminator trains alone, so that the weights stand still.
+    alone = {"crop": 32, "perceptual": 0.0, "critic_warmup": 10, "ema": 0.9, "batch_size": 2}
+    new = "no discriminator for crops of this size in the checkpoint: it starts anew"
+    with pytest.warns(UserWarning, match="another recipe than before"), pytest.warns(UserWarning, match=new):
+        on = train(tiny(), images, out=out, recipe=short(4, name, **alone), run=run, resume=True)
+    assert equal(on.flow, first.flow)  # their average begins with the weights of the checkpoint
+    larger = short(6, name, **{**alone, "betas": (0.5, 0.5), "crop": 64})
+    with pytest.warns(UserWarning, match="another recipe than before"), pytest.warns(UserWarning, match=new):
+        train(tiny(), images, out=out, recipe=larger, run=run, resume=True)
+    saved = CheckpointFolder(out / "checkpoints").read_last()[1]
+    assert saved["optimizer"]["param_groups"][0]["betas"] == (0.5, 0.5)
+
+
+def test_going_on_with_other_crops_says_so(images, tmp_path):
+    out, run = tmp_path / "run", Run(**QUICK)
+    train(tiny(), images, out=out, recipe=short(1), run=run)
+    held_out = Data(folders=images, hold_out=1)
+    with pytest.warns(UserWarning, match="resuming at step 1 with another choice of crops than before"):
+        train(tiny(), held_out, out=out, recipe=short(1), run=run, resume=True)
+    for path in (out / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.warns(UserWarning, match="no checkpoint in .*: the run starts from the beginning"):
+        train(tiny(), images, out=out, recipe=short(1), run=run, resume=True)
+
+
+@contextmanager
+def files_up_to(size):
+    # A real failure of write(2), as on a full disk.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_no_rows(tmp_path):
+    log = CsvLog(tmp_path / "log.csv", ["step", "loss"])
+    with files_up_to(30), pytest.warns(UserWarning, match=r"could not write log.csv: .* rows wait") as caught:
+        for step in range(1, 10):
+            log.write({"step": step, "loss": step / 3})
+    assert len(caught) == 1
+    assert 1 <= len(read_csv(log.path)) < 9
+    log.write({"step": 10, "loss": 0.0})
+    log.close()
+    assert [row["step"] for row in read_csv(log.path)] == list(range(1, 11))
+    assert log.path.read_text().count("\n") == 11
+
+
+def test_a_full_disk_does_not_end_a_run(images, tmp_path):
+    out = tmp_path / "run"
+    with files_up_to(4096), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trained = train(tiny(), images, out=out, recipe=short(90, batch_size=1), run=Run(**QUICK, checkpoint_every=20))
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert all(name in messages for name in ("train.csv", "checkpoint of step 80", "model.safetensors"))
+    assert (trained.step, trained.saved) == (90, False)
+    assert not (out / "model.safetensors").exists()
+
+
+def test_what_a_kill_left_is_swept(images, tmp_path):
+    out = tmp_path / "run"
+    train(tiny(), images, out=out, recipe=short(1), run=Run(**QUICK))
+    process = subprocess.run([sys.executable, "-c", KILLED, str(out / "model.safetensors")], timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert len(list(out.glob(".*"))) == 1
+    assert train(tiny(), images, out=out, recipe=short(1), run=Run(**QUICK), resume=True).saved
+    assert list(out.glob(".*")) == []
+
+
+KILLED = """
+import os, signal, sys
+from flowsr._files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_recipe_and_model_must_fit(images, tmp_path):

@@ -83,6 +83,10 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validate_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: at the end only.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Steps per row of train.csv.")] = 10,
+    vgg: Annotated[
+        Path | None,
+        typer.Option(help="File with torchvision's VGG19 weights, for perceptual losses. [default: its cache]"),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (an extra).")] = False,
     seed: Seed = 0,
     json: Json = False,
@@ -126,6 +130,7 @@ def train(
         checkpoint_every=checkpoint_every,
         validate_every=validate_every,
         log_every=log_every,
+        vgg=None if vgg is None else str(vgg),
         tensorboard=tensorboard,
         progress=not reporter.quiet,
     )
@@ -161,8 +166,11 @@ def train(
         reporter.result(facts_table("validation at the last time", rounded))
     reporter.document({**facts, "validation": trained.validation})
     if trained.interrupted:
-        reporter.remark(f"Stopped at step {trained.step} and saved; the same command with --resume goes on")
+        saved = "saved" if trained.saved else "could not save, see above"
+        reporter.remark(f"Stopped at step {trained.step} and {saved}; the same command with --resume goes on")
         raise typer.Exit(128 + trained.interrupted)
+    if first and not trained.saved:
+        raise OSError(f"the run is at its end, but {weights} could not be written: make room and go on with --resume")
     reporter.remark(f"Next: flowsr evaluate {weights} YOUR_TEST_IMAGES --out evaluation")
 
 

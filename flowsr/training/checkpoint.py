@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flowsr._files import atomic_path
+from flowsr._files import atomic_path, sweep_unfinished
 from flowsr.errors import CheckpointError
 
 _MAGIC = b"flowsr training checkpoint 1\n"
@@ -74,34 +74,37 @@ class CheckpointFolder:
             return False
         for old in self.steps()[: -self.keep]:
             self.path(old).unlink(missing_ok=True)
-        self._sweep()
+        sweep_unfinished(self.folder)
         return True
 
     def read_last(self) -> tuple[int, dict[str, Any]] | None:
         """The newest whole checkpoint as ``(step, state)``, or None if there are none at all.
 
-        Damaged ones are named in a warning, and moved aside as ``….damaged``.
+        Damaged ones are named in a warning, and moved aside as ``….damaged`` if there is a whole one.
 
         Raises:
             CheckpointError: if there are checkpoints, but none of them is whole.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        damaged: list[Path] = []
+        for step in reversed(self.steps()):
+            path = self.path(step)
             try:
-                return step, read_checkpoint(self.path(step))
+                state = read_checkpoint(path)
             except CheckpointError as error:
+                warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
+                damaged.append(path)
+                continue
+            for bad in damaged:
                 # Out of the way, or it would count as one of those kept; another process may have done it already.
                 with suppress(OSError):
-                    self.path(step).rename(self.path(step).with_suffix(".damaged"))
-                warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
-        if steps:
-            raise CheckpointError(f"expected a whole checkpoint in {self.folder}; all {len(steps)} are damaged")
+                    bad.rename(bad.with_suffix(".damaged"))
+            return step, state
+        if damaged:
+            raise CheckpointError(
+                f"expected a whole checkpoint in {self.folder}; all {len(damaged)} are damaged: start a new run in "
+                "another folder, from model.safetensors if that is whole"
+            )
         return None
-
-    def _sweep(self) -> None:
-        # What a killed process left half written.
-        for path in self.folder.glob(".step-*"):
-            path.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -31,8 +31,14 @@ class WeightAverage:
     def __init__(self, module: nn.Module, *, decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"expected a decay in [0, 1); got {decay}")
-        self.module, self.decay, self.updates = module, decay, 0
-        self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.module, self.decay = module, decay
+        self.average: dict[str, Tensor] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was averaged, and begin with the module's present weights."""
+        self.updates = 0
+        self.average = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
 
     @torch.no_grad()
     def update(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowsr._files import sweep_unfinished
 from flowsr._json import write_json
 from flowsr.errors import CheckpointError
 from flowsr.evaluation import EvaluationPlan
@@ -42,6 +43,8 @@ class Trained:
         interrupted: number of the signal that stopped it, or None.
         skipped: steps that were not finite.
         validation: means, medians and worst values over the validation images; empty if there were none.
+        saved: whether ``model.safetensors`` has these weights, which a full disk may have prevented. Under torchrun it
+            is process 0 that knows.
     """
 
     flow: ImageModel
@@ -50,6 +53,7 @@ class Trained:
     interrupted: int | None
     skipped: int
     validation: dict[str, float]
+    saved: bool
 
 
 def train(
@@ -120,14 +124,23 @@ def train(
     fabric = launch(run, unused=has_more_than_bijection(flow))
     batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric)
     found = checkpoints.read_last() if resume else None
+    if resume and found is None and (out / "run.json").exists():
+        warnings.warn(f"no checkpoint in {out}: the run starts from the beginning", stacklevel=2)
     if found is None:
         initialize(flow, batches, bins=recipe.bins)
     trainer = build_trainer(flow, recipe, run, fabric=fabric)
-    about = {"config": flow.config.to_dict(), "recipe": recipe.to_dict(), "data": batches.folder.fingerprint()}
+    about = {
+        "config": flow.config.to_dict(),
+        "recipe": recipe.to_dict(),
+        "data": batches.folder.fingerprint(),
+        "choice of crops": data.choice_of_crops(run.seed),
+    }
     if found is not None:
         restore(trainer, found, about, out)
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
+        for folder in (out, out / "pictures"):
+            sweep_unfinished(folder)
         skipped = batches.folder.skipped
         facts: dict[str, Any] = {
             "model": about["config"],
@@ -148,7 +161,7 @@ def train(
     set_memory(flow, "full")
     if trainer.average is not None:
         flow.load_state_dict(trainer.average.average)
-    return Trained(flow.eval(), trainer.step, out, interrupted, trainer.guard.total, loop.validation)
+    return Trained(flow.eval(), trainer.step, out, interrupted, trainer.guard.total, loop.validation, loop.saved)
 
 
 def build_model(name: str, start: Start | None = None) -> tuple[ImageModel, str]:
@@ -326,10 +339,17 @@ def restore(trainer: "Trainer", found: tuple[int, dict[str, Any]], about: dict[s
         CheckpointError: if it belongs to another architecture.
     """
     step, state = found
-    if state["about"]["config"] != about["config"]:
-        raise CheckpointError(f"expected checkpoints of {about['config']}; those in {out} are of another architecture")
-    for name in ("recipe", "data"):
-        if state["about"][name] != about[name]:
+    before = state["about"]
+    if before["config"] != about["config"]:
+        ours, theirs = about["config"], before["config"]
+        differ = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+        differences = ", ".join(f"{name} {theirs.get(name)} for {ours.get(name)}" for name in differ)
+        raise CheckpointError(
+            f"expected checkpoints of the model to be trained; those in {out} are of another architecture, with "
+            f"{differences}: give the model that the run was begun with, or another folder"
+        )
+    for name in ("recipe", "data", "choice of crops"):
+        if name in before and before[name] != about[name]:
             warnings.warn(
                 f"resuming at step {step} with another {name} than before: the run goes on, but as another run",
                 stacklevel=2,

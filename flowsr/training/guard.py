@@ -53,8 +53,8 @@ class NonFiniteGuard:
         if self.in_a_row >= self.patience:
             raise NonFiniteError(
                 f"{self.in_a_row} steps in a row had a loss or gradient that is not finite ({self.total} in this run), "
-                "so it was stopped. Resume from the last checkpoint with a lower learning rate, a longer warm-up, "
-                'an annealed LR width (lr_log_scale_start=-1), start="haar", or fp32 instead of bf16; and look at the '
-                "training images: a constant image has unbounded likelihood without dequantization"
+                "so it was stopped. Resume, from the last checkpoint before them, with a lower learning rate, a longer "
+                'warm-up, an annealed LR width (lr_log_scale_start=-1), start="haar", or fp32 instead of bf16; and '
+                "look at the training images: a constant image has unbounded likelihood without dequantization"
             )
         return False

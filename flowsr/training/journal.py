@@ -1,17 +1,20 @@
 """What one sees of a run: rows in a CSV file, a progress bar, TensorBoard on request."""
 
 import csv
-import os
+import io
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from flowsr._files import atomic_path
 
 
 class CsvLog:
     """Rows of numbers appended to a CSV file, one per call, on the disk as soon as written.
 
     A resumed run continues the file: rows after the step it resumes from are dropped first, and a last line that a
-    kill cut short.
+    kill cut short. On a full disk rows wait in memory, with a warning, until there is room.
 
     Args:
         path: the file.
@@ -30,29 +33,38 @@ class CsvLog:
     def __init__(self, path: Path, columns: list[str], *, start: int = 0) -> None:
         self.path, self.columns = path, columns
         rows = [row for row in read_csv(path) if row.get("step", 0) <= start] if start and path.exists() else []
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-            writer.writeheader()
-            writer.writerows({key: _format(key, value) for key, value in row.items()} for row in rows)
-        os.replace(temporary, path)
-        self._file: TextIO = open(path, "a", newline="")  # noqa: SIM115 - held for the length of the run
-        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore", restval="")
+        with atomic_path(path) as temporary:
+            head = f"{','.join(columns)}\n".encode()
+            temporary.write_bytes(b"".join([head, *map(self._line, rows)]))
+        self._unwritten = b""
+        # Without a buffer of its own, whose content is lost or doubled when a write fails.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held for the length of the run
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; columns that are missing stay empty."""
-        self._writer.writerow({key: _format(key, value) for key, value in row.items()})
-        self._file.flush()
+        waiting = bool(self._unwritten)
+        self._unwritten += self._line(row)
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as error:
+            if not waiting:
+                warnings.warn(f"could not write {self.path.name}: {error}; rows wait until there is room", stacklevel=2)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
+    def _line(self, row: dict[str, Any]) -> bytes:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore", restval="", lineterminator="\n")
+        writer.writerow({key: _format(key, value) for key, value in row.items()})
+        return text.getvalue().encode()
+
 
 def read_csv(path: Path) -> list[dict[str, float]]:
     """The rows of a log as numbers, without empty cells and without a last line that was cut short."""
-    with open(path, newline="") as file:
-        text = file.read()
+    text = path.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
     rows = []
     for row in csv.DictReader(whole.splitlines()):

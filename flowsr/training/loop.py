@@ -2,6 +2,8 @@
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,8 +34,15 @@ _FIRST = [
 _MORE = ["l1", "perceptual", "adversarial", "critic", "z_square", "skipped"]
 
 
+class Interrupted(Exception):
+    """A signal came while something was going on that can be done again."""
+
+
 class Loop:
     """Runs a trainer to the last step of its recipe, or to a signal.
+
+    A run that goes on begins with the validation of the step it goes on from, if one is due: the run before it may
+    have ended in the midst of it.
 
     Args:
         trainer: at the step to start from.
@@ -59,6 +68,8 @@ class Loop:
         self.trainer, self.batches, self.images, self.checkpoints = trainer, batches, validation, checkpoints
         self.out, self.workers, self.about = out, workers, about
         self.validation: dict[str, float] = {}
+        self.saved = False
+        self._signals = StopSignals()
         self._unreadable: set[str] = set()
         self._main = trainer.fabric.is_global_zero
 
@@ -67,10 +78,12 @@ class Loop:
         trainer, run, steps = self.trainer, self.trainer.run, self.trainer.recipe.steps
         self._open_logs()
         loader = iter(self.batches.loader(trainer.step, steps, workers=self.workers))
-        stop = None
-        self._clock()
+        stop, due = None, False
         try:
-            with StopSignals() as signals:
+            with self._signals:
+                if trainer.step and self._validates(trainer.step):
+                    self._validate()
+                self._clock()
                 while trainer.step < steps and not stop:
                     micro = [next(loader) for _ in range(run.accumulate)]
                     for batch in micro:
@@ -79,12 +92,16 @@ class Loop:
                     done = trainer.step == steps
                     if trainer.step % run.log_every == 0 or done:
                         self._log(numbers)
-                    stop = self._agreed(signals.received)
-                    if trainer.step % run.checkpoint_every == 0 or done or stop:
+                    stop = self._agreed(self._signals.received)
+                    due = due or trainer.step % run.checkpoint_every == 0
+                    # Not while steps fail: their weights may be past help, and would drive out the last good ones.
+                    if (due and not trainer.guard.in_a_row) or done or stop:
                         self._save()
-                    if done or (not stop and self._validates(trainer.step)):
+                        due = False
+                    if not stop and self._validates(trainer.step):
                         self._validate()
                         self._clock()
+                stop = stop or self._agreed(self._signals.received)
                 if self._main:
                     self.export()
         finally:
@@ -101,8 +118,8 @@ class Loop:
         return batch.to(self.trainer.fabric.device, dtype=flow.dtype, channels_last=run.channels_last)
 
     def _validates(self, step: int) -> bool:
-        run = self.trainer.run
-        return step in run.validate_at or bool(run.validate_every and step % run.validate_every == 0)
+        run, last = self.trainer.run, self.trainer.recipe.steps
+        return step >= last or step in run.validate_at or bool(run.validate_every and step % run.validate_every == 0)
 
     def _save(self) -> None:
         if self._main:
@@ -119,7 +136,9 @@ class Loop:
         try:
             with trainer.averaged():
                 save(flow, self.out / "model.safetensors")
+            self.saved = True
         except (OSError, SafetensorError) as error:
+            self.saved = False
             warnings.warn(f"could not write model.safetensors at step {trainer.step}: {error}", stacklevel=2)
 
     def _agreed(self, received: int | None) -> int | None:
@@ -137,6 +156,8 @@ class Loop:
             return
         try:
             self._score()
+        except Interrupted:
+            warnings.warn(f"validation at step {trainer.step} was broken off by a signal", stacklevel=2)
         except Exception as error:  # whatever it was, it must not cost the run
             warnings.warn(f"validation at step {trainer.step} failed: {error}", stacklevel=2)
         trainer.fabric.barrier()
@@ -146,7 +167,7 @@ class Loop:
         flow, step = trainer.objective.flow, trainer.step
         temperature = 1.0 if Capability.DOWNSCALE in flow.capabilities else trainer.recipe.temperature
         with trainer.averaged():
-            scores = score_images(flow, self.images, temperature=temperature)
+            scores = score_images(flow, self._unless_stopped(), temperature=temperature)
             self.validation = summarize(scores)
             self._validation_log.write({"step": step, **self.validation})
             self._to_tensorboard(step, {f"validation/{name}": value for name, value in self.validation.items()})
@@ -156,6 +177,13 @@ class Loop:
                 path = self.out / "pictures" / f"step-{step:08d}.png"
                 validation_grid(flow, self.images, path, temperature=temperature)
 
+    def _unless_stopped(self) -> Iterator[Named]:
+        # Many large images may take longer than a scheduler waits for.
+        for image in self.images:
+            if self._signals.received:
+                raise Interrupted
+            yield image
+
     def _open_logs(self) -> None:
         if not self._main:
             return
@@ -163,7 +191,8 @@ class Loop:
         self._board = tensorboard_writer(self.out / "tensorboard", start=step) if run.tensorboard else None
         summary = [*NUMBERS, *(f"{name}_median" for name in NUMBERS), "bits_per_dim_worst"]
         self._train_log = CsvLog(self.out / "train.csv", [*_FIRST, *_MORE], start=step)
-        self._validation_log = CsvLog(self.out / "validation.csv", ["step", *summary], start=step)
+        again = int(self._validates(step))
+        self._validation_log = CsvLog(self.out / "validation.csv", ["step", *summary], start=max(step - again, 0))
         self._bar = ProgressBar(self.trainer.recipe.steps, start=step, enabled=run.progress)
 
     def _close_logs(self) -> None:
@@ -172,7 +201,8 @@ class Loop:
             self._train_log.close()
             self._validation_log.close()
             if self._board is not None:
-                self._board.finalize("success")
+                with suppress(OSError):
+                    self._board.finalize("success")
 
     def _log(self, numbers: Numbers) -> None:
         elapsed = time.perf_counter() - self._since[0]
@@ -187,8 +217,13 @@ class Loop:
         self._bar.update(step, {name: numbers[name] for name in _FIRST[2:6] if name in numbers})
 
     def _to_tensorboard(self, step: int, numbers: Numbers) -> None:
-        if self._board is not None:
+        if self._board is None:
+            return
+        try:
             self._board.log_metrics(numbers, step)
+        except OSError as error:
+            self._board = None
+            warnings.warn(f"no more TensorBoard logs from step {step} on: {error}", stacklevel=2)
 
     def _clock(self) -> None:
         self._since = (time.perf_counter(), self.trainer.step)

@@ -74,7 +74,7 @@ def _published_weights() -> dict[str, Any]:
         place = os.path.join(torch.hub.get_dir(), "checkpoints", name)
         raise CheckpointError(
             f"expected torchvision's VGG19 weights for the perceptual loss; {place} does not exist and could not be "
-            f"downloaded ({error}). Put {name} there, pass a local file (vgg=…), or use another recipe"
+            f"downloaded ({error}). Put {name} there, pass a local file (vgg=… or --vgg), or use another recipe"
         ) from error
 
 

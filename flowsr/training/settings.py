@@ -46,6 +46,10 @@ class Data:
         """The fields as JSON-ready values."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
+    def choice_of_crops(self, seed: int) -> dict[str, Any]:
+        """What, beside the images and the recipe, decides which crops a step sees; JSON-ready."""
+        return {"seed": seed, "hold_out": self.hold_out, "scales": list(self.scales)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

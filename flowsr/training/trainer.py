@@ -4,6 +4,7 @@ Lightning Fabric places the model, sets the precision and reduces gradients over
 because HCFlow++ steps two networks in four passes, and because a resumed run must be the same bit for bit.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -180,17 +181,35 @@ class Trainer:
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a :meth:`state`."""
+        """Continue from a :meth:`state`, be it of another recipe: what it lacks starts anew."""
         self.step = int(state["step"])
         self.objective.flow.load_state_dict(state["flow"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
+        self._restore_adam(self.optimizer, state["optimizer"])
+        if self.average is not None:
+            self.average.restart()
+            if state["average"] is not None:
+                self.average.load_state_dict(state["average"])
         self.guard.total, self.guard.in_a_row = state["skipped"]
         if self.critic is not None:
-            self.critic.load_state_dict(state["critic"])
-            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+            if _fits(self.critic, state.get("critic")):
+                self.critic.load_state_dict(state["critic"])
+                self._restore_adam(self.critic_optimizer, state["critic_optimizer"])
+            else:
+                warnings.warn("no discriminator for crops of this size in the checkpoint: it starts anew", stacklevel=2)
         set_random_state(state["random"])
+
+    def _restore_adam(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        optimizer.load_state_dict(state)
+        for group in optimizer.param_groups:
+            group["betas"] = self.recipe.betas  # the recipe's, not the checkpoint's; so is the rate, at each step
+
+
+def _fits(module: nn.Module, state: dict[str, Tensor] | None) -> bool:
+    """Whether a module can load a state: a discriminator's depends on the crop."""
+    own = module.state_dict()
+    return state is not None and {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in state.items()
+    }
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
