@@ -32,6 +32,7 @@ from flowsr.transforms import (
     InvertibleConv1x1Orthogonal,
     InvertibleConv1x1PLU,
     LearnedDownsampling,
+    LearnedNormal,
     Logit,
     Multiscale,
     Partial,
@@ -222,6 +223,11 @@ CASES: dict[str, Case] = {
     "glow-additive-plu": Case(
         lambda: tiny("glow", coupling="additive", mixing="plu", levels=1).transform, (12, 3, 2), model=True
     ),
+    "glow-border-top": Case(
+        lambda: tiny("glow", strength=0.1, mark_border=True, learned_top=True).transform, (48, 1, 2), model=True
+    ),
+    "learned-normal": Case(lambda: LearnedNormal(3), (3, 4, 5)),
+    "learned-normal-border": Case(lambda: LearnedNormal(3, mark_border=True), (3, 4, 5)),
     "realnvp-batch": Case(lambda: _seen(tiny("realnvp", image_channels=1)).transform, (4, 2, 4), model=True),
     "realnvp-actnorm": Case(lambda: tiny("realnvp-small").transform, (12, 1, 2), model=True),
     "realnvp-points": Case(

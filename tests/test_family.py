@@ -45,6 +45,7 @@ def log_prob(model, hr):
     [
         ("srflow-x4", 39_541_811 - 276_576),  # the convolution that the released code never applies
         ("srflow-x8", 40_030_531 - 276_576),
+        ("srflow-x8-df2k", 50_821_891 - 276_576),
         ("irn-x2", 1_667_952),
         ("irn-x4", 4_355_136),
         ("irn-x8", 11_119_248),
@@ -55,6 +56,13 @@ def test_parameter_counts(name, count):
     with torch.device("meta"):
         model = from_preset(name)
     assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_parameter_count_of_the_released_glow():
+    """The figure that is usually quoted, about 44 million, has the options of the released code in it."""
+    with torch.device("meta"):
+        model = from_preset("glow", mark_border=True, learned_top=True)
+    assert sum(p.numel() for p in model.parameters()) == 44_603_604
 
 
 def test_every_preset_belongs_to_one_model_and_has_a_small_sister():
@@ -279,10 +287,20 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+TRAINED = {
+    **{name: (name, changes) for name, changes in SMALL.items()},
+    **{f"sr-x4 {label}": ("sr-x4", {**SMALL["sr-x4"], **changes}) for label, changes in VARIANTS.items()},
+    "glow released": ("glow", {**SMALL["glow"], "mark_border": True, "learned_top": True}),
+    "glow additive": ("glow", {**SMALL["glow"], "coupling": "additive"}),
+}
+"""What is trained for a moment: each model, each variant of HCFlow, each option of Glow."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_likelihood_improves(name):
     torch.manual_seed(0)
-    model = from_preset(name, **SMALL[name])
+    preset, changes = TRAINED[name]
+    model = from_preset(preset, **changes)
     hr = images()
     dims = hr[0].numel()
     bits = lambda: -log_prob(model, hr).mean() / (dims * math.log(2.0))  # noqa: E731
@@ -420,6 +438,8 @@ def test_srflow_needs_even_lr_images():
         (lambda: flowsr.IRNConfig(upscale=8), "blocks to be 3 integers >= 1 for x8"),
         (lambda: flowsr.SRFlowConfig(stacked=(23,)), "stacked to be integers from 0 to 22"),
         (lambda: flowsr.GlowConfig(coupling="spline"), "expected coupling affine or additive; got 'spline'"),
+        (lambda: flowsr.GlowConfig(mark_border="yes"), "expected mark_border True or False; got 'yes'"),
+        (lambda: flowsr.GlowConfig(learned_top=2), "expected learned_top True or False; got 2"),
         (lambda: flowsr.GlowConfig(levels=0), "levels to be an integer >= 1; got 0"),
         (lambda: flowsr.RealNVPConfig(logit=0.5), "logit from 0 to 0.5"),
         (lambda: flowsr.RealNVPConfig(kernel_size=2), "odd kernel_size; got 2"),
@@ -445,6 +465,167 @@ def test_srflow_needs_even_lr_images():
 def test_messages(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# -- Glow's options
+
+
+def _marked(x, weight, bias, padding):
+    """The released code's way: pad by hand, with a channel that is 1 in the padding and 0 in the image."""
+    inside = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+    padded = torch.nn.functional.pad(inside, (padding,) * 4)
+    padded[:, -1] = 1.0
+    padded[:, -1, padding:-padding, padding:-padding] = 0.0
+    return torch.nn.functional.conv2d(padded, weight, bias)
+
+
+def test_a_marked_border_is_the_channel_of_the_released_code():
+    from flowsr.nn import NormedConv2d, ZeroConv2d, conv2d
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    weight, bias = torch.randn(6, 4, 3, 3, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    for given in (bias, None):
+        assert torch.allclose(conv2d(x, weight, given, mark_border=True), _marked(x, weight, given, 1))
+    zero = randomize(ZeroConv2d(3, 6, mark_border=True)).double()
+    gain = (3 * zero.logs).exp()
+    expected = _marked(x, zero.weight, zero.bias, 1) * gain
+    assert torch.allclose(zero(x), expected)
+    normed = randomize(NormedConv2d(5, 6, mark_border=True)).double()
+    context = torch.randn(2, 2, 4, 5, dtype=torch.float64)
+    expected = normed.norm(_marked(torch.cat([x, context], 1), normed.weight, None, 1))
+    assert torch.allclose(normed(x, context), expected)
+    shared = normed(x, context[0])
+    assert torch.allclose(shared[0], normed(x[:1], context[:1])[0])
+
+
+def test_a_marked_border_tells_pixels_where_they_are():
+    """A flat image: without the mark all that a convolution of its border knows is the missing neighbours."""
+    plain, marked = tiny("glow", levels=1), tiny("glow", levels=1, mark_border=True)
+    flat = torch.zeros(3, 8, 8)
+    for model, same in ((plain, True), (marked, False)):
+        step = next(part for part in model.modules() if isinstance(part, FlowStep))
+        h = step.coupling.conditioner.conv1(torch.zeros(6, 4, 4))
+        assert torch.allclose(h[:, 0, 0], h[:, 2, 2]) == same
+        assert torch.isfinite(model.log_prob(flat))
+
+
+def test_a_learned_top_is_a_gaussian_with_learned_mean_and_width():
+    from flowsr.transforms import LearnedNormal
+
+    top = randomize(LearnedNormal(2), strength=0.5).double()
+    h = (top.conditioner.bias * (3 * top.conditioner.logs).exp().flatten()).detach()
+    mean, log_scale = h[:2], h[2:]
+    x = torch.randn(5, 2, 3, 4, dtype=torch.float64)
+    z, ladj = top.inv.call_and_ladj(x)
+    normal = torch.distributions.Normal(mean[:, None, None], log_scale.exp()[:, None, None])
+    standard = torch.distributions.Normal(0.0, 1.0)
+    expected = normal.log_prob(x).sum((-3, -2, -1))
+    assert torch.allclose(standard.log_prob(z).sum((-3, -2, -1)) + ladj, expected)
+
+
+def test_a_learned_top_learns():
+    """Latents that are off are what it is for: it takes them to N(0, 1)."""
+    from flowsr.transforms import LearnedNormal
+
+    torch.manual_seed(0)
+    x = 2.0 + 0.5 * torch.randn(64, 1, 2, 2)
+    top = LearnedNormal(1, mark_border=True)
+
+    def loss():
+        z, ladj = top.inv.call_and_ladj(x)
+        return (0.5 * z.square().sum((-3, -2, -1)) - ladj).mean()
+
+    _train(top, loss, steps=200, learning_rate=0.02)
+    z = top.inv(x)
+    assert abs(z.mean()) < 0.1
+    assert abs(z.std() - 1) < 0.1
+
+
+def test_images_of_five_bits_cost_what_their_bins_say():
+    """A density that is uniform on [0, 1] costs n bits per dimension of an image of n bits."""
+    from flowsr.distributions import UniformDequantizer
+    from flowsr.images import reduce_bits
+
+    values = torch.arange(256.0).reshape(1, 16, 16) / 255
+    for bits in (1, 5, 8):
+        reduced = reduce_bits(values, bits=bits)
+        assert torch.equal(reduced.flatten(), (torch.arange(256) // 2 ** (8 - bits)) / 2**bits)
+        noisy, log_q = UniformDequantizer(2**bits).dequantize(reduced)
+        assert noisy.min() >= 0 and noisy.max() < 1
+        assert log_q.item() / (256 * math.log(2)) == pytest.approx(bits)
+    for wrong in (0, 9, 5.0, True):
+        with pytest.raises(ValueError, match="expected bits from 1 to 8; got"):
+            reduce_bits(values, bits=wrong)
+
+
+# -- RealNVP, piece by piece
+
+
+def test_the_logit_is_the_papers_preprocessing():
+    from flowsr.transforms import Logit
+
+    x = torch.rand(4, 3, 2, 5, dtype=torch.float64)
+    v, ladj = Logit(0.05).inv.call_and_ladj(x)
+    p = ((2 * x - 1) * 0.9 + 1) / 2
+    assert p.min() >= 0.05 and p.max() <= 0.95
+    assert torch.allclose(v, p.log() - (1 - p).log())
+    softplus = torch.nn.functional.softplus
+    assert torch.allclose(ladj, (softplus(v) + softplus(-v) + math.log(0.9)).sum((-3, -2, -1)))
+
+
+def test_the_couplings_of_realnvp_are_in_the_published_order():
+    """Three on checkerboards (mask, 1 − mask, mask) and three on channels at each scale; four at the last."""
+    from flowsr.transforms import Checkerboard, CheckerboardShuffle, Inverse, Logit, Partial, PixelShuffle
+
+    model = flowsr.RealNVP.from_preset("realnvp", scales=2, features=2, blocks=1)
+    names = {
+        Coupling: lambda p: f"keep {p.keep}",
+        Partial: lambda p: f"normalize all but {p.keep}",
+        Logit: lambda _: "logit",
+        Checkerboard: lambda _: "split",
+        PixelShuffle: lambda _: "squeeze",
+        CheckerboardShuffle: lambda _: "ordered squeeze",
+        Inverse: lambda p: f"un-{names[type(p.transform)](p.transform)}",
+    }
+    first, last = ([names[type(part)](part) for part in reversed(main.parts)] for main in model.transform.mains)
+    pair = lambda keep: [f"keep {keep}", f"normalize all but {keep}"]  # noqa: E731
+    three = [*pair("first"), *pair("last"), *pair("first")]
+    assert first == ["logit", "split", *three, "un-split", "squeeze", *three, "un-squeeze", "ordered squeeze"]
+    assert last == ["split", *three, *pair("last"), "un-split"]
+
+
+def test_a_checkerboard_coupling_is_the_masked_formula():
+    """``x·m + (1 − m)·((x + shift)·exp(a·tanh(h)))`` with the network run on the masked image in place."""
+    from flowsr.transforms import Checkerboard
+
+    model = tiny("realnvp", scales=1, checkerboard_couplings=1, logit=0.0, norm="actnorm").double()
+    parts = list(reversed(model.transform.mains[0].parts))
+    coupling = parts[1]
+    assert coupling.keep == "first"
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    mask = torch.tensor([[(i + j + 1) % 2 for j in range(6)] for i in range(4)], dtype=torch.float64)[None]
+    h = coupling.conditioner.net(x * mask, mask)
+    shift, log_scale = h.chunk(2, 1)
+    log_scale = coupling.map.log_scale.amplitude * log_scale.tanh()
+    expected = x * mask + (1 - mask) * (x + shift) * log_scale.exp()
+    z, ladj = coupling.inv.call_and_ladj(Checkerboard().inv(x))
+    assert torch.allclose(Checkerboard()(z), expected)
+    assert torch.allclose(ladj, ((1 - mask) * log_scale).sum((-3, -2, -1)))
+
+
+def test_batch_norm_is_the_published_formula():
+    from flowsr.transforms import FlowBatchNorm
+
+    norm = FlowBatchNorm(3).double()
+    x = 2 + 3 * torch.randn(8, 3, 4, 5, dtype=torch.float64)
+    with batch_statistics(norm):
+        z, ladj = norm.inv.call_and_ladj(x)
+    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+    assert torch.allclose(z, (x - mean) / (var + 1e-4).sqrt())
+    assert torch.allclose(ladj, (-0.5 * 20 * (var + 1e-4).log().sum()).expand(8))
+    assert torch.allclose(norm.statistics.mean.flatten(), 0.1 * mean.flatten())
+    assert torch.allclose(norm.statistics.var.flatten(), 0.9 + 0.1 * var.flatten())
 
 
 # -- variants of HCFlow

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from flowsr.images import check_image
-from flowsr.models import ConditionalModel, ImageModel
+from flowsr.models import ImageModel
+from flowsr.models.conditional import as_conditional
 from flowsr.results import Result, text_table
 from flowsr.transforms import (
     ActNorm,
@@ -258,8 +259,8 @@ def _check_input(model: ImageModel, hr: Tensor, lr: Tensor | None, temperature: 
     check_image(hr, name="hr", tolerance=16.0)  # a draw may be looked at, too
     if hr.dim() != 3:
         raise ValueError(f"expected one image (C, H, W); got shape {tuple(hr.shape)}")
-    if isinstance(model, ConditionalModel):
-        model.check_pair(hr, lr)
+    if (conditional := as_conditional(model)) is not None:
+        conditional.check_pair(hr, lr)
 
 
 def _round_trip(call: Call) -> float:

@@ -36,6 +36,7 @@ def flow_step(
     mixing: Mixing = "dense",
     injector: bool = False,
     conv_std: float | None = None,
+    mark_border: bool = False,
 ) -> FlowStep:
     """A flow step whose coupling keeps the first half of the channels and has an FCN for its conditioner.
 
@@ -55,6 +56,7 @@ def flow_step(
         mixing: what mixes the channels, see ``MIXINGS``.
         injector: before the coupling (encoding), an affine map of all channels from the features alone.
         conv_std: standard deviation of the FCN's initial weights; None for Xavier-normal times 0.1.
+        mark_border: the FCN of the coupling sees where the border of the image is (an option of Glow).
 
     Example:
         >>> flow_step(12, hidden_channels=8).inverse_shape((12, 4, 4))
@@ -68,6 +70,7 @@ def flow_step(
         hidden_channels=hidden_channels,
         context_channels=context_channels,
         std=conv_std,
+        mark_border=mark_border,
     )
     coupling: ImageTransform = Coupling(
         channels, conditioner, map=elementwise, kept_channels=kept, context_channels=context_channels
@@ -85,14 +88,14 @@ def flow_step(
     return FlowStep(channels, coupling=coupling, mixing=MIXINGS[mixing](channels))
 
 
-def split_head(channels: int, kept: int) -> Coupling:
+def split_head(channels: int, kept: int, *, mark_border: bool = False) -> Coupling:
     """The Gaussian head of a split: the details are standardized with mean and log-scale from what is kept.
 
     It is a coupling that keeps the first ``kept`` channels, with one convolution that starts at zero.
     """
     return Coupling(
         channels,
-        ZeroConv2d(kept, 2 * (channels - kept)),
+        ZeroConv2d(kept, 2 * (channels - kept), mark_border=mark_border),
         map=AffineMap(form="standardize", log_scale="exp"),
         kept_channels=kept,
     )

@@ -7,7 +7,15 @@ from typing import ClassVar, Literal
 from flowsr.models.base_config import ModelConfig
 from flowsr.models.blocks import MIXINGS, Mixing, flow_step, split_head
 from flowsr.models.unconditional import UnconditionalModel
-from flowsr.transforms import AdditiveMap, AffineMap, Compose, ImageTransform, Multiscale, PixelShuffle
+from flowsr.transforms import (
+    AdditiveMap,
+    AffineMap,
+    Compose,
+    ImageTransform,
+    LearnedNormal,
+    Multiscale,
+    PixelShuffle,
+)
 from flowsr.transforms.log_scale import Sigmoid
 
 
@@ -22,6 +30,8 @@ class GlowConfig(ModelConfig):
         hidden_channels: width of the conditioners.
         coupling: "affine" or "additive".
         mixing: the 1x1 convolutions: "dense", "plu" or "orthogonal".
+        mark_border: variant: one more input channel of every 3x3 convolution is 1 outside of the image and 0 inside.
+        learned_top: variant: the coarsest latent has a learned mean and width per channel, in place of N(0, I).
 
     Raises:
         ValueError: for values out of range.
@@ -34,17 +44,23 @@ class GlowConfig(ModelConfig):
         32
     """
 
+    variants = ("mark_border", "learned_top")
+
     image_channels: int = 3
     levels: int = 3
     steps: int = 32
     hidden_channels: int = 512
     coupling: Literal["affine", "additive"] = "affine"
     mixing: Mixing = "dense"
+    mark_border: bool = False
+    learned_top: bool = False
 
     def __post_init__(self) -> None:
         self.check_integers(dict.fromkeys(("image_channels", "levels", "steps", "hidden_channels"), 1))
         self.check_choice("coupling", ("affine", "additive"))
         self.check_choice("mixing", tuple(MIXINGS))
+        self.check_choice("mark_border", (True, False))
+        self.check_choice("learned_top", (True, False))
 
 
 PRESETS: dict[str, GlowConfig] = {
@@ -60,8 +76,9 @@ class Glow(UnconditionalModel):
     """Generative flow with invertible 1x1 convolutions: a density of images, ``p(x) = N(z; 0, 1) · |det ∂z/∂x|``.
 
     Images are float tensors in [0, 1], which the first ActNorm takes from there: there is no shift by one half as in
-    the paper. The released code also marks the border of the image in an additional input channel of each
-    convolution, and may learn the mean and width of the coarsest latent; neither is here.
+    the paper. What the released code does besides, to mark the border of the image and to learn the prior of the
+    coarsest latent, are options that are off by default. The preset ``glow-256`` is for images of 5 bits, see
+    :func:`flowsr.images.reduce_bits`.
 
     Args:
         config: the architecture, see :class:`GlowConfig`.
@@ -99,12 +116,14 @@ def _build(config: GlowConfig) -> Multiscale:
                 map=AdditiveMap if config.coupling == "additive" else affine,
                 mixing=config.mixing,
                 conv_std=0.05,
+                mark_border=config.mark_border,
             )
             for _ in range(config.steps)
         ]
         mains.append(Compose([*reversed(steps), PixelShuffle(2)]))
         if level < config.levels - 1:
-            heads.append(split_head(channels, channels // 2))
+            heads.append(split_head(channels, channels // 2, mark_border=config.mark_border))
             channels //= 2
             kept.append(channels)
-    return Multiscale(mains, kept=kept, heads=heads, image_channels=config.image_channels)
+    top = LearnedNormal(channels, mark_border=config.mark_border) if config.learned_top else None
+    return Multiscale(mains, kept=kept, heads=heads, image_channels=config.image_channels, top=top)

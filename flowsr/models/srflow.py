@@ -99,10 +99,11 @@ _SMALL: dict[str, Any] = {
 PRESETS: dict[str, SRFlowConfig] = {
     "srflow-x4": SRFlowConfig(upscale=4),
     "srflow-x8": SRFlowConfig(upscale=8, rrdbs=8, stacked=(1, 3, 5, 7)),
+    "srflow-x8-df2k": SRFlowConfig(upscale=8, stacked=(1, 3, 5, 7)),
     "srflow-x4-small": SRFlowConfig(upscale=4, **_SMALL),
     "srflow-x8-small": SRFlowConfig(upscale=8, **_SMALL),
 }
-"""Published (x4 DF2K, x8 CelebA) and small configurations by name."""
+"""Published (x4 DF2K, x8 CelebA, x8 DF2K) and small configurations by name."""
 
 
 class SRFlow(ConditionalModel):
@@ -117,8 +118,7 @@ class SRFlow(ConditionalModel):
     of the bijection: a draw need not downscale to it exactly, and the model cannot shrink an image.
 
     Images are float tensors in [0, 1]; LR images have even sides, as the coarsest level has half their resolution.
-    Convolutions of the encoder start as in HCFlow (Xavier-normal times 0.1); the released code starts them from
-    Kaiming's distribution times 0.1.
+    The encoder's dense blocks start as in ESRGAN, from Kaiming's distribution times 0.1.
 
     Args:
         config: the architecture, see :class:`SRFlowConfig`.

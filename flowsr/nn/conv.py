@@ -16,6 +16,8 @@ def conv2d(
     x: Float[Tensor, "*batch in height width"],
     weight: Float[Tensor, "out in kernel kernel"],
     bias: Float[Tensor, " out"] | None = None,
+    *,
+    mark_border: bool = False,
 ) -> Float[Tensor, "*batch out height width"]:
     """Convolve with zero padding that keeps the image size, for any batch shape.
 
@@ -25,6 +27,8 @@ def conv2d(
         x: images or features; any number of batch dimensions, none included.
         weight: an odd, square kernel.
         bias: one number per output channel.
+        mark_border: the last input channel of ``weight`` sees 1 in the padding and 0 in the image, so that pixels can
+            tell how far the border is (Glow's released code).
 
     Raises:
         ValueError: if the channels of ``x`` and ``weight`` differ.
@@ -33,6 +37,12 @@ def conv2d(
         >>> conv2d(torch.zeros(5, 2, 3, 8, 8), torch.zeros(4, 3, 3, 3)).shape
         torch.Size([5, 2, 4, 8, 8])
     """
+    if mark_border:
+        # A channel that is 1 outside and 0 inside is 1 everywhere, which is a bias, and −1 inside, which zero padding
+        # ends at the border.
+        outside = weight[:, -1].sum((-2, -1))
+        bias = outside if bias is None else bias + outside
+        x = torch.cat([x, x.new_full((*x.shape[:-3], 1, *x.shape[-2:]), -1.0)], -3)
     if x.shape[-3] != weight.shape[1]:
         raise ValueError(f"expected {weight.shape[1]} channels; got an input of shape {tuple(x.shape)}")
     padding = weight.shape[-1] // 2
@@ -87,6 +97,7 @@ class NormedConv2d(nn.Module):
         out_channels: channels of the output.
         kernel_size: odd width of the kernel.
         std: standard deviation of the initial weights; None for Xavier-normal ones times 0.1, HCFlow's start.
+        mark_border: see :func:`conv2d`.
 
     References:
         Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; HCFlow's released settings for the start.
@@ -96,10 +107,19 @@ class NormedConv2d(nn.Module):
         torch.Size([2, 8, 4, 6])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, std: float | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        std: float | None = None,
+        mark_border: bool = False,
+    ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.mark_border = mark_border
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels + mark_border, kernel_size, kernel_size))
         self.norm = ChannelAffine(out_channels)
         if std is not None:
             nn.init.normal_(self.weight, std=std)
@@ -121,11 +141,11 @@ class NormedConv2d(nn.Module):
         scale = self.norm.logs.exp()
         weight, bias = self.weight * scale.unsqueeze(-1), (self.norm.bias * scale).flatten()
         if context is None:
-            return conv2d(x, weight, bias)
+            return conv2d(x, weight, bias, mark_border=self.mark_border)
         if context.shape[:-3] == x.shape[:-3]:
-            return conv2d(torch.cat([x, context], -3), weight, bias)
+            return conv2d(torch.cat([x, context], -3), weight, bias, mark_border=self.mark_border)
         own = x.shape[-3]
-        return conv2d(x, weight[:, :own]) + conv2d(context, weight[:, own:], bias)
+        return conv2d(x, weight[:, :own]) + conv2d(context, weight[:, own:], bias, mark_border=self.mark_border)
 
     def initialize_from(
         self,
@@ -135,7 +155,7 @@ class NormedConv2d(nn.Module):
         """Set the ActNorm so that the outputs for this batch have mean 0 and standard deviation 1."""
         if context is not None:
             x = torch.cat([x, context.expand(*x.shape[:-3], *context.shape[-3:])], -3)
-        self.norm.initialize_from(conv2d(x, self.weight))
+        self.norm.initialize_from(conv2d(x, self.weight, mark_border=self.mark_border))
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
@@ -150,6 +170,7 @@ class ZeroConv2d(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
+        mark_border: see :func:`conv2d`.
 
     References:
         Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3.
@@ -159,17 +180,18 @@ class ZeroConv2d(nn.Module):
         0.0
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, mark_border: bool = False) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, 3, 3))
+        self.in_channels, self.out_channels, self.mark_border = in_channels, out_channels, mark_border
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels + mark_border, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.logs = nn.Parameter(torch.zeros(out_channels, 1, 1))
 
     def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
         """Convolve; any batch shape."""
         gain = (3.0 * self.logs).exp()
-        return conv2d(x, self.weight * gain.unsqueeze(-1), self.bias * gain.flatten())
+        weight, bias = self.weight * gain.unsqueeze(-1), self.bias * gain.flatten()
+        return conv2d(x, weight, bias, mark_border=self.mark_border)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"

@@ -18,6 +18,7 @@ class FCN(nn.Module):
         hidden_channels: width of the two inner layers.
         context_channels: channels of the features that condition the coupling; 0 for none.
         std: standard deviation of the inner layers' initial weights, 0.05 in Glow and SRFlow; None for HCFlow's start.
+        mark_border: one more input channel of the 3x3 convolutions marks the border, see :func:`flowsr.nn.conv2d`.
 
     References:
         Kingma and Dhariwal, Glow (NeurIPS 2018), section 3.3; Liang et al., HCFlow (ICCV 2021), section 3.
@@ -36,11 +37,13 @@ class FCN(nn.Module):
         hidden_channels: int,
         context_channels: int = 0,
         std: float | None = None,
+        mark_border: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1 = NormedConv2d(in_channels + context_channels, hidden_channels, std=std)
+        inputs = in_channels + context_channels
+        self.conv1 = NormedConv2d(inputs, hidden_channels, std=std, mark_border=mark_border)
         self.conv2 = NormedConv2d(hidden_channels, hidden_channels, kernel_size=1, std=std)
-        self.conv3 = ZeroConv2d(hidden_channels, out_channels)
+        self.conv3 = ZeroConv2d(hidden_channels, out_channels, mark_border=mark_border)
 
     def forward(
         self,

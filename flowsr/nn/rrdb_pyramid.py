@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowsr.nn.conv import Conv2d
+from flowsr.nn.dense_block import DenseBlock
 from flowsr.nn.rrdb import RRDB
 
 
@@ -53,6 +54,7 @@ class RRDBPyramid(nn.Module):
         self.stacked = tuple(stacked)
         self.conv_first = Conv2d(in_channels, channels, gain=0.1)
         self.trunk = nn.ModuleList([RRDB(channels, growth=growth) for _ in range(blocks)])
+        _kaiming_start(self.trunk)
         self.conv_trunk = Conv2d(channels, channels, gain=0.1)
         self.upconvs = nn.ModuleList([Conv2d(channels, channels, gain=0.1) for _ in range(levels - 2)])
 
@@ -82,6 +84,15 @@ class RRDBPyramid(nn.Module):
         for conv in self.upconvs:
             maps.append(F.leaky_relu(conv(upsample_nearest(maps[-1], 2)), 0.2))
         return maps, torch.cat(outputs, -3) if outputs else maps[0][..., :0, :, :]
+
+
+@torch.no_grad()
+def _kaiming_start(trunk: nn.Module) -> None:
+    """ESRGAN's and SRFlow's start of the dense blocks: Kaiming's distribution times 0.1; HCFlow has Xavier's."""
+    for block in trunk.modules():
+        if isinstance(block, DenseBlock):
+            for conv in block.convs:
+                nn.init.kaiming_normal_(conv.weight).mul_(0.1)  # type: ignore[arg-type, union-attr]
 
 
 class RegressionHead(nn.Module):

@@ -17,6 +17,7 @@ from flowsr.transforms.flow_step import FlowStep
 from flowsr.transforms.haar import Haar
 from flowsr.transforms.hierarchy import Encoding, Hierarchy
 from flowsr.transforms.learned_downsampling import LearnedDownsampling
+from flowsr.transforms.learned_normal import LearnedNormal
 from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_map
 from flowsr.transforms.logit import Logit
 from flowsr.transforms.multiscale import Multiscale, MultiscaleEncoding
@@ -53,6 +54,7 @@ __all__ = [
     "InvertibleConv1x1Orthogonal",
     "InvertibleConv1x1PLU",
     "LearnedDownsampling",
+    "LearnedNormal",
     "LogScaleMap",
     "Logit",
     "Multiscale",

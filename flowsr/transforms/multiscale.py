@@ -41,7 +41,8 @@ class Multiscale(ImageTransform):
     """All levels as one transform from the packed latent to the image.
 
     At level l the main transform makes ``[kept | details]`` of the image; the head standardizes the details given
-    what is kept, and the details leave as a latent. The last level keeps nothing back.
+    what is kept, and the details leave as a latent. The last level keeps nothing back, and has a head only if the
+    coarsest latent has a prior of its own.
 
     The context, if any, is a sequence with the features of each level, finest first.
 
@@ -53,6 +54,7 @@ class Multiscale(ImageTransform):
             nothing.
         heads: for each level but the last, a transform of ``[kept | details]`` that leaves ``kept`` alone; the empty
             :class:`Compose` for none.
+        top: what standardizes the coarsest latent, for a prior other than N(0, 1); None for that.
         image_channels: channels C of the image.
 
     Raises:
@@ -76,6 +78,7 @@ class Multiscale(ImageTransform):
         kept: Sequence[int],
         heads: Sequence[ImageTransform],
         image_channels: int,
+        top: ImageTransform | None = None,
     ) -> None:
         super().__init__()
         if not mains or not len(mains) == len(kept) + 1 == len(heads) + 1:
@@ -85,7 +88,7 @@ class Multiscale(ImageTransform):
             )
         self.image_channels = image_channels
         self.mains = cast("Sequence[ImageTransform]", nn.ModuleList(mains))
-        self.heads = cast("Sequence[ImageTransform]", nn.ModuleList([*heads, Compose([])]))
+        self.heads = cast("Sequence[ImageTransform]", nn.ModuleList([*heads, Compose([]) if top is None else top]))
         # Where each latent lives follows from what the levels do to an image that is large enough.
         side = 2 ** len(mains)
         shape = torch.Size([image_channels, side, side])
