@@ -174,6 +174,23 @@ def test_messages(known):
         uniformity_p_value(np.array([10]), cells=10)
     with pytest.raises(ValueError, match="alpha in"):
         tarp(hold_out(sampler, hr[:10], lr[:10], num_draws=9), alpha=0.0)
+    for alpha in (0.0, 2.5):
+        with pytest.raises(ValueError, match="alpha in"):
+            calibrate(sampler, hr[:10], lr[:10], num_draws=19, alpha=alpha)
+    with pytest.raises(ValueError, match="hr: expected finite"):
+        hold_out(sampler, torch.full_like(hr, math.nan), lr)
+    with pytest.raises(ValueError, match="at least one test function"):
+        hold_out(sampler, hr[:10], lr[:10], num_draws=9, functions=lambda hr, lr: {})
+    with pytest.raises(ValueError, match=r"shape \(10,\), from the test function 'whole'"):
+        hold_out(sampler, hr[:10], lr[:10], num_draws=9, functions=lambda hr, lr: {"whole": hr})
+    with pytest.raises(ValueError, match="expected count >= 1"):
+        model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 0)
+    with pytest.raises(ValueError, match="lr_std >= 0"):
+        latent_pit(flow, hr, lr, lr_std=-1.0)
+    with pytest.raises(ValueError, match=r"LR images \(1, 2, 2\); got \(1, 4, 4\)"):
+        latent_pit(flow, hr, torch.rand(len(hr), 1, 4, 4), lr_std=0.1)
+    with pytest.raises(ValueError, match="sweeps >= 1"):
+        recalibrate_temperature(flow, hr, lr, sweeps=0)
     with pytest.raises(ValueError, match="0 < low < 1 < high"):
         recalibrate_temperature(flow, hr, lr, bounds=(1.2, 2.0))
     values = default_functions(hr[:3], lr[0])

@@ -11,7 +11,7 @@ ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
     {"errors", "bootstrap", "moments", "_shapes", "_precision", "_files", "_png_text"},
-    {"nn", "images", "_json"},
+    {"nn", "images", "_json", "_state"},
     {"results", "plots"},
     {"transforms"},
     {"distributions", "metrics"},

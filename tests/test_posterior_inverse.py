@@ -1,6 +1,8 @@
 """Inverse problems: every solver against the closed formula, the kernels, and what is said when something is wrong."""
 
 import math
+import warnings
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
@@ -310,6 +312,11 @@ def _problem(operator, observation, noise=None, **kwargs):
         (lambda: _problem(lambda x: x @ torch.ones(3, 3), torch.rand(1, 4, 3)), "it failed with"),
         (lambda: _problem(lambda x: 3, torch.rand(1, 4, 4)), "return a tensor; got int"),
         (lambda: _problem(lambda x: (x - 1).log(), torch.rand(1, 4, 4)), "logarithm of a negative"),
+        (lambda: _problem(lambda x: (255 * x).long(), torch.rand(1, 4, 4)), "floating point values"),
+        (lambda: _problem(lambda x: x.mul_(0.5), torch.rand(1, 4, 4)), "work on a copy"),
+        (lambda: _problem(lambda x: x + torch.randn_like(x), torch.rand(1, 4, 4)), "by the argument noise"),
+        (lambda: _problem(Identity(), [0.0]), "observation to be a tensor; got list"),
+        (lambda: Mask(cast(Any, [[1, 0]])), "mask to be a tensor; got list"),
         (lambda: _problem("blur", torch.rand(1, 4, 4)), "a method A, as deepinv's"),
         (lambda: _problem(Identity(), torch.full((1, 4, 4), math.nan)), "leave unobserved values out"),
         (lambda: _problem(Identity(), torch.rand(1, 4, 4), PoissonNoise(10.0)), "multiply an image"),
@@ -363,7 +370,13 @@ def test_gradients_are_asked_for_where_they_are_needed(operator, message):
         ({"target_accept": 1.5}, "target_accept in"),
         ({"start": torch.zeros(3)}, r"whitened vector \(12,\)"),
         ({"start": "best"}, "draw, mode or"),
+        ({"start": torch.full((12,), math.nan)}, "finite start"),
         ({"trajectory": 0.0}, "trajectory"),
+        ({"trajectory": math.inf}, "finite trajectory"),
+        ({"max_tree_depth": 0}, "max_tree_depth >= 1"),
+        ({"method": "pcn", "num_steps": 0}, "num_steps >= 1"),
+        ({"method": "svi", "guide": "lowrank", "rank": 0}, "rank >= 1"),
+        ({"method": "svi", "learning_rate": 1e30}, "lower learning_rate"),
     ],
 )
 def test_solver_messages(kwargs, message):
@@ -383,6 +396,58 @@ def test_chains_that_do_not_mix_are_reported():
         solution.require_mixed()
 
 
+@pytest.mark.slow
+def test_a_trajectory_ends_however_small_its_steps():
+    """In a posterior a millionth wide a trajectory of the usual length would take a million steps, per draw."""
+    calls = []
+    problem = _problem(lambda x: calls.append(1) or x, torch.rand(1, 4, 4), GaussianNoise(1e-6))
+    solution = solve(problem, "hmc", num_draws=4, num_warmup=1, num_chains=1)
+    assert 1024 < len(calls) < 6 * 1024
+    assert not solution.mixed
+
+
+def test_an_operator_that_fails_off_the_mean_is_reported_at_the_start():
+    problem = _problem(lambda x: (x - 0.45).sqrt(), torch.rand(1, 4, 4))
+    for method in ("hmc", "pcn", "langevin"):
+        with pytest.raises(ValueError, match="finite likelihood where chain 1 starts; got nan"):
+            solve(problem, method, num_draws=4, num_warmup=2)
+
+
+def test_a_gradient_that_vanishes_by_symmetry_is_one():
+    """No photons at all: at the mean the likelihood is stationary, but the operator is not constant."""
+    problem = _problem(Identity(), torch.zeros(1, 4, 4), PoissonNoise(10.0))
+    assert solve(problem, "map", steps=3).latents.shape == (1, 1, 12)
+
+
+def test_one_number_is_an_observation():
+    problem = _problem(lambda x: x[:, 0, 0, 0], torch.tensor(0.7))
+    solution = solve(problem, "hmc", num_draws=50, num_warmup=50, num_chains=2)
+    assert abs(float(solution.images()[:, 0, 0, 0].mean()) - 0.6) < 0.1
+    assert "residual / noise" in solution.to_text()
+
+
+def test_rank_normalized_statistics_are_those_of_arviz():
+    with warnings.catch_warnings():
+        # ArviZ 0.23 announces its refactoring when it is imported.
+        warnings.simplefilter("ignore")
+        arviz = pytest.importorskip("arviz")
+    generator = torch.Generator().manual_seed(3)
+    steps = torch.randn(4, 4001, generator=generator, dtype=torch.float64)
+    chains = [steps[:, 0]]
+    for step in steps.T[1:]:
+        chains.append(0.8 * chains[-1] + step)
+    walk = torch.stack(chains, 1)
+    wide = walk * torch.tensor([1.0, 1.0, 1.0, 3.0])[:, None]
+    cauchy = torch.randn(4, 200, generator=generator) / torch.randn(4, 200, generator=generator)
+    summaries = {"walk": walk, "wide": wide, "cauchy": cauchy, "short": walk[:2, :4]}
+    rhat, ess = chain_statistics(summaries)
+    for name, values in summaries.items():
+        assert math.isclose(rhat[name], float(arviz.rhat(values.numpy())), rel_tol=1e-9), name
+        if name != "short":
+            assert math.isclose(ess[name], float(arviz.ess(values.numpy())), rel_tol=0.15), name
+    assert rhat["wide"] > 1.1, "chains of one mean and several widths"
+
+
 def test_remarks():
     assert not chain_remarks({"a": 1.0}, {"a": 500.0}, (0.8,), 0, draws=1000)
     assert "3 of 1000 transitions diverged" in chain_remarks({}, {}, (0.8,), 3, draws=1000)[0]
@@ -392,6 +457,8 @@ def test_remarks():
     assert "too large" in residual_remarks(low / 2, (low, high))[0]
     rhat, _ = chain_statistics({"stuck": torch.tensor([[1.0] * 8, [2.0] * 8]), "fixed": torch.ones(2, 8)})
     assert rhat == {"stuck": math.inf}
+    rhat, ess = chain_statistics({"all": torch.ones(1, 8)})
+    assert rhat == {"all": math.inf} and ess == {"all": 1.0}, "a chain that never moved has not mixed"
     with pytest.raises(ValueError, match="raise num_draws"):
         chain_statistics({"short": torch.randn(2, 3)})
 

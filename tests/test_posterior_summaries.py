@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 import torch
 
+from flowsr.errors import CheckpointError
 from flowsr.posterior import LinearGaussianFlow, draw_posterior
 from flowsr.posterior.batch_memory import PeakMemory, batch_for_memory
 from flowsr.posterior.pixel_quantiles import PixelQuantiles
@@ -135,9 +136,39 @@ def test_a_run_can_stop_and_resume(tmp_path):
         summarize_draws(flow, lr / 2, num_draws=300, checkpoint=file)
     with pytest.raises(ValueError, match="settings of the first run"):
         summarize_draws(flow, lr, num_draws=300, checkpoint=file, summary=StreamingSummary(bins=64))
-    torch.save({"a": 1}, file)
-    with pytest.raises(ValueError, match="choose another name"):
-        summarize_draws(flow, lr, num_draws=300, checkpoint=file)
+    with pytest.raises(ValueError, match="the same model"):
+        summarize_draws(LinearGaussianFlow(detail_std=(0.1, 0.06)), lr, num_draws=300, checkpoint=file)
+    truth = StreamingSummary(truth=torch.rand(1, 16, 16))
+    with pytest.raises(ValueError, match="the truth of the state"):
+        summarize_draws(flow, lr, num_draws=300, checkpoint=file, summary=truth)
+
+
+def test_a_state_that_is_damaged_is_refused_and_left_alone(tmp_path):
+    flow, lr = _flow()
+    file = tmp_path / "state.pt"
+    summarize_draws(flow, lr, num_draws=40, checkpoint=file)
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (
+        b"",
+        whole[:middle],
+        b"hello world",
+        whole[:middle] + bytes([whole[middle] ^ 16]) + whole[middle + 1 :],
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="summary of draws"):
+            summarize_draws(flow, lr, num_draws=60, checkpoint=file)
+        assert file.read_bytes() == damaged
+    file.write_bytes(whole)
+    assert summarize_draws(flow, lr, num_draws=60, checkpoint=file).count == 60
+
+
+def test_a_state_that_cannot_be_written_is_found_out_before_the_first_draw(tmp_path):
+    flow, lr = _flow()
+    for path, error in ((tmp_path, CheckpointError), (tmp_path / "no" / "state.pt", FileNotFoundError)):
+        with pytest.raises(error):
+            summarize_draws(flow, lr, num_draws=40, checkpoint=path, on_draws=lambda _: pytest.fail("drawn"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_batches_are_sized_by_measuring():
@@ -247,5 +278,22 @@ def test_messages():
         summary.add(torch.rand(2, 1, 3, 3))
     with pytest.raises(ValueError, match="num_draws >= 2"):
         summarize_draws(*_flow(), num_draws=1)
+    flow, lr = _flow()
+    summary = StreamingSummary()
+    found = summarize_draws(flow, lr, num_draws=20, summary=summary)
+    with pytest.raises(ValueError, match="summary without draws; got one of 20"):
+        summarize_draws(flow, lr / 2, num_draws=40, summary=summary)
+    with pytest.raises(ValueError, match="one LR image"):
+        summarize_draws(flow, lr[None], num_draws=40)
+    with pytest.raises(ValueError, match=r"truth of the images' shape, \(1, 16, 16\); got \(1, 8, 8\)"):
+        summarize_draws(flow, lr, num_draws=40, summary=StreamingSummary(truth=torch.rand(1, 8, 8)))
+    with pytest.raises(ValueError, match="truth: expected finite"):
+        StreamingSummary(truth=torch.full((1, 16, 16), math.nan))
+    with pytest.raises(ValueError, match="truth: expected finite"):
+        uncertainty_quality([found], [torch.full((1, 16, 16), math.nan)])
+    with pytest.raises(ValueError, match="thresholds that are numbers"):
+        StreamingSummary(thresholds=(math.nan,))
+    with pytest.raises(ValueError, match="one LR image"):
+        draw_posterior(flow, lr[None], num_draws=1)
     with pytest.raises(ValueError, match="as many truths"):
         uncertainty_quality([], [])

@@ -69,6 +69,7 @@ def test_a_temperature_map_works_pixel_by_pixel():
     exact = flow.posterior(lr).std.reshape(16, 16)
     assert (draws.std(0)[0, 12:] / exact[12:] - 1).abs().max() < 0.3
     plain = sample_with_temperature_map(flow, lr, [1.0, 1.0], generator=torch.Generator().manual_seed(3))
+    assert torch.equal(plain, sample_with_temperature_map(flow, lr, 1.0, generator=torch.Generator().manual_seed(3)))
     assert torch.equal(plain, draw_posterior(flow, lr, num_draws=1, generator=torch.Generator().manual_seed(3)))
 
 
@@ -116,8 +117,11 @@ def test_messages(flow):
         (lambda: resample(flow, hr, levels=[3]), r"levels from 1, the finest, to 2; got \[3\]"),
         (lambda: resample(flow, hr, mask=torch.ones(4, 4)), r"size, \(16, 16\); got \(4, 4\)"),
         (lambda: resample(flow, hr, mask=torch.full((16, 16), 2.0)), r"mask in \[0, 1\]"),
+        (lambda: resample(flow, hr, mask=torch.full((16, 16), torch.nan)), "finite map; got NaN"),
+        (lambda: resample(flow, hr, torch.rand(3, 8, 8)), r"own size, \(3, 4, 4\); got \(3, 8, 8\)"),
+        (lambda: restore(flow, hr, torch.rand(2, 3, 4, 4)), r"own size, \(3, 4, 4\); got \(2, 3, 4, 4\)"),
         (lambda: resample(flow, hr[None]), "one image"),
-        (lambda: transfer(flow, hr, torch.rand(3, 2, 2)), "source's size"),
+        (lambda: transfer(flow, hr, torch.rand(3, 2, 2)), "own size"),
         (lambda: transfer(flow, hr, flow.encode(hr).lr, levels=[0]), "levels from 1"),
         (lambda: interpolate(flow, hr, hr[:, :8]), "one shape"),
         (lambda: sample_with_temperature_map(flow, torch.rand(3, 4, 4), [1.0]), "one map or 2"),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowsr.distributions import Temperature
+from flowsr.images import check_image
 from flowsr.posterior import GaussianLR, ImageFlow, draw_posterior, image_summaries
 
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -151,6 +152,8 @@ def hold_out(
         )
     if len(hr) < 10 or num_draws < 9:
         raise ValueError(f"expected at least 10 pairs and 9 draws of each; got {len(hr)} and {num_draws}")
+    check_image(hr, name="hr", tolerance=None)
+    check_image(lr, name="lr", tolerance=None)
     factor = hr.shape[-1] // lr.shape[-1]
     if lr.shape[-1] * factor != hr.shape[-1] or lr.shape[-2] * factor != hr.shape[-2]:
         raise ValueError(f"expected HR sides to be multiples of LR ones; got {tuple(hr.shape)} and {tuple(lr.shape)}")
@@ -167,6 +170,7 @@ def hold_out(
         image, small = image.to(draws), small.to(draws)
         both = torch.cat([image[None], draws])
         found = functions(both, small)
+        _check_values(found, len(both))
         names = tuple(found)
         table = torch.stack([found[name] for name in names], -1).double().cpu()
         truth.append(table[0])
@@ -190,6 +194,17 @@ def hold_out(
     )
 
 
+def _check_values(found: Mapping[str, Tensor], count: int) -> None:
+    if not found:
+        raise ValueError("expected at least one test function; got none")
+    for name, values in found.items():
+        if values.shape != (count,) or not bool(torch.isfinite(values).all()):
+            raise ValueError(
+                f"expected one finite number per image, shape ({count},), from the test function {name!r}; got shape "
+                f"{tuple(values.shape)}, or NaN or infinity in it"
+            )
+
+
 def model_pairs(
     flow: ImageFlow, lr_prior: GaussianLR, count: int, *, lr_std: float = 0.0, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -204,6 +219,8 @@ def model_pairs(
         >>> [tuple(t.shape) for t in model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 3)]
         [(3, 1, 4, 4), (3, 1, 2, 2)]
     """
+    if count < 1:
+        raise ValueError(f"expected count >= 1; got {count}")
     generator = torch.Generator().manual_seed(seed)
     lr = lr_prior(torch.randn((count, *lr_prior.mean.shape), generator=generator).to(lr_prior.mean))
     hr = [draw_posterior(flow, small, num_draws=1, lr_std=lr_std, generator=generator)[0] for small in lr]

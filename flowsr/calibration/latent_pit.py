@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,7 +41,7 @@ def latent_pit(
         cells: into which the values are sorted.
 
     Raises:
-        ValueError: for fewer than 10 pairs.
+        ValueError: for fewer than 10 pairs, LR images of another size, or numbers out of range.
 
     References:
         Gneiting, Balabdaoui and Raftery (JRSS B 2007), section 3.1.
@@ -56,6 +58,11 @@ def latent_pit(
 
     if len(hr) < 10 or len(hr) != len(lr):
         raise ValueError(f"expected at least 10 HR images and as many LR images; got {len(hr)} and {len(lr)}")
+    if not 0 < alpha < 1 or not 0 <= lr_std < math.inf or projections < 0 or cells < 2:
+        raise ValueError(
+            "expected alpha in (0, 1), a finite lr_std >= 0, projections >= 0 and cells >= 2; got "
+            f"{alpha}, {lr_std}, {projections} and {cells}"
+        )
     generator = torch.Generator().manual_seed(0)
     parts: dict[str, list[Tensor]] = {}
     for image, small in zip(hr, lr, strict=True):
@@ -64,6 +71,8 @@ def latent_pit(
         for i, z in enumerate(encoding.z):
             parts.setdefault(f"z_{levels - i}", []).append(z.flatten().double().cpu())
         if lr_std > 0:
+            if small.shape != encoding.lr.shape:
+                raise ValueError(f"expected LR images {tuple(encoding.lr.shape)}; got {tuple(small.shape)}")
             off = (encoding.lr - small.to(encoding.lr)) / lr_std
             parts.setdefault("lr", []).append(off.flatten().double().cpu())
     values = {}

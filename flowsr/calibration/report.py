@@ -91,7 +91,7 @@ def calibrate(
         on_pair: called after each pair, for a progress bar.
 
     Raises:
-        ValueError: see :func:`hold_out`.
+        ValueError: for an alpha out of range; otherwise see :func:`hold_out`.
 
     Example:
         >>> import torch
@@ -104,6 +104,8 @@ def calibrate(
         >>> calibrate(flow_sampler(flow, temperature=0.5), hr, lr, num_draws=39).passed
         False
     """
+    if not 0 < alpha < 1:
+        raise ValueError(f"expected alpha in (0, 1); got {alpha}")
     held_out = hold_out(sampler, hr, lr, num_draws=num_draws, functions=functions, seed=seed, on_pair=on_pair)
     share = alpha / 3
     return CalibrationReport(

@@ -105,7 +105,7 @@ def recalibrate_temperature(
         on_trial: called after each trial.
 
     Raises:
-        ValueError: for bounds out of order or too few pairs.
+        ValueError: for bounds out of order, no sweeps, or too few pairs.
 
     References:
         Gneiting and Raftery (JASA 2007) for the score; Brent (1973) in ``scipy.optimize.minimize_scalar``.
@@ -124,6 +124,8 @@ def recalibrate_temperature(
     low, high = bounds
     if not 0 < low < 1 < high:
         raise ValueError(f"expected bounds with 0 < low < 1 < high; got {bounds}")
+    if sweeps < 1:
+        raise ValueError(f"expected sweeps >= 1; got {sweeps}")
     if len(hr) < 20:
         raise ValueError(f"expected at least 20 pairs, half to choose and half to judge; got {len(hr)}")
     levels = len(latent_shapes(flow, lr[0]))

@@ -17,7 +17,7 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
     """A solution as ArviZ's InferenceData (ArviZ 0.x) or DataTree (1.x).
 
     Groups: ``posterior`` with a latent ``z_l`` per level, ``(chain, draw, channel, y, x)`` with coordinates of its own
-    for each level, ``lr`` if it was uncertain, and ``hr``; ``log_likelihood`` with one number per draw;
+    for each level, ``lr`` if it was uncertain, and ``hr``; ``log_likelihood`` with one number per draw, ``joint``;
     ``sample_stats`` with the log prior and the residual in units of the noise; ``observed_data``. Method, seed,
     acceptance, divergences and remarks are attributes of ``posterior``.
 
@@ -69,7 +69,7 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
     prior = -0.5 * (latents.square() + np.log(2 * np.pi)).sum(-1)
     groups = {
         "posterior": posterior,
-        "log_likelihood": {"observation": _array(torch.cat(likelihood).unflatten(0, (chains, draws)))},
+        "log_likelihood": {"joint": _array(torch.cat(likelihood).unflatten(0, (chains, draws)))},
         "sample_stats": {
             "log_prior": _array(prior),
             "residual": _array(torch.cat(residual).unflatten(0, (chains, draws))),
@@ -82,7 +82,7 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
         "divergences": solution.diagnostics.divergences,
         "acceptance": list(solution.diagnostics.acceptance),
         "remarks": " ".join(solution.diagnostics.remarks),
-        "creation_library": "flowsr",
+        "inference_library": "flowsr",
     }
     return _from_dict(arviz, groups, dims, attributes)
 
@@ -91,17 +91,7 @@ def _from_dict(arviz: Any, groups: dict[str, Any], dims: dict[str, Any], attribu
     """Call ``from_dict`` as this version of ArviZ wants it: one argument per group (0.x), or a dict of groups (1.x)."""
     dims = {**dims, "observation": [f"observation_{i}" for i in range(groups["observed_data"]["observation"].ndim)]}
     if "posterior" in inspect.signature(arviz.from_dict).parameters:
-        # 0.x would give the dimensions of the observation to its log-likelihood too, which has one number per draw.
-        data = arviz.from_dict(
-            **{name: group for name, group in groups.items() if name != "log_likelihood"},
-            dims=dims,
-            save_warmup=False,
-            posterior_attrs=attributes,
-        )
-        data.extend(arviz.from_dict(log_likelihood=groups["log_likelihood"]))
-        return data
-    likelihood = groups["log_likelihood"].pop("observation")
-    groups = {**groups, "log_likelihood": {"joint": likelihood}}
+        return arviz.from_dict(**groups, dims=dims, save_warmup=False, posterior_attrs=attributes)
     return arviz.from_dict(groups, dims=dims, attrs={"posterior": attributes})
 
 

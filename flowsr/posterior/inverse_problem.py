@@ -96,6 +96,8 @@ class InverseProblem:
                 raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}: solve one by one")
             self.lr = lr.to(flow.device, flow.dtype)
             self.lr_prior = GaussianLR(self.lr, std=lr_std) if lr_std else None
+        if not isinstance(observation, Tensor):
+            raise ValueError(f"expected the observation to be a tensor; got {type(observation).__name__}")
         self.flow, self.noise = flow, noise
         self.operator = as_operator(operator)
         self.observation = observation.to(flow.device, flow.dtype)
@@ -153,12 +155,12 @@ class InverseProblem:
     def observe(self, hr: Tensor) -> Tensor:
         """What the operator makes of HR images ``(*batch, C, H, W)``, ``(*batch, *observation.shape)``."""
         clean = self.operator(hr.reshape(-1, *hr.shape[-3:]))
-        return clean.reshape(*hr.shape[:-3], *clean.shape[1:])
+        return clean.reshape(hr.shape[:-3] + clean.shape[1:])
 
     def residual_rms(self, hr: Tensor) -> Tensor:
         """Root mean square of ``(observation − mean)/std``, one per image: about 1 where noise alone is left."""
         residual = self.noise.residual(self.observe(hr), self.observation)
-        return residual.flatten(hr.dim() - 3).square().mean(-1).sqrt()
+        return residual.reshape(*hr.shape[:-3], -1).square().mean(-1).sqrt()
 
     def log_likelihood(self, hr: Tensor) -> Tensor:
         """``log p(observation | hr)`` in nats, one per image."""
@@ -173,11 +175,13 @@ class InverseProblem:
         """
         u = torch.full((self.dims,), 0.01, device=self.lr.device, dtype=self.lr.dtype, requires_grad=True)
         with torch.enable_grad():
-            value = self.log_likelihood(self.decode(u))
+            clean = self.observe(self.decode(u))
             advice = f"method {method!r} needs gradients: write the operator in differentiable torch functions, or use"
-            if not value.requires_grad:
+            if not clean.requires_grad:
                 raise ValueError(f"expected a differentiable operator; got one without a gradient: {advice} 'pcn'")
-            (gradient,) = torch.autograd.grad(value, u)
+            # Of the operator, seen from a random direction: that of a likelihood may vanish by symmetry.
+            direction = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
+            (gradient,) = torch.autograd.grad((direction * clean).sum(), u)
         if not bool(torch.isfinite(gradient).all()):
             raise ValueError(f"expected a finite gradient through the operator; got NaN or infinity: {advice} 'pcn'")
         if not bool(gradient.any()):
@@ -195,14 +199,27 @@ class InverseProblem:
             )
         self.noise.check(self.observation)
         images = self.decode(torch.zeros(2, self.dims, device=self.lr.device, dtype=self.lr.dtype))
+        before = images.clone()
         try:
-            clean = self.operator(images)
+            clean, again = self.operator(images), self.operator(before.clone())
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(
                 f"expected an operator on images (n, C, H, W), here {tuple(images.shape)}; it failed with: {error}"
             ) from error
         if not isinstance(clean, Tensor):
             raise ValueError(f"expected the operator to return a tensor; got {type(clean).__name__}")
+        if not clean.is_floating_point():
+            raise ValueError(f"expected floating point values from the operator; got {clean.dtype}: leave out rounding")
+        if not torch.equal(images, before):
+            raise ValueError(
+                "expected an operator that leaves its images as they are; got one that changes them in place: let it "
+                "work on a copy"
+            )
+        if clean.shape != again.shape or not torch.allclose(clean, again, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise ValueError(
+                "expected an operator that makes the same of the same image; got other values at the second call: "
+                "describe noise by the argument noise, and call .eval() on a network"
+            )
         wanted = (2, *self.observation.shape)
         if clean.shape != wanted:
             raise ValueError(

@@ -124,13 +124,15 @@ def draw_posterior(
         HR images ``(num_draws, C, s·h, s·w)``, not clamped.
 
     Raises:
-        ValueError: for fewer than one draw, or a negative temperature or width.
+        ValueError: for fewer than one draw, several LR images, or a negative temperature or width.
 
     Example:
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> draw_posterior(flow, torch.rand(3, 4, 4), num_draws=2).shape
         torch.Size([2, 3, 16, 16])
     """
+    if lr.dim() != 3:
+        raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}: draw for one after the other")
     if not 0 <= lr_std < float("inf"):
         raise ValueError(f"expected a finite lr_std >= 0; got {lr_std}")
     z = draw_latents(flow, lr, num_draws=num_draws, temperature=temperature, generator=generator)

@@ -54,6 +54,8 @@ class Mask(nn.Module):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
+        if not isinstance(mask, Tensor):
+            raise ValueError(f"expected the mask to be a tensor; got {type(mask).__name__}")
         if mask.dim() not in (2, 3) or not bool(((mask == 0) | (mask == 1)).all()):
             raise ValueError(f"expected a mask (H, W) or (C, H, W) of zeros and ones; got shape {tuple(mask.shape)}")
         if not bool((mask == 1).any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
 Guide = Literal["normal", "lowrank", "flow"]
 
 _DEFAULT_STEPS = {"pcn": 20, "langevin": 10}
+_MOST_LEAPFROG_STEPS = 1024
+_FEW_STEPS = 10
 
 
 def solve(
@@ -83,9 +86,9 @@ def solve(
             whitened vector ``(dims,)``, as of :meth:`InverseProblem.whiten`, for warm starts.
         seed: of all randomness; torch's global generator is left as it was.
         target_accept: acceptance probability to adapt the step to; 0.8 for nuts and hmc, 0.574 langevin, 0.3 pcn.
-        trajectory: length of an HMC trajectory, in units of the prior's standard deviation.
-        max_tree_depth: of NUTS.
-        num_steps: proposals per draw of pcn (20) and langevin (10).
+        trajectory: length of an HMC trajectory, in units of the prior's standard deviation; of at most 1024 steps.
+        max_tree_depth: of NUTS, at least 1.
+        num_steps: proposals per draw of pcn (20) and langevin (10), at least 1.
         guide: of SVI.
         rank: of the guide "lowrank"; by default Pyro's, the square root of the dimension.
         steps: optimization steps of SVI and MAP.
@@ -124,10 +127,15 @@ def solve(
         )
     if target_accept is not None and not 0 < target_accept < 1:
         raise ValueError(f"expected target_accept in (0, 1); got {target_accept}")
-    if not trajectory > 0 or not learning_rate > 0:
-        raise ValueError(f"expected trajectory and learning_rate > 0; got {trajectory} and {learning_rate}")
+    if not 0 < trajectory < math.inf or not 0 < learning_rate < math.inf:
+        raise ValueError(f"expected finite trajectory and learning_rate > 0; got {trajectory} and {learning_rate}")
+    for name, value in (("max_tree_depth", max_tree_depth), ("num_steps", num_steps), ("rank", rank)):
+        if value is not None and value < 1:
+            raise ValueError(f"expected {name} >= 1; got {value}")
     if isinstance(start, Tensor) and start.shape != (problem.dims,):
         raise ValueError(f"expected start to be a whitened vector ({problem.dims},); got shape {tuple(start.shape)}")
+    if isinstance(start, Tensor) and not bool(torch.isfinite(start).all()):
+        raise ValueError("expected a finite start; got NaN or infinity in it: take start='draw'")
     if isinstance(start, str) and start not in ("draw", "mode"):
         raise ValueError(f"expected start to be draw, mode or a whitened vector; got {start!r}")
     if method != "pcn":
@@ -144,12 +152,13 @@ def solve(
             name = f"svi ({guide})" if method == "svi" else "map"
             return _judged(problem, name, draws[None], {"objective": objective}, seconds, seed)
         starts = _starts(problem, start, num_chains, optimization)
+        _check_starts(problem, starts)
         kernel = _kernels(
             problem,
             target_accept=target_accept,
             trajectory=trajectory,
             max_tree_depth=max_tree_depth,
-            num_steps=num_steps or _DEFAULT_STEPS.get(method, 1),
+            num_steps=_DEFAULT_STEPS.get(method, 1) if num_steps is None else num_steps,
         )[method]
         draws, found, seconds = _run_chains(kernel, starts, num_draws=num_draws, num_warmup=num_warmup, advance=advance)
         return _judged(problem, method, draws, found, seconds, seed)
@@ -160,9 +169,15 @@ def _kernels(
 ) -> dict[str, Callable[[], Any]]:
     from pyro.infer import HMC, NUTS
 
+    class BoundedHMC(HMC):
+        @property
+        def num_steps(self) -> int:
+            # Where every proposal is rejected the step shrinks towards zero, and a trajectory would never end.
+            return min(_MOST_LEAPFROG_STEPS, super().num_steps)
+
     return {
         "nuts": lambda: NUTS(problem, target_accept_prob=target_accept or 0.8, max_tree_depth=max_tree_depth),
-        "hmc": lambda: HMC(
+        "hmc": lambda: BoundedHMC(
             problem,
             step_size=0.1,  # pyright: ignore[reportArgumentType]
             trajectory_length=trajectory,
@@ -216,6 +231,17 @@ def _starts(problem: InverseProblem, start: str | Tensor, num_chains: int, optim
     return noise
 
 
+@torch.no_grad()
+def _check_starts(problem: InverseProblem, starts: Tensor) -> None:
+    for number, start in enumerate(starts, start=1):
+        value = float(problem.log_likelihood(problem.decode(start)))
+        if not math.isfinite(value):
+            raise ValueError(
+                f"expected a finite likelihood where chain {number} starts; got {value}: look for a division by zero "
+                "or the logarithm of a negative value in the operator, or give another start"
+            )
+
+
 class _Optimization:
     """SVI with one of Pyro's automatic guides, or with a point."""
 
@@ -241,12 +267,23 @@ class _Optimization:
         adam = ClippedAdam({"lr": self.learning_rate, "lrd": 0.01 ** (1 / self.steps), "clip_norm": 1e3})
         svi = SVI(problem, made, adam, loss)
         objective = []
-        for _ in range(self.steps):
-            objective.append(-float(cast(float, svi.step())))
+        for step in range(1, self.steps + 1):
+            try:
+                value = -float(cast(float, svi.step()))
+            except ValueError as error:
+                # Pyro refuses the parameters of a guide that has run away.
+                raise ValueError(_runaway(step)) from error
+            if not math.isfinite(value):
+                raise ValueError(_runaway(step))
+            objective.append(value)
             on_step()
         with torch.no_grad(), pyro.poutine.block():
             draws = torch.stack([made()[SITE].detach().cpu() for _ in range(num_draws if guide else 1)])
         return draws, torch.tensor(objective)
+
+
+def _runaway(step: int) -> str:
+    return f"expected a finite objective; got another at step {step} of the optimization: lower learning_rate"
 
 
 def _make_guide(problem: InverseProblem, name: str | None, rank: int | None) -> Any:
@@ -315,6 +352,8 @@ def _judged(
 
 
 def _objective_remarks(objective: Tensor) -> list[str]:
+    if len(objective) < _FEW_STEPS:
+        return [f"An optimization of {len(objective)} steps says nothing about its end: raise steps."]
     tail = objective[-max(2, len(objective) // 5) :].double()
     early, late = tail.chunk(2)
     scatter = float((early.var() / len(early) + late.var() / len(late)).sqrt()) if len(late) > 1 else 0.0

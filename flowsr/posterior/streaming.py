@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowsr._files import atomic_path
+from flowsr._state import read_state, write_state
 from flowsr.distributions import Temperature, level_temperatures
 from flowsr.images import check_image
 from flowsr.moments import RunningMoments
@@ -24,6 +25,8 @@ from flowsr.results import Result, text_table, to_plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_KIND = "summary of draws"
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,10 @@ class StreamingSummary:
     ) -> None:
         if not levels or any(not 0 < level < 1 for level in levels) or list(levels) != sorted(levels):
             raise ValueError(f"expected quantile levels in (0, 1) in rising order; got {tuple(levels)}")
+        if any(math.isnan(threshold) for threshold in thresholds):
+            raise ValueError(f"expected thresholds that are numbers; got {tuple(thresholds)}")
+        if truth is not None:
+            check_image(truth, name="truth", tolerance=None)
         self.levels, self.thresholds = tuple(levels), tuple(thresholds)
         self.truth = truth.double().cpu() if truth is not None else None
         self._moments = RunningMoments()
@@ -177,6 +184,10 @@ class StreamingSummary:
             raise ValueError(
                 f"expected images of the shape of those before, {tuple(self._moments.mean.shape)}; got "
                 f"{tuple(images.shape[1:])}"
+            )
+        if self.truth is not None and images.shape[1:] != self.truth.shape:
+            raise ValueError(
+                f"expected a truth of the images' shape, {tuple(images.shape[1:])}; got {tuple(self.truth.shape)}"
             )
         images = images.detach().cpu()
         for image in images:
@@ -231,8 +242,8 @@ class StreamingSummary:
             "components": self._components.state_dict(),
             "exceeded": self._exceeded,
             "psnr": self._psnr,
-            "levels": self.levels,
             "thresholds": self.thresholds,
+            "truth": self.truth,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -245,6 +256,12 @@ class StreamingSummary:
             raise ValueError(
                 f"expected thresholds {self.thresholds}; got a state with {state['thresholds']}: resume with the "
                 "settings of the first run"
+            )
+        truth = state["truth"]
+        if (truth is None) != (self.truth is None) or (truth is not None and not _same(truth, self.truth)):
+            raise ValueError(
+                "expected the truth of the state, against which its PSNR is; got another: resume with the settings of "
+                "the first run"
             )
         self._moments.load_state_dict(state["moments"])
         self._quantiles.load_state_dict(state["quantiles"])
@@ -278,7 +295,7 @@ def summarize_draws(
         flow: the model.
         lr: LR image ``(C, h, w)`` in [0, 1].
         num_draws: how many in all, at least 2.
-        summary: what to accumulate; by default ``StreamingSummary()``.
+        summary: what to accumulate, without draws yet; by default ``StreamingSummary()``.
         temperature: τ ≥ 0, or one per level.
         lr_std: σ of the flow's LR image; 0 is the Dirac limit.
         seed: of the noise.
@@ -288,7 +305,8 @@ def summarize_draws(
         on_draws: called after each batch with the number of draws it had, for a progress bar.
 
     Raises:
-        ValueError: for fewer than two draws, or a checkpoint of another run.
+        ValueError: for fewer than two draws, a checkpoint of another run, or a damaged one.
+        OSError: if the checkpoint cannot be written; found out before the first draw.
 
     Example:
         >>> from flowsr.posterior import LinearGaussianFlow
@@ -302,6 +320,8 @@ def summarize_draws(
     if lr.dim() != 3:
         raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}")
     summary = summary or StreamingSummary()
+    if summary.count:
+        raise ValueError(f"expected a summary without draws; got one of {summary.count}: make a new one for each run")
     generator = torch.Generator().manual_seed(seed)
     run = {
         "seed": seed,
@@ -309,13 +329,18 @@ def summarize_draws(
         "lr_std": float(lr_std),
         "lr": lr.detach().cpu(),
     }
-    path = Path(checkpoint) if checkpoint is not None else None
-    if path is not None and path.exists():
-        _resume(path, summary, generator, run)
 
     def draw(n: int, source: torch.Generator) -> Tensor:
         return draw_posterior(flow, lr, num_draws=n, temperature=temperature, lr_std=lr_std, generator=source)
 
+    path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None:
+        # By its first draw: a model need not have weights to compare.
+        run["model"] = draw(1, torch.Generator().manual_seed(0)).cpu()
+        if path.exists():
+            _resume(path, summary, generator, run)
+        else:
+            _write(path, summary, generator, run)
     batch = batch_for_memory(lambda: draw(1, torch.Generator().manual_seed(0)), memory=memory)
     written = summary.count
     while summary.count < num_draws:
@@ -324,23 +349,28 @@ def summarize_draws(
         if on_draws is not None:
             on_draws(number)
         if path is not None and (summary.count - written >= checkpoint_every or summary.count >= num_draws):
-            state = {"summary": summary.state_dict(), "generator": generator.get_state(), "run": run}
-            with atomic_path(path) as temporary:
-                torch.save(state, temporary)
+            _write(path, summary, generator, run)
             written = summary.count
     return summary.result()
 
 
+def _write(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
+    write_state(path, {"summary": summary.state_dict(), "generator": generator.get_state(), "run": run}, kind=_KIND)
+
+
 def _resume(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
-    state = torch.load(path, weights_only=True)
-    if not isinstance(state, dict) or set(state) != {"summary", "generator", "run"}:
-        raise ValueError(f"expected {path} to be a state of summarize_draws; got another file: choose another name")
+    state = read_state(path, kind=_KIND)
     for name, value in run.items():
         old = state["run"][name]
-        if not (torch.equal(old, value) if isinstance(value, Tensor) else old == value):
+        if not (_same(old, value) if isinstance(value, Tensor) else old == value):
             raise ValueError(
                 f"expected {path} to be of a run with the same {name}; got another: remove it to start afresh, or "
                 "choose another name"
             )
     summary.load_state_dict(state["summary"])
     generator.set_state(state["generator"])
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    # Another machine or batch rounds otherwise.
+    return other is not None and one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-5)

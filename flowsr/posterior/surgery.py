@@ -52,7 +52,8 @@ def resample(
         Images ``(num_draws, C, H, W)``, not clamped.
 
     Raises:
-        ValueError: for levels that do not exist, or a mask of another size or with values outside of [0, 1].
+        ValueError: for levels that do not exist, an LR image or mask of another size, or a mask with values outside of
+            [0, 1].
 
     References:
         Lugmayr et al., SRFlow (ECCV 2020), section 4.
@@ -63,7 +64,7 @@ def resample(
         torch.Size([2, 3, 16, 16])
     """
     encoding = flow.encode(_one(hr, "hr"))
-    base: Tensor = encoding.lr if lr is None else lr
+    base = _lr_for(encoding.lr, lr)
     new = draw_latents(flow, base, num_draws=num_draws, temperature=temperature, generator=generator)
     count = len(new)
     chosen = set(range(1, count + 1)) if levels is None else set(levels)
@@ -85,7 +86,7 @@ def resample(
 def sample_with_temperature_map(
     flow: ImageFlow,
     lr: Tensor,
-    maps: Tensor | Sequence[Tensor | float],
+    maps: Tensor | float | Sequence[Tensor | float],
     *,
     num_draws: int = 1,
     generator: torch.Generator | None = None,
@@ -99,7 +100,7 @@ def sample_with_temperature_map(
     Args:
         flow: the model.
         lr: LR image ``(C, h, w)`` in [0, 1].
-        maps: τ ≥ 0: a map ``(H, W)`` at HR size for all levels, or for each level, coarse to fine, a map or a number.
+        maps: τ ≥ 0: a map ``(H, W)`` at HR size or a number for all levels, or one of them for each, coarse to fine.
         num_draws: how many.
         generator: source of randomness, on the CPU.
 
@@ -115,14 +116,14 @@ def sample_with_temperature_map(
         torch.Size([1, 3, 16, 16])
     """
     noise = draw_latents(flow, _one(lr, "lr"), num_draws=num_draws, generator=generator)
-    per_level = [maps] * len(noise) if isinstance(maps, Tensor) else list(maps)
+    per_level = [maps] * len(noise) if isinstance(maps, Tensor | int | float) else list(maps)
     if len(per_level) != len(noise):
         raise ValueError(f"expected one map or {len(noise)}, one per level from coarse to fine; got {len(per_level)}")
     image = lr.new_zeros(1, *(side * flow.upscale for side in lr.shape[-2:]))
     z = []
     for tau, latent in zip(per_level, noise, strict=True):
         if isinstance(tau, Tensor):
-            if not bool(torch.isfinite(tau).all()) or float(tau.min()) < 0:
+            if not float(tau.min()) >= 0:
                 raise ValueError("expected finite temperatures >= 0 in the map; got others")
             z.append(_to_level(tau, image, latent, largest=None) * latent)
         else:
@@ -211,10 +212,7 @@ def transfer(flow: ImageFlow, source: Tensor, lr: Tensor, *, levels: Sequence[in
         torch.Size([3, 16, 16])
     """
     encoding = flow.encode(_one(source, "source"))
-    if encoding.lr.shape != lr.shape:
-        raise ValueError(
-            f"expected an LR image of the source's size, {tuple(encoding.lr.shape)}; got {tuple(lr.shape)}"
-        )
+    lr = _lr_for(encoding.lr, lr)
     count = len(encoding.z)
     chosen = set(range(1, count + 1)) if levels is None else set(levels)
     if not chosen <= set(range(1, count + 1)):
@@ -245,7 +243,7 @@ def restore(flow: ImageFlow, hr: Tensor, lr: Tensor | None = None, *, temperatur
         Image ``(C, H, W)``, not clamped.
 
     Raises:
-        ValueError: for a negative temperature.
+        ValueError: for a negative temperature, or an LR image of another size.
 
     References:
         SRFlow, section 4, "image restoration" by latent normalization.
@@ -261,7 +259,7 @@ def restore(flow: ImageFlow, hr: Tensor, lr: Tensor | None = None, *, temperatur
     for tau, latent in zip(temperatures, encoding.z, strict=True):
         centred = latent - latent.mean((-2, -1), keepdim=True)
         z.append(tau * centred / centred.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-6))
-    return flow.decode(encoding.lr if lr is None else lr.to(encoding.lr), z)
+    return flow.decode(_lr_for(encoding.lr, lr), z)
 
 
 def _one(image: Tensor, name: str) -> Tensor:
@@ -270,10 +268,21 @@ def _one(image: Tensor, name: str) -> Tensor:
     return image
 
 
+def _lr_for(own: Tensor, lr: Tensor | None) -> Tensor:
+    """The LR image to decode with: the flow's own, or another of its size."""
+    if lr is None:
+        return own
+    if lr.shape != own.shape:
+        raise ValueError(f"expected an LR image of the image's own size, {tuple(own.shape)}; got {tuple(lr.shape)}")
+    return lr.to(own)
+
+
 def _to_level(mask: Tensor, image: Tensor, latent: Tensor, *, largest: float | None = 1.0) -> Tensor:
     """A map at HR size averaged over the block of each position of a latent."""
     if mask.shape != image.shape[-2:]:
         raise ValueError(f"expected a map of the HR image's size, {tuple(image.shape[-2:])}; got {tuple(mask.shape)}")
+    if not bool(torch.isfinite(mask).all()):
+        raise ValueError("expected a finite map; got NaN or infinity in it")
     mask = mask.to(latent)
     if largest is not None and (float(mask.min()) < 0 or float(mask.max()) > largest):
         raise ValueError(f"expected a mask in [0, {largest:g}]; got {float(mask.min()):g} to {float(mask.max()):g}")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowsr.images import check_image
 from flowsr.posterior.streaming import DrawSummary
 from flowsr.results import Result, text_table
 
@@ -146,6 +147,7 @@ def uncertainty_quality(
             f"summaries and {len(truths)} truths"
         )
     for summary, truth in zip(summaries, truths, strict=True):
+        check_image(truth, name="truth", tolerance=None)
         if summary.mean.shape != truth.shape:
             raise ValueError(f"expected a truth of shape {tuple(summary.mean.shape)}; got {tuple(truth.shape)}")
     std = torch.cat([summary.std.flatten() for summary in summaries]).double()

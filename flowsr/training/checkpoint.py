@@ -1,21 +1,17 @@
 """Checkpoints that survive: each appears whole or not at all, proves that it is whole, and has a predecessor."""
 
-import hashlib
-import io
 import os
-import pickle
 import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from flowsr._files import atomic_path, sweep_unfinished
+from flowsr._files import sweep_unfinished
+from flowsr._state import read_state, write_state
 from flowsr.errors import CheckpointError
 
-_MAGIC = b"flowsr training checkpoint 1\n"
+_KIND = "training checkpoint"
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -56,17 +52,9 @@ class CheckpointFolder:
 
     def write(self, step: int, state: dict[str, Any]) -> bool:
         """Write a checkpoint and remove those no longer kept; on a full disk warn, keep the old ones, return False."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path(step)) as temporary, open(temporary, "wb") as file:
-                file.write(_MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(self.folder)
+            write_state(self.path(step), state, kind=_KIND)
         except OSError as error:
             good = self.steps()
             last = f"the last good one is of step {good[-1]}" if good else "there is none yet"
@@ -113,30 +101,4 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is truncated, altered, or not a checkpoint of a training run.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"expected a checkpoint at {path}; it cannot be read: {error}") from error
-    header = len(_MAGIC) + 65
-    if not content.startswith(_MAGIC) or len(content) <= header:
-        raise CheckpointError(f"expected a training checkpoint; {path} is not one, or is truncated")
-    digest, body = content[len(_MAGIC) : header - 1].decode(errors="replace"), content[header:]
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise CheckpointError(f"expected a whole checkpoint; {path} is truncated or damaged (its digest does not fit)")
-    try:
-        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"expected tensors and plain values; {path} holds more than tensors: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk; not every platform can open a folder.
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return read_state(path, kind=_KIND)
