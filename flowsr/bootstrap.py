@@ -27,6 +27,8 @@ class Interval:
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3g"
+        if self.low != self.low:  # a single image has no interval
+            return f"{self.value:{spec}}"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __contains__(self, value: float) -> bool:

@@ -18,7 +18,7 @@ from flowsr.likelihood import (
     OFFICIAL_BINS,
     BitsPerDim,
     LogLikelihoodTerms,
-    bits_per_dim,
+    bounds_of,
     decompose,
     official_nll,
 )
@@ -41,9 +41,10 @@ class ScoredImage(Result):
         lr_source: the LR file; None for a bicubic LR image, rounded to 8 bits, or for a density of images alone.
         size: height and width of what was scored, cropped from the top left to multiples of what the model needs.
         bits: bounds on the bits per dimension of the 8-bit image.
-        terms: of one draw of the dequantization noise, with maps if asked for.
+        terms: of the first draw of the dequantization noise, with maps if asked for.
         official_nll: the number HCFlow's authors' code would print for the image, bits per pixel, with noise of
-            1/``official_bins``; None for a model without an LR image in its latent, as are the next two.
+            1/``official_bins``; None unless asked for, and for a model without an LR image in its latent, as are the
+            next two.
         official_bins: its quantization, 64 for x4 and 256 otherwise.
         encoded_lr_psnr: PSNR of the flow's own LR image against the LR image, dB, no border.
     """
@@ -91,12 +92,13 @@ def score_file(
     lr_log_scale: float | None = None,
     seed: int = 0,
     maps: bool = False,
+    official: bool = False,
 ) -> ScoredImage:
     """Score one HR file: bits per dimension with their error, term by term.
 
     A density of images alone scores it without an LR image.
 
-    Cost: ``num_samples`` + 3 encoding passes.
+    Cost: ``num_samples`` encoding passes, and a few percent; two more for ``official``.
 
     Args:
         flow: the model.
@@ -106,10 +108,12 @@ def score_file(
         lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         seed: of the noise, which is drawn on the CPU so that devices agree.
         maps: keep the terms' maps.
+        official: add what the authors' code prints, their NLL and the PSNR of the flow's own LR image, for a model with
+            an LR image in its latent.
 
     Raises:
         ImageError: if a file cannot be used, or the LR image is not s times smaller.
-        ValueError: for an LR image given to a density of images alone.
+        ValueError: for an LR image given to a density of images alone, or fewer than one draw.
 
     Example:
         >>> import tempfile
@@ -120,6 +124,8 @@ def score_file(
         >>> score_file(flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), path).size
         (16, 16)
     """
+    if num_samples < 1:
+        raise ValueError(f"expected num_samples >= 1; got {num_samples}")
     image, small = read_pair(flow, path, lr)
     device, noise = flow.device, UniformDequantizer()
     hr, lr_image = image.to(device), None if small is None else small.to(device)
@@ -127,24 +133,26 @@ def score_file(
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(seed)
 
-    terms = decompose(
-        flow, hr, lr_image, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator(), maps=maps
-    )
-    bits = bits_per_dim(flow, hr, lr_image, num_samples=num_samples, lr_log_scale=lr_log_scale, generator=generator())
-    conditional, official, bins, decibels = as_conditional(flow), None, None, None
-    if conditional is not None and small is not None and Capability.LR_LATENT in flow.capabilities:
+    def score(source: torch.Generator, *, maps: bool) -> LogLikelihoodTerms:
+        return decompose(flow, hr, lr_image, lr_log_scale=lr_log_scale, dequantizer=noise, generator=source, maps=maps)
+
+    source = generator()
+    draws = [score(source, maps=maps and index == 0) for index in range(num_samples)]
+    conditional, nll, bins, decibels = as_conditional(flow), None, None, None
+    within = Capability.LR_LATENT in flow.capabilities
+    if official and within and conditional is not None and small is not None:
         # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
         bins = OFFICIAL_BINS.get(conditional.upscale, 256)
         noisy, _ = UniformDequantizer(bins).dequantize(hr, generator=generator())
-        official = float(official_nll(cast(Any, flow), noisy, small.to(device), bins=bins))
+        nll = float(official_nll(cast(Any, flow), noisy, small.to(device), bins=bins))
         decibels = encoded_lr_psnr(encoded_lr(conditional, image).cpu(), small)
     return ScoredImage(
         source=path,
         lr_source=lr,
         size=(image.shape[-2], image.shape[-1]),
-        bits=bits,
-        terms=terms,
-        official_nll=official,
+        bits=bounds_of(draws),
+        terms=draws[0],
+        official_nll=nll,
         official_bins=bins,
         encoded_lr_psnr=decibels,
     )

@@ -1,11 +1,12 @@
 """Diagnostics of latents, temperatures, outliers and stability: right models pass, models broken on purpose do not."""
 
+import copy
 import json
 import math
 
 import pytest
 import torch
-from cases import tiny_flow
+from cases import tiny, tiny_flow
 from skimage import data
 
 import flowsr
@@ -19,6 +20,8 @@ from flowsr.likelihood import (
     perturbed,
     temperature_sweep,
 )
+
+BLACK = (torch.zeros(3, 16, 16), torch.zeros(3, 4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,20 @@ def test_the_model_passes_on_its_own_draws(draws):
     assert len(found.plot().axes) == 3
 
 
+def test_false_alarms_are_as_frequent_as_said(draws, monkeypatch):
+    """Over many draws of the model itself, at a significance where alarms can be counted."""
+    monkeypatch.setattr("flowsr.likelihood.latents._log_det_error", lambda *_: None)  # is no test of chance
+    flow, _ = draws
+    flow, alarms, seeds = copy.deepcopy(flow).requires_grad_(False), 0, 120
+    for seed in range(seeds):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            lr = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+            pairs = list(zip(flow.condition(lr).sample(), lr, strict=True))
+        alarms += not latent_diagnostics(flow, pairs, significance=0.05).passed
+    assert 0 < alarms < 0.05 * seeds + 4 * math.sqrt(0.05 * 0.95 * seeds)
+
+
 def test_a_wrong_width_of_the_lr_image_is_seen(draws):
     flow, pairs = draws
     failures = latent_diagnostics(flow, pairs, lr_log_scale=-5.8).failures
@@ -66,8 +83,6 @@ def test_a_wrong_width_of_the_lr_image_is_seen(draws):
 
 
 def _broken(flow, breaking):
-    import copy
-
     flow = copy.deepcopy(flow)
     with torch.no_grad():
         breaking(flow)
@@ -242,9 +257,20 @@ def test_the_broken_layer_is_named(shipped, breaking, name):
     ("function", "message"),
     [
         (lambda flow: latent_diagnostics(flow, []), "at least one pair"),
-        (lambda flow: temperature_sweep(flow, []), "expected images and temperatures"),
-        (lambda flow: temperature_sweep(flow, [(0, 0)], temperatures=(1.0, 1.0)), "different finite temperatures"),
-        (lambda flow: temperature_sweep(flow, [(0, 0)], num_samples=1), "at least 2 draws"),
+        (lambda flow: latent_diagnostics(flow, BLACK), r"as a list \[\(hr, lr\), …\]"),
+        (lambda flow: temperature_sweep(flow, []), "at least one pair"),
+        (
+            lambda flow: temperature_sweep(flow, [BLACK], temperatures=()),
+            "different finite temperatures >= 0; got none",
+        ),
+        (lambda flow: temperature_sweep(flow, [BLACK], temperatures=(1.0, 1.0)), "different finite temperatures"),
+        (lambda flow: temperature_sweep(flow, [BLACK], num_samples=1), "at least 2 draws"),
+        (lambda flow: temperature_sweep(flow, [(torch.rand(3, 16, 16), BLACK[1])]), "expected an 8-bit hr"),
+        (lambda flow: temperature_sweep(flow, [(BLACK[0][None], BLACK[1][None])]), "one by one"),
+        (lambda flow: temperature_sweep(tiny("glow"), [BLACK]), "for a temperature sweep"),
+        (lambda flow: out_of_distribution(flow, [BLACK] * 3, [BLACK], {"a": [(BLACK[0].half(), None)]}), "float32 or"),
+        (lambda flow: out_of_distribution(flow, [BLACK] * 3, [BLACK], {"a": BLACK}), "expected a as a list"),
+        (lambda flow: auroc([math.nan], [1.0]), "scores that can be compared"),
         (lambda flow: out_of_distribution(flow, [], [], {}), "at least 3 reference"),
         (lambda flow: perturbed(torch.rand(3, 8, 8), "upside down"), "smooth, noisy, shuffled or constant"),
         (lambda flow: perturbed(torch.rand(3, 6, 6), "shuffled"), "at least two blocks"),

@@ -55,6 +55,7 @@ def test_intervals_of_two_samples_and_degenerate_ones():
     assert bootstrap_interval([2.0, 2.0, 2.0]) == Interval(2.0, 2.0, 2.0)
     assert math.isnan(bootstrap_interval([2.0]).low)
     assert f"{Interval(1.0, 0.5, 2.0):.1f}" == "1.0 [0.5, 2.0]"
+    assert f"{bootstrap_interval([2.0]):.1f}" == "2.0"  # a single image has no interval
 
 
 @pytest.mark.parametrize(("sample", "level"), [([], 0.95), ([1.0, math.nan], 0.95), ([1.0, 2.0], 1.0)])

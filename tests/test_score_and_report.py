@@ -30,7 +30,7 @@ def image(tmp_path):
 
 def test_a_scored_file_agrees_with_the_library(image):
     flow = flowsr.load("sr-x4-small")
-    scored = score_file(flow, image, num_samples=3, seed=5, maps=True)
+    scored = score_file(flow, image, num_samples=3, seed=5, maps=True, official=True)
     assert scored.size == (36, 40) and scored.lr_source is None
     hr = read_image(image)[..., :36, :40]
     lr = round_to_8bit(bicubic_down(hr, 4))
@@ -48,10 +48,25 @@ def test_a_scored_file_agrees_with_the_library(image):
     json.dumps(scored.to_dict(), allow_nan=False)
 
 
+def test_a_file_is_encoded_once_for_each_draw(image, monkeypatch):
+    flow, passes = flowsr.load("sr-x4-small"), []
+    encode = flow.transform.encode
+    monkeypatch.setattr(
+        flow.transform, "encode", lambda *given, **options: passes.append(1) or encode(*given, **options)
+    )
+    score_file(flow, image, num_samples=3, maps=True)
+    assert len(passes) == 3
+    score_file(flow, image, official=True)
+    assert len(passes) == 3 + 1 + 2
+    with pytest.raises(ValueError, match="num_samples >= 1"):
+        score_file(flow, image, num_samples=0)
+
+
 def test_score_on_the_command_line(image, tmp_path):
     result = run("score", image, "-n", 2, "--json", "-o", tmp_path / "out", "-q")
     assert result.exit_code == 0, result.stderr
     (record,) = json.loads(result.stdout)["images"]
+    assert record["official_nll"] is None  # costs encodings of its own
     assert record["bits"]["num_samples"] == 2 and record["terms"]["of"] == "8-bit image"
     assert sum(record["terms"]["terms_nats"].values()) == pytest.approx(record["terms"]["total_nats"], rel=1e-4)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a <b>_terms.png", "scores.json"]
@@ -123,12 +138,13 @@ def test_the_page_is_self_contained(page):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_shows_the_page(page, tmp_path):
-    """All pictures load and take room, without a script error."""
+    """All pictures load and take room, and nothing is wider than the window."""
     probe = """<script>
     window.onload = () => {
       const broken = [...document.images].filter(i => !(i.complete && i.naturalWidth > 10 && i.width > 10));
       const height = document.body.scrollHeight;
-      document.title = `${document.images.length} pictures, ${broken.length} broken, ${height} high`;
+      const over = document.documentElement.scrollWidth - window.innerWidth;
+      document.title = `${document.images.length} pictures, ${broken.length} broken, ${height} high, ${over} over`;
     };
     </script></body>"""
     (tmp_path / "probe.html").write_text(page.read_text().replace("</body>", probe))
@@ -140,10 +156,10 @@ def test_a_browser_shows_the_page(page, tmp_path):
         text=True,
         timeout=120,
     )
-    found = re.search(r"<title>(\d+) pictures, (\d+) broken, (\d+) high</title>", done.stdout)
+    found = re.search(r"<title>(\d+) pictures, (\d+) broken, (\d+) high, (-?\d+) over</title>", done.stdout)
     assert found, done.stdout[:500] + done.stderr[-500:]
-    pictures, broken, height = map(int, found.groups())
-    assert pictures > 15 and broken == 0 and height > 2000
+    pictures, broken, height, over = map(int, found.groups())
+    assert pictures > 15 and broken == 0 and height > 2000 and over <= 0
 
 
 def test_a_report_needs_two_draws(image):

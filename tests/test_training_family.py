@@ -327,7 +327,7 @@ def test_scores_of_files(images):
     path = images / "0.png"
     for name in ("srflow-x4", "irn-x3", "glow", "realnvp"):
         flow = tiny(name, strength=0.05)
-        scored = score_file(flow, path, num_samples=2, maps=True)
+        scored = score_file(flow, path, num_samples=2, maps=True, official=True)
         assert all(side % flow.multiple == 0 for side in scored.size)
         within = Capability.LR_LATENT in flow.capabilities
         assert (scored.official_nll is not None) == (scored.encoded_lr_psnr is not None) == within

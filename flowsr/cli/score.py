@@ -25,6 +25,12 @@ def score(
         Path | None,
         typer.Option("--out", "-o", file_okay=False, help="Write scores.json and name_terms.png (with the map) there."),
     ] = None,
+    official: Annotated[
+        bool,
+        typer.Option(
+            "--official", help="Add the authors' NLL and the PSNR of the flow's own LR image (two more passes)."
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
@@ -57,7 +63,15 @@ def score(
     with reporter.progress("Scoring", len(files)) as advance:
         for path in files:
             results.append(
-                score_file(flow, path, lr=lr_of.get(path), num_samples=num_samples, seed=seed, maps=out is not None)
+                score_file(
+                    flow,
+                    path,
+                    lr=lr_of.get(path),
+                    num_samples=num_samples,
+                    seed=seed,
+                    maps=out is not None,
+                    official=official,
+                )
             )
             advance(path.name)
     document: dict[str, Any] = {

@@ -77,7 +77,7 @@ def uniform_dequantize(
         generator: source of randomness; the global one by default.
 
     Raises:
-        ValueError: unless bins is at least 2.
+        ValueError: unless bins is at least 2, or for values that are no floating point numbers.
 
     References:
         Theis et al., A note on the evaluation of generative models (ICLR 2016), section 3.1.
@@ -88,6 +88,9 @@ def uniform_dequantize(
         True
     """
     _check_bins(bins)
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"expected a floating point image in [0, 1]; got {kind}: divide 8-bit images by 255")
     # In half precision the noise of a bin would be rounded away.
     image = image.to(torch.promote_types(image.dtype, torch.float32))
     device = image.device if generator is None else generator.device

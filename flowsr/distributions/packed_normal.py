@@ -16,7 +16,9 @@ Temperature: TypeAlias = SupportsFloat | Sequence[float]
 
 
 def normal_log_prob(x: Tensor, *, log_scale: float | Tensor = 0.0) -> Tensor:
-    """Elementwise ``log N(x; 0, exp(log_scale)²)`` in nats."""
+    """Elementwise ``log N(x; 0, exp(log_scale)²)`` in nats, in at least float32."""
+    # Squares of what σ = e^-6 divides are soon too large for half precision.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     log_scale = torch.as_tensor(log_scale, dtype=x.dtype, device=x.device)
     return -0.5 * ((x * (-log_scale).exp()) ** 2 + math.log(2.0 * math.pi)) - log_scale
 

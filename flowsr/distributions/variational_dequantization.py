@@ -72,13 +72,16 @@ class VariationalDequantizer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Add noise: ``(v + u, log q(u | v))``, differentiable with respect to the parameters."""
         check_image_shape(image.shape, channels=self.encoder.in_channels // 4, multiple=2, name="the image")
+        # In half precision the noise of a bin would be rounded away.
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
+        dtype = next(self.parameters()).dtype
         # Centred, as the network sees an image and not a residual.
-        context = self.encoder(space_to_depth(image - 0.5, 2))
+        context = self.encoder(space_to_depth(image.to(dtype) - 0.5, 2))
         device = image.device if generator is None else generator.device
         shape = (*image.shape[:-3], self.encoder.in_channels, image.shape[-2] // 2, image.shape[-1] // 2)
-        noise = torch.randn(shape, dtype=image.dtype, device=device, generator=generator).to(image.device)
+        noise = torch.randn(shape, dtype=dtype, device=device, generator=generator).to(image.device)
         value, ladj = self.flow.call_and_ladj(noise, context)
         slope = sum_event(F.logsigmoid(value) + F.logsigmoid(-value))
-        volume = constant_ladj(image, image.shape[-3:].numel() * math.log(self.bins))
+        volume = constant_ladj(value, image.shape[-3:].numel() * math.log(self.bins))
         log_q = add_ladj((volume, sum_event(normal_log_prob(noise)), -ladj, -slope))
         return image + depth_to_space(torch.sigmoid(value), 2) / self.bins, log_q

@@ -4,7 +4,7 @@ Every analysis is one function that returns a :class:`flowsr.results.Result`: na
 and a figure. They ask what a model offers, not which class it is of.
 """
 
-from flowsr.likelihood.bounds import BitsPerDim, bits_per_dim
+from flowsr.likelihood.bounds import BitsPerDim, bits_per_dim, bounds_of
 from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose, dequantized_bits_per_dim
 from flowsr.likelihood.latents import LatentDiagnostics, LatentStatistics, latent_diagnostics
 from flowsr.likelihood.official import OFFICIAL_BINS, official_nll
@@ -36,6 +36,7 @@ __all__ = [
     "TemperatureSweep",
     "auroc",
     "bits_per_dim",
+    "bounds_of",
     "decompose",
     "dequantized_bits_per_dim",
     "fit_dequantizer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from flowsr.distributions import Dequantizer, UniformDequantizer
-from flowsr.images import check_image
-from flowsr.likelihood.decompose import decompose, width_note, width_used
+from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose, width_note
+from flowsr.likelihood.inputs import check_8bit
 from flowsr.models import HasTerms
 from flowsr.results import Result, text_table
 
@@ -66,7 +67,12 @@ class BitsPerDim(Result):
         for index, values in enumerate(zip(*(part.flatten().tolist() for part in parts), strict=True)):
             bound, error, tighter, tighter_error, effective = values
             rows.append([str(index), with_error(bound, error), with_error(tighter, tighter_error), f"{effective:.1f}"])
-        head = ["image", "one draw (mean)", f"{self.num_samples} draws, weighted", "effective draws"]
+        head = [
+            "image",
+            "one draw (mean)",
+            f"{self.num_samples} draw{'s' * (self.num_samples > 1)}, weighted",
+            "effective draws",
+        ]
         notes = [
             f"bits/dim of 8-bit images, upper bounds; D = C·H·W = {self.dims}, noise within 1/{self.bins}"
             f"{width_note(self.lr_log_scale)}; ± one standard error of the draws"
@@ -74,17 +80,23 @@ class BitsPerDim(Result):
         return text_table(head, rows, notes=notes)
 
     def _draw_main(self, ax: Axes) -> None:
-        """The bound against the number of draws, a line per image."""
+        """The bound against the number of draws, a line per image; of several images what each gains over one draw."""
         from flowsr.plots import PALETTE, plain_axes
 
         lines = self.curve.reshape(len(self.counts), -1).detach().cpu()
-        errors = self.curve_error.reshape(len(self.counts), -1).nan_to_num(0.0).detach().cpu()
+        several = lines.shape[1] > 1
+        if several:  # else the differences between the images would flatten every line
+            lines = lines - lines[0]
+        errors = self.curve_error.reshape(len(self.counts), -1).detach().cpu()
+        if self.counts[-1] == self.num_samples:  # one group of all draws
+            errors = torch.cat([errors[:-1], self.importance_weighted_error.reshape(1, -1).detach().cpu()])
+        errors = errors.nan_to_num(0.0)
         for line, error in zip(lines.T, errors.T, strict=True):
             ax.errorbar(self.counts, line, error, color=PALETTE["blue"], marker="o", markersize=3, capsize=2)
         ax.set_xscale("log", base=2)
         ax.set_xticks(self.counts, [str(count) for count in self.counts])
         ax.set_xlabel("draws of the noise, k")
-        ax.set_ylabel("bits per dimension (upper bound)")
+        ax.set_ylabel("upper bound − that of one draw, bits/dim" if several else "upper bound, bits per dimension")
         plain_axes(ax, keep=("left", "bottom"))
 
 
@@ -133,24 +145,46 @@ def bits_per_dim(
     """
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
-    check_image(hr, name="hr")
-    hr = hr.to(torch.promote_types(hr.dtype, torch.float32))
-    if float((hr * 255 - (hr * 255).round()).abs().max()) > 0.01:
-        raise ValueError(
-            "expected an 8-bit hr, multiples of 1/255, to count its bits; got other values: round it with "
-            "flowsr.images.round_to_8bit, or score the density with flowsr.likelihood.decompose"
-        )
-    noise = dequantizer or UniformDequantizer()
-    if noise.bins < 255:
-        raise ValueError(
-            f"expected a dequantizer of at least 255 bins, as the bins of 8-bit values would overlap; got {noise.bins}"
-        )
+    check_8bit(hr)
+    noise = UniformDequantizer() if dequantizer is None else dequantizer
     draws = [
-        decompose(model, hr, lr, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator).total.double()
+        decompose(model, hr, lr, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator)
         for _ in range(num_samples)
     ]
-    log_w = torch.stack(draws)
-    dims = hr.shape[-3:].numel()
+    return bounds_of(draws, bins=noise.bins)
+
+
+def bounds_of(draws: Sequence[LogLikelihoodTerms], *, bins: int = 256) -> BitsPerDim:
+    """The bounds from decompositions of the same 8-bit images, each with noise of its own.
+
+    What :func:`bits_per_dim` does after its encoding passes, for those who want the terms of each draw too.
+
+    Cost: none to speak of.
+
+    Args:
+        draws: what ``decompose(model, hr, lr, dequantizer=…)`` gave, once for each draw of the noise.
+        bins: of that dequantizer.
+
+    Raises:
+        ValueError: without draws, for draws without noise, or for bins so wide that those of 8-bit values overlap.
+
+    Example:
+        >>> import flowsr
+        >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), torch.zeros(3, 16, 16)
+        >>> noise = UniformDequantizer()
+        >>> draws = [decompose(flow, hr, torch.zeros(3, 4, 4), dequantizer=noise) for _ in range(4)]
+        >>> bounds_of(draws).num_samples
+        4
+    """
+    if not draws or not all(terms.of("dequantization") for terms in draws):
+        raise ValueError("expected decompositions with a dequantizer; got none, or some without their noise")
+    if bins < 255:
+        raise ValueError(
+            f"expected a dequantizer of at least 255 bins, as the bins of 8-bit values would overlap; got {bins}"
+        )
+    num_samples = len(draws)
+    log_w = torch.stack([terms.total.double() for terms in draws])
+    dims = draws[0].dims
     unit = -1.0 / (dims * math.log(2.0))
     counts = tuple(2**i for i in range(num_samples.bit_length()))
     curve, curve_error = [], []
@@ -169,8 +203,8 @@ def bits_per_dim(
         curve_error=torch.stack(curve_error),
         num_samples=num_samples,
         dims=dims,
-        bins=noise.bins,
-        lr_log_scale=width_used(model, lr_log_scale),
+        bins=bins,
+        lr_log_scale=draws[0].lr_log_scale,
     )
 
 
@@ -200,6 +234,9 @@ def _jackknife_error(log_w: Tensor) -> Tensor:
     count = len(log_w)
     if count < 2:
         return torch.full_like(log_w[0], torch.nan)
-    keep = ~torch.eye(count, dtype=torch.bool, device=log_w.device)
-    left_out = torch.stack([log_mean_exp(log_w[row], dim=0) for row in keep])
+    # What comes before and what comes after each draw, so that the cost is linear and nothing cancels.
+    nothing = torch.full_like(log_w[:1], -torch.inf)
+    before = torch.cat([nothing, log_w[:-1].logcumsumexp(0)])
+    after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), nothing])
+    left_out = torch.logaddexp(before, after) - math.log(count - 1)
     return ((count - 1) * left_out.var(0, correction=0)).sqrt()

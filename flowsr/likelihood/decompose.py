@@ -202,7 +202,7 @@ def decompose(
 
     Raises:
         ValueError: on wrong shapes, dtype or values.
-        TypeError: for a model without a likelihood.
+        TypeError: for a model without a likelihood, or something that is no dequantizer.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.
@@ -219,6 +219,11 @@ def decompose(
     """
     if not isinstance(model, HasTerms):
         raise TypeError(f"expected a model with log_likelihood_terms; got {type(model).__name__}")
+    if dequantizer is not None and not isinstance(dequantizer, Dequantizer):
+        raise TypeError(
+            "expected a dequantizer such as flowsr.distributions.UniformDequantizer(), with bins and dequantize; got "
+            f"{dequantizer!r}"
+        )
     if lr_log_scale is not None and not -40 <= lr_log_scale <= 40:
         raise ValueError(f"expected a finite lr_log_scale from -40 to 40; got {lr_log_scale}")
     options: dict[str, Any] = {"lr_log_scale": lr_log_scale, "lr_likelihood": lr_likelihood}
@@ -229,9 +234,9 @@ def decompose(
         noisy, log_q = dequantizer.dequantize(hr, generator=generator)
         return (*model.log_likelihood_terms(noisy, lr, **options), Term("dequantization", -log_q))
 
-    dims, width = hr.shape[-3:].numel(), width_used(model, lr_log_scale)
     with per_pixel(maps):
         found = find_terms()
+    dims, width = hr.shape[-3:].numel(), width_used(model, lr_log_scale)
     names = [term.name for term in found]
     if len(set(names)) < len(names):
         raise ValueError(f"expected terms of different names; got {', '.join(names)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from flowsr.bootstrap import Interval, bootstrap_interval
 from flowsr.distributions import UniformDequantizer
-from flowsr.images import encode_png, round_to_8bit
+from flowsr.images import encode_png
 from flowsr.likelihood.decompose import decompose, width_used
+from flowsr.likelihood.inputs import Pair, check_8bit, check_pairs
 from flowsr.likelihood.latents import HasNoise
 from flowsr.results import Result, text_table
 
@@ -30,10 +31,6 @@ SCORES: dict[str, str] = {
     "LR features": "Mahalanobis distance of the LR image's features from those of the reference images",
 }
 """What each score is; all are larger for what is taken to be stranger."""
-
-
-Pair: TypeAlias = tuple[Tensor, Tensor | None]
-"""An HR image and its LR image; None where the model has none."""
 
 _COLOURS = ("ink", "orange", "blue", "green", "purple", "red")
 
@@ -53,7 +50,8 @@ class OutOfDistribution(Result):
 
     Attributes:
         auroc: by score and by set, the area under the receiver operating curve with its 95 % bootstrap interval: 1
-            tells all apart, 0.5 none, below 0.5 the strange images look *less* strange than ordinary ones.
+            tells all apart, 0.5 none, below 0.5 the strange images look *less* strange than ordinary ones. Where all
+            images are told apart the interval is [1, 1], however few they are: resamples hold no others.
         scores: by score and by set ("inside" among them), one figure per image.
         reference: number of reference images.
         lr_log_scale: log σ of the LR image; None for a model without one.
@@ -140,7 +138,8 @@ def out_of_distribution(
         on_image: called after each image.
 
     Raises:
-        ValueError: for fewer than 3 reference images, an empty set, a set named "inside", or wrong shapes or values.
+        ValueError: for fewer than 3 reference images, an empty set, a set named "inside", images that are not 8-bit, or
+            wrong shapes or values.
 
     References:
         Nalisnick et al. (arXiv 1906.02994), typicality; Serrà et al., Input Complexity (ICLR 2020); Lee et al.
@@ -148,6 +147,7 @@ def out_of_distribution(
 
     Example:
         >>> import flowsr
+        >>> from flowsr.images import round_to_8bit
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> def pairs(n):
         ...     return [(round_to_8bit(torch.rand(3, 16, 16)), torch.rand(3, 4, 4)) for _ in range(n)]
@@ -160,6 +160,10 @@ def out_of_distribution(
         raise ValueError(f"expected at least 3 reference images; got {len(reference)}")
     if not inside or not outside or not all(outside.values()) or "inside" in outside:
         raise ValueError('expected images in "inside" and in each set of "outside", none of which is called "inside"')
+    for name, pairs in {"reference": reference, "inside": inside, **outside}.items():
+        check_pairs(pairs, name=name)
+        for hr, _ in pairs:
+            check_8bit(hr)
     generator = torch.Generator().manual_seed(seed)
 
     def measure(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -206,6 +210,8 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     """
     if not len(positive) or not len(negative):
         raise ValueError(f"expected scores of both kinds; got {len(positive)} and {len(negative)}")
+    if bool(np.isnan(positive).any()) or bool(np.isnan(negative).any()):
+        raise ValueError("expected scores that can be compared; got NaN: leave those images out, and say so")
     # Ranks among the sorted negatives: a rank test of scipy's would compute a p-value each time.
     ordered = np.sort(np.asarray(negative))
     below = np.searchsorted(ordered, positive, side="left")
@@ -221,7 +227,6 @@ def png_bits_per_dim(image: Tensor) -> float:
 def _measure(
     model: HasNoise, hr: Tensor, lr: Tensor | None, lr_log_scale: float | None, generator: torch.Generator
 ) -> dict[str, Any]:
-    hr = round_to_8bit(hr)
     noisy, log_q = UniformDequantizer().dequantize(hr, generator=generator)
     terms = decompose(model, noisy, lr, lr_log_scale=lr_log_scale)
     noise = model.noise(noisy, lr, lr_log_scale=lr_log_scale)

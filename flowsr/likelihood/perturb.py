@@ -38,7 +38,7 @@ def perturbed(
     check_image(hr, name="hr")
     if hr.dim() != 3:
         raise ValueError(f"expected one image (C, H, W); got shape {tuple(hr.shape)}")
-    hr = hr.detach()
+    hr = hr.detach().to(torch.promote_types(hr.dtype, torch.float32))  # half precision holds no grey levels
     if strength is not None and not strength >= 0:
         raise ValueError(f"expected a strength >= 0; got {strength}")
     if kind == "smooth":

@@ -139,16 +139,32 @@ class InverseStability(Result):
         from flowsr.plots import PALETTE, plain_axes
 
         at = range(len(self.layers))
-        single = [max(layer.round_trip_float32, 1e-18) for layer in self.layers]
-        double = [max(layer.round_trip_float64, 1e-18) for layer in self.layers]
-        ax.semilogy(at, single, ".-", color=PALETTE["blue"], linewidth=0.8, label="float32")
-        ax.semilogy(at, double, ".-", color=PALETTE["green"], linewidth=0.8, label="float64")
-        ax.axhline(ROUND_TRIP_LIMIT, color=PALETTE["red"], linewidth=0.8, linestyle=":", label="called unstable")
+        for label, colour, errors in (
+            ("float32", "blue", [layer.round_trip_float32 for layer in self.layers]),
+            ("float64", "green", [layer.round_trip_float64 for layer in self.layers]),
+        ):
+            # A layer that only moves values makes no error, and has no place on this axis.
+            ax.semilogy(at, [e or math.nan for e in errors], ".-", color=PALETTE[colour], linewidth=0.8, label=label)
+        ax.axhline(ROUND_TRIP_LIMIT, color=PALETTE["red"], linewidth=0.8, linestyle=":", label="called unstable beyond")
         ax.set_xlabel("layer, in the order of encoding")
         ax.set_ylabel("round-trip error, relative")
-        ax.legend(frameon=False, fontsize=8, ncols=3)
-        ax.set_title("Each layer alone, from the image to the latents", loc="left", fontsize=10)
+        ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.06), borderpad=0.0)
+        ax.set_title("Each layer alone; where there is no dot the inverse is exact", loc="left", fontsize=10, pad=16)
+        self._name_parts(ax)
         plain_axes(ax, keep=("left", "bottom"))
+
+    def _name_parts(self, ax: Axes) -> None:
+        """Lines between the parts of the model that the layers belong to, and their names above."""
+        from flowsr.plots import PALETTE
+
+        parts = [".".join(layer.name.split(".")[1:3]) for layer in self.layers]
+        starts = [index for index, part in enumerate(parts) if index == 0 or parts[index - 1] != part]
+        for start, end in zip(starts, [*starts[1:], len(parts)], strict=True):
+            if start:
+                ax.axvline(start - 0.5, color=PALETTE["grey"], linewidth=0.5, alpha=0.6)
+            if end - start > 1:
+                where = ((start + end - 1) / 2, 1.01)
+                ax.text(*where, parts[start], transform=ax.get_xaxis_transform(), fontsize=7, ha="center", va="bottom")
 
     def _draw_figure(self) -> Figure:
         """Round-trip errors, and the growth on decoding."""
@@ -161,10 +177,18 @@ class InverseStability(Result):
         at, growth = range(len(self.layers)), [layer.growth for layer in self.layers]
         second.semilogy(at, growth, ".-", color=PALETTE["orange"], linewidth=0.8)
         second.axhline(1.0, color=PALETTE["grey"], linewidth=0.8)
-        for index, layer in enumerate(self.layers):
-            if layer.name in self.unstable:
-                height = layer.growth if math.isfinite(layer.growth) else 1.0
-                second.annotate(layer.name, (index, height), fontsize=7, color=PALETTE["red"])
+        second.axhline(GROWTH_LIMIT, color=PALETTE["red"], linewidth=0.8, linestyle=":")
+        suspects = [(index, layer) for index, layer in enumerate(self.layers) if layer.name in self.unstable]
+        for row, (index, layer) in enumerate(suspects):
+            height = layer.growth if math.isfinite(layer.growth) else 1.0
+            side = (
+                {"ha": "left", "xytext": (5, 9 * row)}
+                if index < len(at) / 2
+                else {"ha": "right", "xytext": (-5, 9 * row)}
+            )
+            second.annotate(
+                layer.name, (index, height), textcoords="offset points", fontsize=7, color=PALETTE["red"], **side
+            )
         second.set_xlabel("layer, in the order of encoding")
         second.set_ylabel("growth of the largest\nactivation on decoding")
         plain_axes(second, keep=("left", "bottom"))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from flowsr.distributions import UniformDequantizer
 from flowsr.draws import draw_images
 from flowsr.images import round_to_8bit
 from flowsr.likelihood.decompose import width_used
+from flowsr.likelihood.inputs import check_8bit, check_pairs
 from flowsr.metrics import lpips_distance, lr_psnr, pixel_std, psnr, ssim
 from flowsr.models import ConditionalModel
+from flowsr.models.conditional import require_conditional
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -98,7 +100,9 @@ class TemperatureSweep(Result):
             ax.annotate(f"τ={tau:g}", (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
         ax.set_xlabel(f"{across}{', ' + _UNITS[across] if _UNITS[across] else ''}")
         ax.set_ylabel("PSNR of one draw, dB")
-        ax.set_title("The trade", loc="left", fontsize=10)
+        ax.set_title(
+            "Fidelity against " + ("perception" if across == "LPIPS" else "diversity"), loc="left", fontsize=10
+        )
         plain_axes(ax, keep=("left", "bottom"))
 
     def _draw_figure(self) -> Figure:
@@ -118,8 +122,10 @@ class TemperatureSweep(Result):
                 taus, [x.low for _, x in there], [x.high for _, x in there], color=PALETTE["sky"], alpha=0.3
             )
             axes.plot(taus, values, "o-", color=PALETTE["blue"], markersize=3)
-            axes.axvline(1.0, color=PALETTE["grey"], linewidth=0.8, linestyle=":")
+            axes.axvline(1.0, color=PALETTE["grey"], linewidth=0.8, linestyle=":")  # the model itself
             axes.set_xlabel("temperature τ")
+            span = 0.05 * (self.temperatures[-1] - self.temperatures[0] or 1.0)
+            axes.set_xlim(self.temperatures[0] - span, max(1.0, self.temperatures[-1]) + span)
             axes.set_title(f"{name}{', ' + _UNITS[name] if _UNITS[name] else ''}", loc="left", fontsize=10)
             plain_axes(axes, keep=("left", "bottom"))
         self._draw_main(panels[len(names)])
@@ -162,7 +168,8 @@ def temperature_sweep(
         on_step: called after each image and temperature.
 
     Raises:
-        ValueError: without images or temperatures, for fewer than two draws, or on wrong shapes or values.
+        ValueError: without images or temperatures, for fewer than two draws, for a model that is not conditional, for
+            images that are not 8-bit, or on wrong shapes or values.
 
     References:
         Lugmayr et al., SRFlow (ECCV 2020), section 4.3; Blau and Michaeli, The Perception-Distortion Tradeoff
@@ -176,13 +183,16 @@ def temperature_sweep(
         >>> sweep.figures["NLL"][0] is None, sweep.figures["PSNR"][1].value > 0
         (True, True)
     """
-    if not pairs or not temperatures:
-        raise ValueError(f"expected images and temperatures; got {len(pairs)} images, {len(temperatures)} temperatures")
-    if num_samples < 2:
-        raise ValueError(f"expected at least 2 draws, as diversity is measured; got {num_samples}")
+    model = require_conditional(cast(Any, model), what="a temperature sweep")
+    check_pairs(pairs)
+    if not isinstance(num_samples, int) or num_samples < 2:
+        raise ValueError(f"expected an integer of at least 2 draws, as diversity is measured; got {num_samples!r}")
     taus = tuple(sorted(float(tau) for tau in temperatures))
-    if len(set(taus)) < len(taus) or not all(math.isfinite(tau) and tau >= 0 for tau in taus):
-        raise ValueError(f"expected different finite temperatures >= 0; got {', '.join(f'{tau:g}' for tau in taus)}")
+    if not taus or len(set(taus)) < len(taus) or not all(math.isfinite(tau) and tau >= 0 for tau in taus):
+        got = ", ".join(f"{tau:g}" for tau in taus) or "none"
+        raise ValueError(f"expected different finite temperatures >= 0; got {got}")
+    for hr, lr in pairs:
+        model.check_pair(check_8bit(hr), lr)
     # Not every model gives its LR image a width.
     width = {} if lr_log_scale is None else {"lr_log_scale": lr_log_scale}
     found: dict[str, list[list[float]]] = {name: [[] for _ in taus] for name in _UNITS}

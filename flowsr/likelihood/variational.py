@@ -6,18 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flowsr.distributions import VariationalDequantizer
 from flowsr.errors import NonFiniteError
 from flowsr.likelihood.decompose import decompose
+from flowsr.likelihood.inputs import Pair, check_8bit
 from flowsr.models import HasTerms
 
 
 def fit_dequantizer(
     dequantizer: VariationalDequantizer,
     model: HasTerms,
-    pairs: Sequence[tuple[Tensor, Tensor | None]],
+    pairs: Sequence[Pair],
     *,
     steps: int = 500,
     learning_rate: float = 1e-3,
@@ -44,7 +45,7 @@ def fit_dequantizer(
         The bound at each step, in bits per dimension.
 
     Raises:
-        ValueError: without images or steps.
+        ValueError: without images or steps, or for images that are not 8-bit.
         NonFiniteError: if the bound is no longer finite.
 
     References:
@@ -59,6 +60,8 @@ def fit_dequantizer(
     """
     if not pairs or steps < 1:
         raise ValueError(f"expected at least one image and one step; got {len(pairs)} images, {steps} steps")
+    for hr, _ in pairs:
+        check_8bit(hr)
     optimizer = torch.optim.Adam(dequantizer.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     frozen = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else []

@@ -29,16 +29,18 @@ if TYPE_CHECKING:
 
 _STABILITY_CROP = 128
 _RUNAWAY = 10.0
+_COLUMN = 240  # width of the page's smallest column, in pixels
 STEPS = 4
 """How often ``on_step`` is called."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the page: its address, which holds the data, and what is under it."""
+    """An image of the page: its address, which holds the data, its caption, and whether its pixels are enlarged."""
 
     source: str
     caption: str
+    enlarged: bool = False
 
 
 @torch.no_grad()
@@ -90,7 +92,7 @@ def build_report(
     hr, small = read_pair(flow, path, lr)
     assert small is not None  # of a conditional model
     say("likelihood")
-    scored = score_file(flow, path, lr=lr, num_samples=num_samples, seed=seed, maps=True)
+    scored = score_file(flow, path, lr=lr, num_samples=num_samples, seed=seed, maps=True, official=True)
     say("draws")
     study = study_photograph(flow, hr, lr=small, num_samples=num_samples, seed=seed)
     say("latents")
@@ -117,12 +119,15 @@ def build_report(
     stability = inverse_stability(flow, cropped.to(device), cropped_lr.to(device), seed=seed)
 
     pictures = [
-        Picture(_image(study.lr), f"LR image, {_size(study.lr)}, shown ×{flow.upscale}"),
-        Picture(_image(study.hr), f"HR image, {_size(study.hr)}"),
-        Picture(_image(study.bicubic), "bicubic"),
-        *(Picture(_image(image), f"draw at τ = {tau:g}") for tau, image in study.samples.items()),
-        Picture(_image(study.mean), f"mean of {num_samples} draws at τ = {MEAN_TEMPERATURE:g}"),
-        Picture(_figure(_heat(study.std.mean(0) * 255, "grey levels of 255")), "standard deviation of these draws"),
+        _picture(study.lr, f"LR image, {_size(study.lr)}, at the size of the HR image"),
+        _picture(study.hr, f"HR image, {_size(study.hr)}"),
+        _picture(study.bicubic, "bicubic"),
+        *(_picture(image, f"draw at τ = {tau:g}") for tau, image in study.samples.items()),
+        _picture(study.mean, f"mean of {num_samples} draws at τ = {MEAN_TEMPERATURE:g}"),
+        Picture(
+            _figure(_heat(study.std.mean(0) * 255, "grey levels of 255")),
+            "standard deviation of these draws, mean over channels",
+        ),
     ]
     context: dict[str, Any] = {
         "name": path.name,
@@ -167,8 +172,9 @@ def _heat(values: Tensor, unit: str) -> Figure:
     return figure
 
 
-def _image(image: Tensor) -> str:
-    return _address(encode_png(image.clamp(0, 1)))
+def _picture(image: Tensor, caption: str) -> Picture:
+    # A browser that shrinks an image must average its pixels, and one that enlarges it must not.
+    return Picture(_address(encode_png(image.clamp(0, 1))), caption, enlarged=image.shape[-1] < _COLUMN)
 
 
 def _figure(figure: Figure) -> str:
