@@ -243,6 +243,16 @@ def test_a_signal_saves_and_leaves_with_its_number(model, images, tmp_path):
 
 
 @pytest.mark.slow
+def test_several_devices_say_it_once(model, images, tmp_path):
+    process = start(["train", model, images, "--out", tmp_path / "run", *SMALL, "--devices", 2, "--json"])
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr[-3000:]
+    assert json.loads(stdout)["steps"] == 3
+    assert stderr.count("Next: flowsr evaluate") == 1
+    assert "Error" not in stderr
+
+
+@pytest.mark.slow
 def test_two_processes_train_one_model(model, images, tmp_path):
     process = start(["train", model, images, "--out", tmp_path / "run", *SMALL, "--json"], processes=2)
     stdout, stderr = process.communicate(timeout=200)

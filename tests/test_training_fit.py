@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import flowsr
-from flowsr.errors import CheckpointError, NonFiniteError
+from flowsr.errors import CheckpointError, ImageError, NonFiniteError
 from flowsr.images import read_image, write_image
 from flowsr.models import HCFlow
 from flowsr.training import CheckpointFolder, Data, Run, recipe, score_images, train
 from flowsr.training.journal import CsvLog, ProgressBar, read_csv
 from flowsr.training.objectives import likelihood_loss
 from flowsr.training.pictures import draw_curve
+from flowsr.training.randomness import derive_seed
 
 from cases import TINY  # isort: skip
 
@@ -319,6 +320,18 @@ def test_unreadable_images_met_on_the_way_are_counted(images, tmp_path):
     messages = [str(w.message) for w in caught if "left out" in str(w.message)]
     assert len(messages) == 1
     assert "image3.png" in messages[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_strict_names_an_image_met_on_the_way_in_a_sentence(images, tmp_path, workers):
+    data = Data(folders=images, cache_bytes=0, strict=True, workers=workers)
+    # The last of the first epoch, as the start of the network is made from the first.
+    last = torch.randperm(5, generator=torch.Generator().manual_seed(derive_seed(0, 0, 2)))[-1]
+    path = images / f"image{last}.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ImageError, match=rf"^\S*{path.name}: expected a complete image[^\n]*$"):
+        train(tiny(), data, out=tmp_path / "a", recipe=short(8, batch_size=1), run=Run(**QUICK))
+    assert [row["step"] for row in read_csv(tmp_path / "a" / "train.csv")] == [1, 2, 3, 4]
 
 
 def test_the_log_continues_after_a_kill(tmp_path):

@@ -98,7 +98,8 @@ def train(
     SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on. An existing run is never
     overwritten. Several processes: torchrun --nproc-per-node 2 -m flowsr train …
     """
-    first = os.environ.get("RANK", "0") == "0"
+    # torchrun sets the first; --devices starts processes that have the second alone.
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
     reporter = Reporter(quiet=quiet or not first, json_only=json and first)
     factors = _check(folders, out, resume=resume, device=device, scales=scales)
 
@@ -169,7 +170,7 @@ def train(
         saved = "saved" if trained.saved else "could not save, see above"
         reporter.remark(f"Stopped at step {trained.step} and {saved}; the same command with --resume goes on")
         raise typer.Exit(128 + trained.interrupted)
-    if first and not trained.saved:
+    if not trained.saved:
         raise OSError(f"the run is at its end, but {weights} could not be written: make room and go on with --resume")
     reporter.remark(f"Next: flowsr evaluate {weights} YOUR_TEST_IMAGES --out evaluation")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from flowsr.errors import ImageError
 from flowsr.images import bicubic_down, bicubic_resize, round_to_8bit
@@ -186,8 +186,8 @@ class CropBatches(Dataset):
             try:
                 return self.folder[index]
             except ImageError as error:
-                if self.folder.strict:
-                    raise
+                if self.folder.strict and get_worker_info() is None:
+                    raise  # a worker's message travels in the batch: its errors arrive with a traceback as their text
                 messages.append(str(error))
         raise ImageError("expected at least one readable image; none is left")
 

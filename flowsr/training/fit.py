@@ -43,8 +43,7 @@ class Trained:
         interrupted: number of the signal that stopped it, or None.
         skipped: steps that were not finite.
         validation: means, medians and worst values over the validation images; empty if there were none.
-        saved: whether ``model.safetensors`` has these weights, which a full disk may have prevented. Under torchrun it
-            is process 0 that knows.
+        saved: whether ``model.safetensors`` has these weights, which a full disk may have prevented.
     """
 
     flow: ImageModel

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flowsr._json import json_number
+from flowsr.errors import ImageError
 from flowsr.models import Capability, save
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
@@ -104,6 +105,7 @@ class Loop:
                 stop = stop or self._agreed(self._signals.received)
                 if self._main:
                     self.export()
+                self.saved = trainer.fabric.broadcast(self.saved)
         finally:
             self._close_logs()
         if not stop and self._main and run.pictures:
@@ -230,6 +232,8 @@ class Loop:
 
     def _report(self, messages: tuple[str, ...]) -> None:
         for message in messages:
+            if self.batches.folder.strict:
+                raise ImageError(message)
             if message not in self._unreadable:
                 self._unreadable.add(message)
                 count = len(self._unreadable) + len(self.batches.folder.skipped)
