@@ -8,8 +8,10 @@ rescaling rounded to 8 bits), against it, no border; bits/dim with D = C·H·W, 
 """
 
 import argparse
+import csv
 import sys
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +29,26 @@ from flowsr.training.validation import NUMBERS, ImageScores, score_images, summa
 COLUMNS = ("bits_per_dim", "encoded_lr_psnr", "psnr_mean", "psnr_draw")
 RESCALING_COLUMNS = ("psnr_y_draw", "encoded_lr_psnr", "psnr_y_mean")
 
-AUTHORS: dict[tuple[str, int], dict[int, tuple[float, ...]]] = {
-    ("sr-x4-small", 1500): {
-        250: (31.6, 26.2, 21.7, 18.5),
-        500: (12.6, 30.1, 23.7, 19.9),
-        1000: (6.90, 37.3, 25.8, 22.3),
-        1500: (5.98, 41.1, 26.3, 23.3),
-    },
-    ("sr-x4-small", 6000): {
-        1500: (6.23, 37.9, 25.8, 21.4),
-        3000: (4.99, 43.9, 26.4, 22.6),
-        4500: (4.66, 45.5, 27.2, 23.7),
-        6000: (4.64, 46.3, 27.3, 24.0),
-    },
-    ("rescaling-x4-small", 1500): {
-        250: (27.4, 17.6),
-        500: (28.3, 22.3),
-        1000: (31.2, 24.8),
-        1500: (31.54, 26.9, 31.60),
-    },
-}
-"""What the authors' program reached on Set5, by model and length of the cosine schedule: step -> columns."""
-
 BICUBIC = {"sr-x4-small": "bicubic: 26.66 dB", "rescaling-x4-small": "bicubic: 28.43 dB (Y)"}
 
-
 _WIDTH = 17
+
+
+def authors(model: str, steps: int) -> dict[int, dict[str, float]]:
+    """What the authors' program reached on Set5, by step: the rows of ``authors.csv`` of one run.
+
+    Args:
+        model: sr-x4-small or rescaling-x4-small; of others nothing is known.
+        steps: length of the cosine schedule.
+
+    Example:
+        >>> authors("sr-x4-small", 6000)[6000]["bits_per_dim"]
+        4.64
+    """
+    text = resources.files("flowsr.training").joinpath("authors.csv").read_text(encoding="utf-8")
+    rows = [row for row in csv.DictReader(text.splitlines()) if (row["model"], int(row["schedule"])) == (model, steps)]
+    columns = {*COLUMNS, *RESCALING_COLUMNS}
+    return {int(row["step"]): {name: float(row[name]) for name in columns if row[name]} for row in rows}
 
 
 def yardstick(model: str, steps: int, **changes: Any) -> Recipe:
@@ -82,16 +78,17 @@ def table(model: str, steps: int, rows: list[dict[str, float]]) -> str:
         rows: rows of ``validation.csv``.
     """
     columns = RESCALING_COLUMNS if model.startswith("rescaling") else COLUMNS
-    theirs = AUTHORS.get((model, steps), {})
+    theirs = authors(model, steps)
     ours = {int(row["step"]): row for row in rows}
     extra = ("bits_per_dim_median", "bits_per_dim_worst") if columns is COLUMNS else ("encoded_lr_psnr_median",)
     head = f"{'step':>6} |" + "".join(f"{'authors ' + name:>25}" for name in columns)
     head += " |" + "".join(f"{'ours ' + name:>29}" for name in (*columns, *extra))
     lines = [head]
     for step in sorted(set(theirs) | set(ours)):
-        left = [f"{value:.2f}" for value in theirs.get(step, ())]
-        left += ["-"] * (len(columns) - len(left))
-        right = [f"{ours[step][name]:.2f}" if name in ours.get(step, {}) else "-" for name in (*columns, *extra)]
+        left, right = (
+            [f"{rows[step][name]:.2f}" if name in rows.get(step, {}) else "-" for name in names]
+            for rows, names in ((theirs, columns), (ours, (*columns, *extra)))
+        )
         lines.append(f"{step:>6} |" + "".join(f"{x:>25}" for x in left) + " |" + "".join(f"{x:>29}" for x in right))
     return "\n".join([*lines, BICUBIC.get(model, "")])
 
@@ -118,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flowsr.training.benchmark", description=__doc__)
     parser.add_argument("--data", required=True, nargs="+", help="folders of training images (BSDS500 train and test)")
     parser.add_argument("--set5", required=True, type=Path, help="folder of test images")
-    parser.add_argument("--model", default="sr-x4-small", choices=sorted({name for name, _ in AUTHORS}))
+    parser.add_argument("--model", default="sr-x4-small", choices=sorted(BICUBIC))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--start", choices=["haar", "rotation"], default="haar")
     parser.add_argument("--scales", type=float, nargs="*", default=[1.0], help="shrink images by these factors")
