@@ -30,8 +30,8 @@ from flowsr.training import (
     train,
 )
 from flowsr.training.crops import Batch
-from flowsr.training.fit import build_model, check_data
 from flowsr.training.journal import read_csv
+from flowsr.training.preparation import build_model, check_data
 from flowsr.training.recipes import default_recipe
 from flowsr.training.trainer import Trainer
 

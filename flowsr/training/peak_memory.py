@@ -12,9 +12,9 @@ import torch
 
 from flowsr.models import presets
 from flowsr.models.conditional import as_conditional
-from flowsr.training.fit import build_model
 from flowsr.training.memory import set_memory
 from flowsr.training.objectives import likelihood_loss
+from flowsr.training.preparation import build_model
 from flowsr.transforms._reversible import MEMORY_MODES, Memory
 
 
