@@ -9,6 +9,7 @@ import pyro
 import pytest
 import torch
 from cases import VARIANTS, tiny, tiny_flow
+from torch.distributions import Distribution
 
 import flowsr
 from flowsr.images import bicubic_down, round_to_8bit
@@ -128,6 +129,40 @@ def test_official_srflow_with_unknown_blocks_is_refused():
     official = {theirs: state[own] for theirs, own in layout.key_pairs(model.config)}
     with pytest.raises(flowsr.CheckpointError, match="which 1 of 2 RRDBs' outputs are stacked is not known"):
         from_official(official, layout)
+
+
+def _damaged(state, kind):
+    key = next(key for key, value in state.items() if value.dim() == 4 and value.shape[0] != value.shape[1])
+    names, weight = list(state), state[key]
+    changes = {
+        "missing": {key: None},
+        "surplus": {"operations.99.H.extra": torch.zeros(2)},
+        "shape": {key: weight.transpose(0, 1).contiguous()},
+        "no shape": {key: torch.tensor(1.0)},
+        "empty": {key: weight[:0]},
+        "nan": {key: torch.full_like(weight, math.nan)},
+        "integers": {name: state[name].long() for name in names},
+        "two dtypes": {key: weight.double()},
+        "sparse": {key: weight.to_sparse()},
+        "meta": {key: weight.to("meta")},
+    }[kind]
+    return {name: value for name, value in {**state, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize("name", ["irn-x3", "irn-x4", "srflow-x4", "sr-x4"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "surplus", "shape", "no shape", "empty", "nan", "integers", "two dtypes", "sparse", "meta"]
+)
+def test_damaged_official_files_are_refused_in_words(name, kind, tmp_path):
+    model = tiny(name, stacked=(0, 1)) if name.startswith("srflow") else tiny(name)
+    layout = next(layout for layout in OFFICIAL_LAYOUTS if layout.model is type(model))
+    state = model.state_dict()
+    official = {theirs: state[own] for theirs, own in layout.key_pairs(model.config)}
+    torch.save(official, tmp_path / "good.pth")
+    assert flowsr.load(tmp_path / "good.pth").config.to_dict().keys() == model.config.to_dict().keys()
+    torch.save(_damaged(official, kind), tmp_path / "bad.pth")
+    with pytest.raises(flowsr.CheckpointError, match=r"^expected .*(bad\.pth)"):
+        flowsr.load(tmp_path / "bad.pth")
 
 
 def test_capabilities():
@@ -263,6 +298,34 @@ def test_memory_modes_give_the_same_gradients(name, mode):
         log_prob(model, hr).sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-8) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("name", [*CONDITIONAL, *UNCONDITIONAL])
+def test_float16_scores_are_finite(name):
+    model = tiny(name, strength=0.1)
+    side = 12 if name == "irn-x3" else 16
+    hr = torch.rand(3, side, side)
+    if Capability.DENSITY in model.capabilities:
+        score, half = model.log_prob(hr), copy.deepcopy(model).half().log_prob(hr.half())
+    else:
+        lr = torch.rand(3, side // model.upscale, side // model.upscale)
+        score, half = (m.condition(lr.to(m.dtype)).log_prob(hr) for m in (model, copy.deepcopy(model).half()))
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, score, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", [*CONDITIONAL, *UNCONDITIONAL])
+def test_every_model_compiles_without_graph_breaks(name, monkeypatch):
+    # torch.compile switches off the validation of distributions for the whole process; put it back.
+    monkeypatch.setattr(Distribution, "_validate_args", Distribution._validate_args)
+    model = tiny(name)
+    context = torch.rand(3, 2, 4) if name.startswith("srflow") else None
+    shape = model.transform.inverse_shape(torch.Size([3, 24, 24] if context is None else [3, 8, 16]))
+    z = torch.randn(shape)
+    compiled = torch.compile(model.transform.call_and_ladj, backend="eager", fullgraph=True)
+    for own, reference in zip(compiled(z, context), model.transform.call_and_ladj(z, context), strict=True):
+        assert torch.allclose(own, reference, rtol=1e-4)
+    torch.compiler.reset()
 
 
 # -- each trains
@@ -436,6 +499,16 @@ def test_srflow_needs_even_lr_images():
         (lambda: flowsr.SRFlow(tiny_flow().config), "for a preset use SRFlow.from_preset"),
         (lambda: flowsr.IRNConfig(upscale=5), "expected upscale 2, 3, 4 or 8; got 5"),
         (lambda: flowsr.IRNConfig(upscale=8), "blocks to be 3 integers >= 1 for x8"),
+        (lambda: flowsr.IRNConfig(upscale=4.0), "expected upscale 2, 3, 4 or 8; got 4.0"),
+        (lambda: flowsr.IRNConfig(blocks=8), "expected blocks to be a tuple of integers; got 8"),
+        (lambda: flowsr.IRNConfig(blocks=(8, True)), "blocks to be 2 integers >= 1 for x4"),
+        (lambda: flowsr.SRFlowConfig(stacked=None), "expected stacked to be a tuple of integers; got None"),
+        (lambda: flowsr.SRFlowConfig(stacked=(8, 1)), r"stacked in rising order, each once; got \(8, 1\)"),
+        (lambda: flowsr.SRFlowConfig(stacked=(1, 1)), r"stacked in rising order, each once; got \(1, 1\)"),
+        (lambda: flowsr.HCFlowConfig(rrdbs=3), "expected rrdbs to be a tuple of integers; got 3"),
+        (lambda: flowsr.HCFlowConfig(hierarchical=1), "expected hierarchical True or False; got 1"),
+        (lambda: flowsr.HCFlowConfig(spline_bins=1000), "at most 999 spline_bins; got 1000"),
+        (lambda: tiny("glow").encode(torch.rand(3, 2, 2)), "multiples of 4; got 2x2: pad an image with"),
         (lambda: flowsr.SRFlowConfig(stacked=(23,)), "stacked to be integers from 0 to 22"),
         (lambda: flowsr.GlowConfig(coupling="spline"), "expected coupling affine or additive; got 'spline'"),
         (lambda: flowsr.GlowConfig(mark_border="yes"), "expected mark_border True or False; got 'yes'"),

@@ -22,6 +22,7 @@ from flowsr.transforms import (
     ImageTransform,
     InvertibleConv1x1,
     InvertibleConv1x1PLU,
+    Partial,
     PixelShuffle,
     affine_coupling,
     log_scale_map,
@@ -224,6 +225,8 @@ def _coupling(context=0):
             lambda: Coupling(4, FCN(4, 4, hidden_channels=2), map=AffineMap(), kept_channels=4),
             r"between 1 and 3; got 4",
         ),
+        (lambda: Partial(4, ActNorm(4), kept_channels=0), r"kept_channels between 1 and 3; got 0"),
+        (lambda: Partial(4, ActNorm(2), kept_channels=2, keep="middle"), r"keep to be first or last; got 'middle'"),  # type: ignore[arg-type]
         (lambda: _coupling(3)(torch.zeros(4, 2, 2)), r"context of 3 channels; got none"),
         (
             lambda: _coupling(3).call_and_ladj(torch.zeros(2, 4, 2, 2), torch.zeros(3, 3, 2, 2)),

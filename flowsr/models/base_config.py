@@ -41,10 +41,18 @@ class ModelConfig:
             if not is_int(value) or value < bound:
                 raise ValueError(f"expected {name} to be an integer >= {bound}; got {value!r}")
 
+    def make_tuple(self, name: str) -> None:
+        """Store a list or tuple as a tuple; raise ValueError for anything else."""
+        value = getattr(self, name)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"expected {name} to be a tuple of integers; got {value!r}")
+        object.__setattr__(self, name, tuple(value))
+
     def check_choice(self, name: str, choices: tuple[Any, ...]) -> None:
         """Raise ValueError unless the named field is one of the choices."""
         value = getattr(self, name)
-        if value not in choices:
+        # 1 == True == 1.0, but a file would not say so.
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
             listed = ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}"
             raise ValueError(f"expected {name} {listed}; got {value!r}")
 

@@ -70,7 +70,7 @@ class HCFlowConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         self.check_choice("task", ("super-resolution", "rescaling"))
-        object.__setattr__(self, "rrdbs", tuple(self.rrdbs))
+        self.make_tuple("rrdbs")
         if len(self.rrdbs) != 2 or any(not is_int(n) or n < 0 for n in self.rrdbs):
             raise ValueError(f"expected rrdbs to be two integers >= 0; got {self.rrdbs}")
         self.check_choice("coupling", ("affine", "spline"))
@@ -80,6 +80,8 @@ class HCFlowConfig(ModelConfig):
         self.check_choice("learned_lr_width", (True, False))
         if not isinstance(self.spline_bound, int | float) or not 0 < self.spline_bound < math.inf:
             raise ValueError(f"expected a positive spline_bound; got {self.spline_bound!r}")
+        if is_int(self.spline_bins) and self.spline_bins > 999:
+            raise ValueError(f"expected at most 999 spline_bins; got {self.spline_bins}")
         least = {f.name: 1 for f in fields(self) if is_int(f.default)}
         self.check_integers({**least, "conditional_steps": 0, "spline_bins": 2})
         if self.conditional_steps > self.steps:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flowsr.models.base_config import ModelConfig
+from flowsr.models.base_config import ModelConfig, is_int
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.transforms import Compose, Haar, Hierarchy, ImageTransform, LearnedDownsampling, irn_couplings
 from flowsr.transforms.unconditional_level import UnconditionalLevel
@@ -40,9 +40,9 @@ class IRNConfig(ModelConfig):
     def __post_init__(self) -> None:
         self.check_choice("upscale", (2, 3, 4, 8))
         self.check_integers({"image_channels": 1, "growth": 1})
-        object.__setattr__(self, "blocks", tuple(self.blocks))
+        self.make_tuple("blocks")
         changes = _HALVINGS.get(self.upscale, 1)
-        if len(self.blocks) != changes or any(not isinstance(n, int) or n < 1 for n in self.blocks):
+        if len(self.blocks) != changes or any(not is_int(n) or n < 1 for n in self.blocks):
             raise ValueError(f"expected blocks to be {changes} integers >= 1 for x{self.upscale}; got {self.blocks}")
 
     @property

@@ -44,7 +44,7 @@ class SRFlowConfig(ModelConfig):
         features: width nf of the encoder of the LR image.
         growth: growth gc of its dense blocks.
         rrdbs: number of its RRDBs.
-        stacked: which RRDBs' outputs are given to the flow, counted from 0.
+        stacked: which RRDBs' outputs are given to the flow, counted from 0, in rising order.
 
     Raises:
         ValueError: for values out of range.
@@ -69,11 +69,13 @@ class SRFlowConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         self.check_choice("upscale", (2, 4, 8))
-        object.__setattr__(self, "stacked", tuple(self.stacked))
+        self.make_tuple("stacked")
         least = dict.fromkeys(("image_channels", "steps", "hidden_channels", "features", "growth", "rrdbs"), 1)
         self.check_integers({**least, "transition_steps": 0})
         if any(not is_int(index) or not 0 <= index < self.rrdbs for index in self.stacked):
             raise ValueError(f"expected stacked to be integers from 0 to {self.rrdbs - 1}; got {self.stacked}")
+        if list(self.stacked) != sorted(set(self.stacked)):
+            raise ValueError(f"expected stacked in rising order, each once; got {self.stacked}")
 
     @property
     def levels(self) -> int:

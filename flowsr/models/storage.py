@@ -171,6 +171,10 @@ def _load_official(path: Path) -> ImageModel:
     plain = isinstance(state, dict) and all(isinstance(key, str) for key in state)
     if not plain or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"expected {path} to hold a plain state dict of tensors; got something else")
+    for key, value in state.items():
+        if value.layout is not torch.strided or value.is_meta:
+            kind = "one without values (meta)" if value.is_meta else str(value.layout)
+            raise CheckpointError(f"expected dense tensors in {path}; got {kind} in {key}: save with .to_dense()")
     layout = find_layout(state, OFFICIAL_LAYOUTS)
     if layout is None:
         known = "; ".join(f"{known.model.__name__}: {known.example}" for known in OFFICIAL_LAYOUTS)

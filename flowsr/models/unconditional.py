@@ -33,7 +33,10 @@ class UnconditionalModel(ImageModel):
     def latent_shapes(self, height: int, width: int) -> tuple[torch.Size, ...]:
         """Event shapes of the latents, coarsest first, for an image of this height and width."""
         if height < 1 or width < 1 or height % self.multiple or width % self.multiple:
-            raise ValueError(f"expected a size of multiples of {self.multiple}; got {height}x{width}")
+            raise ValueError(
+                f"expected a size of multiples of {self.multiple}; got {height}x{width}: pad an image with "
+                "flowsr.images.pad_to_multiple, or encode with pad=True"
+            )
         return self.transform.latent_shapes(height // self.transform.scale, width // self.transform.scale)
 
     def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> ImageLatents:

@@ -9,7 +9,7 @@ from flowsr.nn import DenseBlock, Parallel
 from flowsr.transforms.base import SameShapeTransform
 from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
 from flowsr.transforms.log_scale import LogScaleMap
-from flowsr.transforms.partial import join_kept, split_kept
+from flowsr.transforms.partial import check_kept, join_kept, split_kept
 
 
 class Coupling(SameShapeTransform):
@@ -53,10 +53,7 @@ class Coupling(SameShapeTransform):
         context_channels: int = 0,
     ) -> None:
         super().__init__(channels)
-        if not 0 < kept_channels < channels:
-            raise ValueError(f"expected kept_channels between 1 and {channels - 1}; got {kept_channels}")
-        if keep not in ("first", "last"):
-            raise ValueError(f"expected keep to be first or last; got {keep!r}")
+        check_kept(channels, kept_channels, keep=keep)
         self.kept_channels, self.keep = kept_channels, keep
         self.context_channels = context_channels
         self.conditioner = conditioner

@@ -35,10 +35,7 @@ class Partial(SameShapeTransform):
         self, channels: int, transform: ImageTransform, *, kept_channels: int, keep: Literal["first", "last"] = "first"
     ) -> None:
         super().__init__(channels)
-        if not 0 < kept_channels < channels:
-            raise ValueError(f"expected kept_channels between 1 and {channels - 1}; got {kept_channels}")
-        if keep not in ("first", "last"):
-            raise ValueError(f"expected keep to be first or last; got {keep!r}")
+        check_kept(channels, kept_channels, keep=keep)
         self.transform = transform
         self.kept_channels, self.keep = kept_channels, keep
 
@@ -61,6 +58,14 @@ class Partial(SameShapeTransform):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, kept_channels={self.kept_channels}, keep={self.keep!r}"
+
+
+def check_kept(channels: int, kept_channels: int, *, keep: str) -> None:
+    """Raise ValueError unless something is kept, something is changed, and it is said which."""
+    if not 0 < kept_channels < channels:
+        raise ValueError(f"expected kept_channels between 1 and {channels - 1}; got {kept_channels}")
+    if keep not in ("first", "last"):
+        raise ValueError(f"expected keep to be first or last; got {keep!r}")
 
 
 def split_kept(x: Tensor, kept_channels: int, *, keep: str) -> tuple[Tensor, Tensor]:
