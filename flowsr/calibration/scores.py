@@ -92,6 +92,7 @@ class Scores(Result):
             ax.plot(interval.value, place, "o", color=PALETTE["blue"], markersize=4)
         ax.set_yticks(places, self.names, fontsize=7)
         ax.set_xlim(left=0)
+        ax.set_title("Scores, smaller is better; bars are 95 % intervals", loc="left", fontsize=9)
         ax.set_xlabel("CRPS, standard deviations of the true values", fontsize=8)
         ax.tick_params(labelsize=8)
         plain_axes(ax)

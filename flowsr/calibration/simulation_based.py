@@ -85,7 +85,8 @@ class RankTest(Result):
             ax = figure.subplots()
         low, high = simultaneous_band(len(self.ranks), cells=self.cells, level=1 - self.alpha / len(self.names))
         points = np.arange(1, self.cells) / self.cells
-        ax.fill_between(points, low - points, high - points, color=PALETTE["grey"], alpha=0.25, linewidth=0)
+        band = {"color": PALETTE["grey"], "alpha": 0.25, "linewidth": 0, "label": "allowed by chance"}
+        ax.fill_between(points, low - points, high - points, **band)
         ax.axhline(0.0, color=PALETTE["ink"], linewidth=0.8)
         order = np.argsort(self.p_values)
         for place, index in reversed(list(enumerate(order))):
@@ -100,7 +101,8 @@ class RankTest(Result):
         ax.set_ylabel("ECDF − uniform", fontsize=8)
         ax.tick_params(labelsize=8)
         handles, labels = ax.get_legend_handles_labels()
-        ax.legend(handles[::-1], labels[::-1], fontsize=7, frameon=False)
+        # The worst function first, the band last.
+        ax.legend(handles[:0:-1] + handles[:1], labels[:0:-1] + labels[:1], fontsize=7, frameon=False)
         return figure if figure is not None else ax.figure  # type: ignore[return-value]
 
 

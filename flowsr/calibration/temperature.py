@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_PRECISION = 0.02
+"""To which τ is sought."""
+
 
 @dataclass(frozen=True)
 class Recalibration(Result):
@@ -32,6 +35,7 @@ class Recalibration(Result):
         before: CRPS at τ = 1 on the second half.
         after: CRPS at ``temperature`` there.
         gain: ``before − after`` over its pairs; positive is better.
+        bounds: between which τ was sought.
     """
 
     temperature: tuple[float, ...]
@@ -39,6 +43,7 @@ class Recalibration(Result):
     before: float
     after: float
     gain: Interval
+    bounds: tuple[float, float]
 
     def to_text(self) -> str:
         """Temperatures and gain."""
@@ -46,8 +51,15 @@ class Recalibration(Result):
         rows = [[f"τ of level {levels - i}", f"{tau:.3f}"] for i, tau in enumerate(self.temperature)]
         rows += [["CRPS at τ = 1", f"{self.before:.4f}"], ["CRPS recalibrated", f"{self.after:.4f}"]]
         rows.append(["gain", f"{self.gain:.4f}"])
-        note = "CRPS in standard deviations of the true values, on pairs that were not used to choose τ"
-        return text_table(["recalibration", ""], rows, notes=[note])
+        notes = ["CRPS in standard deviations of the true values, on pairs that were not used to choose τ"]
+        low, high = self.bounds
+        for i, tau in enumerate(self.temperature):
+            if min(tau - low, high - tau) < 2 * _PRECISION:
+                notes.append(
+                    f"τ of level {levels - i} lies at the bounds {low:g} to {high:g}: the pairs say little of it, or "
+                    "prefer one beyond"
+                )
+        return text_table(["recalibration", ""], rows, notes=notes)
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """CRPS of the temperatures tried, level by level."""
@@ -63,8 +75,10 @@ class Recalibration(Result):
             x, y = zip(*sorted({(tau, value) for level, tau, value in self.tried if level == levels - i}), strict=True)
             colour = PALETTE[colours[i % 4]]
             ax.plot(x, y, ".-", color=colour, linewidth=1.0, label=f"level {levels - i}")
-            ax.axvline(self.temperature[i], color=colour, linewidth=0.7, linestyle=":")
+            chosen = self.temperature[i]
+            ax.axvline(chosen, color=colour, linewidth=0.8, linestyle=":", label=f"chosen, {chosen:.2f}")
         plain_axes(ax, keep=("left", "bottom"))
+        ax.set_title(f"Gain in CRPS on other pairs: {self.gain:.4f}", loc="left", fontsize=9)
         ax.set_xlabel("temperature τ of the level", fontsize=8)
         ax.set_ylabel("CRPS, standard deviations", fontsize=8)
         ax.tick_params(labelsize=8)
@@ -153,11 +167,11 @@ def recalibrate_temperature(
             def along(tau: float, level: int = level, start: tuple[float, ...] = best) -> float:
                 return trial((*start[:level], float(tau), *start[level + 1 :]), level)
 
-            found: Any = minimize_scalar(along, bounds=bounds, method="bounded", options={"xatol": 0.02})
+            found: Any = minimize_scalar(along, bounds=bounds, method="bounded", options={"xatol": _PRECISION})
             # Never worse than what it started from on the pairs that choose.
             if float(found.fun) < least:
                 best, least = (*best[:level], float(found.x), *best[level + 1 :]), float(found.fun)
     judged = slice(1, None, 2)
     before, after = scores((1.0,) * levels, judged), scores(best, judged)
     gain = bootstrap_interval(before - after, seed=seed)
-    return Recalibration(best, tuple(tried), float(before.mean()), float(after.mean()), gain)
+    return Recalibration(best, tuple(tried), float(before.mean()), float(after.mean()), gain, bounds)

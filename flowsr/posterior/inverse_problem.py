@@ -23,7 +23,7 @@ from flowsr.images import check_image
 from flowsr.posterior.lr_prior import GaussianLR
 from flowsr.posterior.model import ImageFlow, latent_shapes
 from flowsr.posterior.noise import Noise
-from flowsr.posterior.operators import as_operator
+from flowsr.posterior.operators import Mask, as_operator
 
 SITE = "latent"
 """The program's only latent site, of shape ``(dims,)``."""
@@ -111,7 +111,8 @@ class InverseProblem:
         sizes = [shape.numel() for shape in self.shapes]
         self._sizes = ([self.lr.numel()] if self.lr_prior is not None else []) + sizes
         self.dims = sum(self._sizes)
-        self.image_shape = (self.lr.shape[0], *(side * flow.upscale for side in self.lr.shape[1:]))
+        channels, height, width = self.lr.shape
+        self.image_shape = (channels, height * flow.upscale, width * flow.upscale)
         self._check_operator()
 
     def __call__(self) -> Tensor:
@@ -156,6 +157,18 @@ class InverseProblem:
         """What the operator makes of HR images ``(*batch, C, H, W)``, ``(*batch, *observation.shape)``."""
         clean = self.operator(hr.reshape(-1, *hr.shape[-3:]))
         return clean.reshape(hr.shape[:-3] + clean.shape[1:])
+
+    def observed_picture(self) -> Tensor | None:
+        """The observation as an image ``(C, H', W')``, white where nothing was observed; None if it is no picture.
+
+        Counts are divided by the peak of their noise.
+        """
+        observation = self.observation
+        if isinstance(self.operator, Mask):
+            observation = self.operator.picture(observation, self.image_shape, fill=math.nan)
+        if observation.dim() != 3 or observation.shape[0] != self.image_shape[0]:
+            return None
+        return self.noise.to_image(observation).nan_to_num(nan=1.0)
 
     def residual_rms(self, hr: Tensor) -> Tensor:
         """Root mean square of ``(observation − mean)/std``, one per image: about 1 where noise alone is left."""

@@ -33,6 +33,10 @@ class Noise:
     def check(self, observation: Tensor) -> None:
         """Refuse observations that this noise cannot make."""
 
+    def to_image(self, observation: Tensor) -> Tensor:
+        """An observation in units of the operator's result, for display."""
+        return observation
+
 
 @dataclass(frozen=True)
 class GaussianNoise(Noise):
@@ -139,6 +143,9 @@ class PoissonNoise(Noise):
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(self.rate(clean).cpu(), generator=generator).to(clean)
+
+    def to_image(self, observation: Tensor) -> Tensor:
+        return observation / self.peak
 
     def check(self, observation: Tensor) -> None:
         if bool((observation < 0).any()) or bool((observation != observation.round()).any()):

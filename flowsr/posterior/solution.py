@@ -107,17 +107,21 @@ class Solution(Result):
         return text_table(["solution", self.method], rows, notes=found.remarks)
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """Mean and standard deviation of the draws, two draws, and the trace of each chain (or the objective)."""
+        """What was observed (if it is a picture), moments of the draws, two draws, and the trace of each chain.
+
+        For SVI and MAP the objective takes the place of the traces.
+        """
         from flowsr.plots.grid import Panel, draw_panel
         from flowsr.plots.style import new_figure
 
         if ax is not None:
             self._draw_trace(ax)
             return ax.figure  # type: ignore[return-value]
-        figure = new_figure(10.0, 4.8)
+        figure = new_figure(10.0, 4.4)
         rows: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1))
         several = self.latents.shape[0] * self.latents.shape[1] > 1
-        panels = []
+        observed = self.problem.observed_picture()
+        panels = [] if observed is None else [Panel(observed.cpu(), "observed")]
         if several:
             moments = self.moments()
             std = moments.std.cpu()
@@ -130,7 +134,7 @@ class Solution(Result):
         if several:
             first = self.problem.decode(self.latents[0, -1:].to(self.problem.lr)).detach().cpu()[0]
             panels.append(Panel(first, "another"))
-        grid = rows[0].subplots(1, 4, squeeze=False)[0]
+        grid = rows[0].subplots(1, 5 if observed is not None else 4, squeeze=False)[0]
         for axes, panel in zip(grid, panels, strict=False):
             draw_panel(axes, panel)
         for axes in grid[len(panels) :]:
@@ -162,6 +166,7 @@ class Solution(Result):
             low, high = self.diagnostics.expected_residual
             if math.isfinite(low):
                 axes.axhspan(low, high, color=PALETTE["grey"], alpha=0.18, linewidth=0, label="expected")
+            axes.locator_params(axis="x", integer=True)
             axes.set_xlabel("draw after the warm-up", fontsize=8)
             axes.set_ylabel("residual / noise", fontsize=8)
             axes.legend(fontsize=7, frameon=False, ncols=5)
