@@ -116,6 +116,18 @@ def test_dependence_is_seen(draws):
     assert not any(name.startswith("z_") for name in failures)
 
 
+def test_autocorrelation_is_a_correlation_whatever_the_scale(draws):
+    """Of an image that is nothing like the model's the latents are huge, their correlation is not."""
+    flow, pairs = draws
+    hr, lr = pairs[0]
+    statistics = latent_diagnostics(flow, [(torch.ones_like(hr), torch.zeros_like(lr))]).latents[0]
+    assert statistics.std > 2 or abs(statistics.mean) > 2
+    assert all(abs(r) < 1.5 for r in statistics.autocorrelation)
+    noise = flow.noise(torch.ones_like(hr), torch.zeros_like(lr))["LR residual"]
+    expected = (noise[..., :-1] * noise[..., 1:]).mean() / noise.square().mean()
+    assert statistics.autocorrelation[0] == pytest.approx(float(expected.detach()))
+
+
 def test_draws_that_ran_away_and_inference_mode_do_not_disturb(draws):
     """A verdict is about latents, whatever the image looks like, and needs gradients of its own."""
     flow, pairs = draws

@@ -49,7 +49,8 @@ class LatentStatistics:
         skewness: 0 under the model.
         kurtosis: of excess, 0 under the model.
         ks: Kolmogorov and Smirnov's distance between the empirical and the normal distribution function.
-        autocorrelation: of values next to each other, to the right, below and diagonally; 0 under the model.
+        autocorrelation: mean product of values next to each other, to the right, below and diagonally, over their mean
+            square; 0 under the model.
         quantiles: empirical quantiles at 1/100, …, 99/100, for a quantile-quantile plot.
         energies: mean square ``|z|²/D`` of each image; D times it is chi-square with D degrees of freedom.
         pit: probability integral transform of each image's ``|z|²``, uniform under the model.
@@ -277,7 +278,7 @@ def _statistics(name: str, images: Sequence[Tensor]) -> LatentStatistics:
         skewness=float(stats.skew(values)),
         kurtosis=float(stats.kurtosis(values)),
         ks=float(ks.statistic),
-        autocorrelation=tuple(r for r, _ in correlations),  # type: ignore[arg-type]
+        autocorrelation=tuple(r * n / energy if energy else 0.0 for r, _ in correlations),  # type: ignore[arg-type]
         quantiles=tuple(np.quantile(values, np.arange(1, _QUANTILES + 1) / (_QUANTILES + 1)).tolist()),
         energies=tuple(float(image.square().mean()) for image in images),
         pit=tuple(pit),
@@ -286,9 +287,9 @@ def _statistics(name: str, images: Sequence[Tensor]) -> LatentStatistics:
 
 
 def _neighbours(images: Sequence[Tensor], shift: tuple[int, int]) -> tuple[float, int]:
-    """Correlation of values a shift apart in the same channel, and the number of such pairs.
+    """Mean product of values a shift apart in the same channel, and the number of such pairs.
 
-    Not centred: the mean and the scale under the model are known.
+    The covariance under the model, where the mean is 0; its test is exact, as the scale is known too.
     """
     down, right = shift
     products, count = 0.0, 0
