@@ -172,12 +172,13 @@ def column_of(temperature: float) -> str:
 
 def _fidelity(method: str, made: str, s: int) -> list[Column]:
     how = f"border {s}, rounded to 8 bits; {' '.join(made.split())}"
+    window = f"11 x 11 Gaussian window, {how}"
     alex = f"AlexNet, version 0.1, RGB, no border, rounded to 8 bits; {' '.join(made.split())}"
     return [
         Column(f"psnr {method}", f"PSNR {method}", f"RGB, {how}", "dB", "low"),
         Column(f"psnr_y {method}", f"PSNR-Y {method}", f"BT.601 luma 16–235, {how}", "dB", "low"),
-        Column(f"ssim {method}", f"SSIM {method}", f"RGB, {how}", "", "low"),
-        Column(f"ssim_y {method}", f"SSIM-Y {method}", f"BT.601 luma 16–235, {how}", "", "low"),
+        Column(f"ssim {method}", f"SSIM {method}", f"RGB, {window}", "", "low"),
+        Column(f"ssim_y {method}", f"SSIM-Y {method}", f"BT.601 luma 16–235, {window}", "", "low"),
         Column(f"lpips {method}", f"LPIPS {method}", alex, "", "high"),
     ]
 
