@@ -78,7 +78,7 @@ def test_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     html = tmp_path / "html"
-    assert (html / "auto_examples" / "plot_1_change_of_variables.html").exists()
+    assert (html / "auto_examples" / "plot_01_change_of_variables.html").exists()
     documented = {path.stem for path in (html / "api" / "generated").glob("flowsr.*.html")}
     public = {
         f"flowsr.{module.name}" for module in pkgutil.iter_modules(flowsr.__path__) if not module.name.startswith("_")

@@ -12,7 +12,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("plot_*.py"))
 
 
 def test_there_are_examples():
-    assert [path.name.split("_")[1] for path in EXAMPLES] == [str(i + 1) for i in range(len(EXAMPLES))]
+    assert [path.name.split("_")[1] for path in EXAMPLES] == [f"{i + 1:02}" for i in range(len(EXAMPLES))]
     assert EXAMPLES
 
 
