@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -273,6 +274,29 @@ def test_a_real_process_says_one_sentence(tmp_path):
     assert out == ""
     assert err.startswith("Error: expected a model file")
     assert err.count("\n") == 1
+
+
+_FREED = """
+import ctypes, sys
+from flowsr.cli.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+class Info(ctypes.Structure):
+    _fields_ = [(f"field{i}", ctypes.c_size_t) for i in range(10)]
+libc.mallinfo2.restype = Info
+libc.free(libc.malloc(ctypes.c_size_t(2**24)))
+print(libc.mallinfo2().field0)  # what the process holds, in use or not
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver() < ("glibc", "2.33"), reason="asks glibc 2.33 what a process holds")
+@pytest.mark.parametrize("mode, held", [("keep", True), ("return", False)])
+def test_a_command_keeps_the_memory_that_a_layer_has_freed(mode, held):
+    done = subprocess.run([sys.executable, "-c", _FREED, mode], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (int(done.stdout) > 2**24) == held
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
