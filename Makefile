@@ -30,6 +30,7 @@ clean:
 	rm -rf .venv out docs/_build docs/auto_examples docs/api/generated
 
 .venv/.installed: pyproject.toml
+	@echo "Setting up .venv: minutes and some GB, this once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
