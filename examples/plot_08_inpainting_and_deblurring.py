@@ -56,6 +56,9 @@ for name, operator in operators.items():
 # Variational inference
 # ---------------------
 # A Gaussian of low rank in latent space. The residual, in units of the noise, would be 1 for draws of the posterior.
+# For inpainting it is larger, whatever the number of steps: each visible value fixes a direction of its own in latent
+# space, hundreds of them, and the guide has 40 beside the variance of each latent. So its draws scatter more than the
+# noise allows, while their mean fits.
 
 steps, draws = (5, 8) if SMOKE else (400, 200)
 solutions = {
@@ -67,13 +70,14 @@ for name, solution in solutions.items():
     before = problems[name].residual_rms(prior).mean()
     print(f"\n{name}: residual of draws that know the LR image alone {before:.2f} times the noise; by SVI:")
     print(solution.to_text())
+    print(f"residual of the mean: {problems[name].residual_rms(solution.moments().mean):.2f}")
 
 # %%
 # Hamiltonian Monte Carlo, from there
 # -----------------------------------
-# Two chains start near the centre of the variational Gaussian. R-hat compares them on projections, bands and patches of
-# the images. So few draws are enough for mean and standard deviation to look at, and too few for R-hat to fall below
-# 1.05; the remarks say so, and what to do for a result to publish.
+# Two chains start near the centre of the variational Gaussian. Their residual is that of the noise. R-hat compares them
+# on projections, bands and patches of the images. So few draws are enough for mean and standard deviation to look at,
+# and too few for R-hat to fall below 1.05; the remarks say so, and what to do for a result to publish.
 
 centre = solutions["inpainting"].latents[0].mean(0)
 length = {"num_draws": 4, "num_warmup": 2} if SMOKE else {"num_draws": 60, "num_warmup": 30}

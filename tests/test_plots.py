@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import flowsr
 from flowsr import plots
@@ -69,6 +70,25 @@ def test_grid_shows_the_pixels(tmp_path):
 def test_grid_refuses(panels, columns, message):
     with pytest.raises(ValueError, match=message):
         plots.image_grid(panels, columns=columns)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 64), (24, 96), (96, 24)])
+def test_the_scale_of_a_heat_map_covers_neither_image_nor_edge(size):
+    image = torch.rand(3, *size)
+    panels = [plots.Panel(image, "picture"), plots.Panel(image, "heat", heat=1.0), plots.Panel(image, "last")]
+    figure = plots.image_grid([*panels, *panels], columns=4, width=6.0)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    for axes in figure.axes:
+        for scale in axes.child_axes:
+            box = scale.get_tightbbox(renderer)
+            assert all(
+                box.y1 < other.get_window_extent().y0 or box.y0 > other.get_window_extent().y1 for other in figure.axes
+            )
+            assert box.y0 >= 0 and box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    sizes = {tuple(axes.images[0].get_window_extent().size.round(0)) for axes in figure.axes}
+    assert len(sizes) <= 2, sizes  # of one size within each row
 
 
 def test_demo_figure(terms):

@@ -12,6 +12,7 @@ from flowsr.cli.study import _FIGURES, Solver, StudyName
 from flowsr.images import write_image
 from flowsr.posterior.solve import Method
 from flowsr.studies import STUDIES, StudySettings, run_study
+from flowsr.studies.crops import varied_crop
 from flowsr.testing import randomize
 
 TINY = flowsr.HCFlowConfig(
@@ -71,6 +72,30 @@ def test_chains_by_the_command(folder):
     assert len(counts) == STUDIES["deblurring"].steps(1, settings)
     assert "residual / noise" in report.to_text()
     assert report.plot().axes
+
+
+def test_the_crop_is_where_the_image_varies_most():
+    generator = torch.Generator().manual_seed(0)
+    image = 0.5 + 0.01 * torch.randn(3, 40, 56, generator=generator)
+    image[:, 11:27, 29:45] += 0.3 * torch.randn(3, 16, 16, generator=generator)
+    assert torch.equal(varied_crop(image, 16, name="a"), image[:, 11:27, 29:45])
+    everywhere = [image[:, top : top + 24, left : left + 24] for top in range(17) for left in range(33)]
+    variances = torch.stack([crop.var((1, 2), correction=0).sum() for crop in everywhere])
+    assert torch.equal(varied_crop(image, 24, name="a"), everywhere[int(variances.argmax())])
+    assert torch.equal(varied_crop(torch.full((1, 9, 9), 0.3), 8, name="flat"), torch.full((1, 8, 8), 0.3))
+    with pytest.raises(ValueError, match="got small of 9x12: lower --crop"):
+        varied_crop(torch.rand(1, 9, 12), 10, name="small")
+
+
+@pytest.mark.parametrize("name", ["inpainting", "deblurring"])
+def test_the_figure_shows_the_truth(name, monkeypatch):
+    monkeypatch.setattr("flowsr.studies.run._OPTIMIZATION", 5)
+    image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    report = run_study(name, _flow(), {"a": image}, StudySettings(crop=16, num_draws=8))
+    axes = report.plot().axes[0]
+    assert axes.get_title(loc="left") == "truth"
+    shown = torch.as_tensor(axes.images[0].get_array()).movedim(-1, 0)
+    assert torch.equal(shown, varied_crop(image, 16, name="a"))
 
 
 def test_messages():

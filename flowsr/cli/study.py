@@ -73,7 +73,8 @@ def study(
 
     uncertainty: does the spread of the draws say where their mean is wrong? calibration: are draws and latents of
     held-out crops as probable as the model says, and which temperature would be? inpainting, deblurring: the posterior
-    of the first image given its LR image and an observation. Writes NAME.json, NAME.txt and a figure for each part.
+    of a crop of the first image, where it varies most, given its LR image and an observation. Writes NAME.json,
+    NAME.txt and a figure for each part.
     """
     reporter = Reporter(quiet=quiet, json_only=json)
     files = expand_inputs([folder])

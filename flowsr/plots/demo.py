@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flowsr.plots.grid import Panel, draw_panel
+from flowsr.plots.grid import Panel, draw_panel, panel_row_height
 from flowsr.plots.style import PALETTE, new_figure
 from flowsr.plots.term_bars import TermBar, draw_term_bars
 
@@ -38,15 +38,14 @@ def demo_figure(
     """
     if not panels or columns < 1:
         raise ValueError(f"expected at least one panel and one column; got {len(panels)} panels, {columns} columns")
-    rows = -(-len(panels) // columns)
-    height, side = (max(panel.image.shape[i] for panel in panels) for i in (-2, -1))
-    image_height = width / columns * height / side + 0.45
-    bars_height = 1.0 + 0.22 * len(bars)
-    figure = new_figure(width, rows * image_height + bars_height + 0.4)
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [panel_row_height(row, width / columns) for row in rows]
+    images_height, bars_height = sum(heights) + 0.4, 1.0 + 0.22 * len(bars)
+    figure = new_figure(width, images_height + bars_height)
     # Two parts, so that the long labels of the bars do not narrow the images.
-    parts = figure.subfigures(2, 1, height_ratios=[rows * image_height + 0.4, bars_height], squeeze=False)
+    parts = figure.subfigures(2, 1, height_ratios=[images_height, bars_height], squeeze=False)
     above, below = parts.flat
-    grid = above.subplots(rows, columns, squeeze=False)
+    grid = above.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid.flat, panels, strict=False):
         draw_panel(axes, panel)
     for axes in grid.flat[len(panels) :]:

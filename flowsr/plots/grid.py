@@ -56,10 +56,10 @@ def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0
     if not panels or columns < 1:
         raise ValueError(f"expected at least one panel and one column; got {len(panels)} panels, {columns} columns")
     columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    height, side = (max(panel.image.shape[i] for panel in panels) for i in (-2, -1))
-    figure = new_figure(width, rows * (width / columns * height / side + 0.45))
-    grid = figure.subplots(rows, columns, squeeze=False)
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [panel_row_height(row, width / columns) for row in rows]
+    figure = new_figure(width, sum(heights))
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid.flat, panels, strict=False):
         draw_panel(axes, panel)
     for axes in grid.flat[len(panels) :]:
@@ -91,16 +91,23 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_axis_off()
 
 
+def panel_row_height(panels: Sequence[Panel], width: float) -> float:
+    """Inches that a row of panels takes, each ``width`` inches wide: the tallest image, captions, and a scale if any.
+
+    Example:
+        >>> import torch
+        >>> round(panel_row_height([Panel(torch.rand(3, 8, 16), "wide")], 4.0), 2)
+        2.45
+    """
+    height = width * max(panel.image.shape[-2] / panel.image.shape[-1] for panel in panels)
+    scale = 0.085 * height + 0.25 if any(panel.heat is not None for panel in panels) else 0.0
+    return height + 0.45 + scale
+
+
 def _draw_scale(axes: Axes, shown: AxesImage, *, unit: str) -> None:
-    """A colour bar inside the image's lower edge: one beside it would make this image smaller than its neighbours."""
-    box = axes.inset_axes((0.0, 0.0, 1.0, 0.19))
-    box.set_facecolor("white")
-    box.patch.set_alpha(0.85)
-    box.set_xticks([])
-    box.set_yticks([])
-    for spine in box.spines.values():
-        spine.set_visible(False)
-    inner = box.inset_axes((0.05, 0.62, 0.6, 0.22))
-    axes.figure.colorbar(shown, cax=inner, orientation="horizontal")
-    inner.tick_params(labelsize=7, length=2, colors=PALETTE["ink"])
-    box.text(0.68, 0.72, unit, fontsize=7, va="center", color=PALETTE["ink"])
+    """A colour bar under the image: one beside it would make this image smaller than its neighbours."""
+    bar = axes.inset_axes((0.0, -0.085, 1.0, 0.04))
+    axes.figure.colorbar(shown, cax=bar, orientation="horizontal")
+    bar.set_xlabel(unit, fontsize=7, labelpad=1, color=PALETTE["ink"])
+    bar.locator_params(axis="x", nbins=5)
+    bar.tick_params(labelsize=7, length=2, pad=1, colors=PALETTE["ink"])

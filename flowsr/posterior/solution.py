@@ -31,6 +31,7 @@ class Solution(Result):
         diagnostics: convergence, and remarks in words.
         seconds: wall time by stage: "warmup", "sampling" and "checking"; "optimizing" for SVI and MAP.
         seed: of all randomness.
+        truth: the true image ``(C, H, W)``, if known, for the figure: ``dataclasses.replace(solution, truth=hr)``.
     """
 
     problem: InverseProblem = field(repr=False)
@@ -39,6 +40,7 @@ class Solution(Result):
     diagnostics: Diagnostics
     seconds: dict[str, float]
     seed: int
+    truth: Tensor | None = field(default=None, repr=False)
 
     @property
     def mixed(self) -> bool:
@@ -107,34 +109,36 @@ class Solution(Result):
         return text_table(["solution", self.method], rows, notes=found.remarks)
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """What was observed (if it is a picture), moments of the draws, two draws, and the trace of each chain.
+        """The truth (if known), what was observed (if a picture), moments, two draws, and the trace of each chain.
 
         For SVI and MAP the objective takes the place of the traces.
         """
-        from flowsr.plots.grid import Panel, draw_panel
+        from flowsr.plots.grid import Panel, draw_panel, panel_row_height
         from flowsr.plots.style import new_figure
 
         if ax is not None:
             self._draw_trace(ax)
             return ax.figure  # type: ignore[return-value]
-        figure = new_figure(10.0, 4.4)
-        rows: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1))
         several = self.latents.shape[0] * self.latents.shape[1] > 1
+        panels = [] if self.truth is None else [Panel(self.truth.cpu(), "truth")]
         observed = self.problem.observed_picture()
-        panels = [] if observed is None else [Panel(observed.cpu(), "observed")]
+        if observed is not None:
+            panels.append(Panel(observed.cpu(), "observed"))
         if several:
             moments = self.moments()
             std = moments.std.cpu()
-            panels.append(Panel(moments.mean.cpu(), f"mean of the draws, {self.method}"))
-            panels.append(
-                Panel(std, "their standard deviation", heat=float(std.mean(0).quantile(0.99).clamp_min(1e-6)))
-            )
+            panels.append(Panel(moments.mean.cpu(), f"mean, {self.method}"))
+            panels.append(Panel(std, "standard deviation", heat=float(std.mean(0).quantile(0.99).clamp_min(1e-6))))
         last = self.problem.decode(self.latents[-1, -1:].to(self.problem.lr)).detach().cpu()[0]
         panels.append(Panel(last, "one draw" if several else f"the image, {self.method}"))
         if several:
             first = self.problem.decode(self.latents[0, -1:].to(self.problem.lr)).detach().cpu()[0]
             panels.append(Panel(first, "another"))
-        grid = rows[0].subplots(1, 5 if observed is not None else 4, squeeze=False)[0]
+        columns = max(4, len(panels))
+        height = panel_row_height(panels, 2.0)
+        figure = new_figure(2.0 * columns, height + 2.0)
+        rows: Any = figure.subfigures(2, 1, height_ratios=(height, 2.0))
+        grid = rows[0].subplots(1, columns, squeeze=False)[0]
         for axes, panel in zip(grid, panels, strict=False):
             draw_panel(axes, panel)
         for axes in grid[len(panels) :]:

@@ -33,6 +33,13 @@ Guide = Literal["normal", "lowrank", "flow"]
 _DEFAULT_STEPS = {"pcn": 20, "langevin": 10}
 _MOST_LEAPFROG_STEPS = 1024
 _FEW_STEPS = 10
+_SCATTER = {
+    "svi (normal)": "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' "
+    "follows their correlations.",
+    "svi (lowrank)": "A guide of low rank scatters in directions that the observation fixes beyond its rank: raise "
+    "rank and steps, or let method='hmc' start at its centre.",
+}
+"""What a residual above that of the noise also says of a guide."""
 
 
 def solve(
@@ -339,11 +346,8 @@ def _judged(
     if method != "map":
         # The mode fits the noise too: its residual is smaller than that of the true image.
         remarks += residual_remarks(rms, expected)
-        if method == "svi (normal)" and rms > expected[1]:
-            remarks.append(
-                "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' "
-                "follows their correlations."
-            )
+        if method in _SCATTER and rms > expected[1]:
+            remarks.append(_SCATTER[method])
     diagnostics = Diagnostics(
         rhat=rhat, ess=ess, residual_rms=rms, expected_residual=expected, remarks=tuple(remarks), **found
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from flowsr.posterior import (
 )
 from flowsr.posterior.solve import Method
 from flowsr.results import Result
-from flowsr.studies.crops import centre_crop, lr_of, random_crops
+from flowsr.studies.crops import centre_crop, lr_of, random_crops, varied_crop
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,8 @@ class StudySettings:
     """What a study can be told.
 
     Args:
-        crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own.
+        crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
+            deblurring take the square of the first image that varies most, uncertainty the middle of each.
         num_draws: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
         pairs: crops for calibration, at least 20.
         temperature: τ of the draws; 1 is the model.
@@ -209,7 +210,7 @@ def _solve(
     size: int,
 ) -> dict[str, Result]:
     name, image = next(iter(images.items()))
-    hr = centre_crop(image, size, name=name).to(flow.device, flow.dtype)
+    hr = varied_crop(image, size, name=name).to(flow.device, flow.dtype)
     noise = GaussianNoise(settings.noise)
     generator = torch.Generator().manual_seed(settings.seed)
     observation = noise.simulate(operator.to(flow.device)(hr[None])[0], generator=generator)
@@ -234,7 +235,7 @@ def _solve(
         seed=settings.seed,
         on_step=advance,
     )
-    return {"solution": solution}
+    return {"solution": replace(solution, truth=hr.cpu())}
 
 
 _OPTIMIZATION = 600
@@ -253,9 +254,15 @@ STUDIES: dict[str, Study] = {
         _calibration,
         lambda _, settings: settings.pairs + 2,
     ),
-    "inpainting": Study("What may the hidden middle of the first image be?", _inpainting, _solver_steps),
+    "inpainting": Study(
+        "What may be hidden in the middle of a crop of the first image, where it varies most?",
+        _inpainting,
+        _solver_steps,
+    ),
     "deblurring": Study(
-        "What may the first image be, given its LR image and a blurred one?", _deblurring, _solver_steps
+        "What may a crop of the first image be, where it varies most, given its LR image and a blurred one?",
+        _deblurring,
+        _solver_steps,
     ),
 }
 """Studies by name."""
