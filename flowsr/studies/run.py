@@ -231,6 +231,7 @@ def _solve(
         num_warmup=draws,
         num_chains=2,
         steps=_OPTIMIZATION,
+        guide="lowrank",
         start="mode" if settings.method != "pcn" else "draw",
         seed=settings.seed,
         on_step=advance,
