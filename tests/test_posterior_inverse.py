@@ -494,3 +494,12 @@ def test_result():
     assert solution.plot(figure.subplots()) is figure
     moments = solution.moments()
     assert torch.allclose(moments.mean, solution.images().mean(0)) and moments.count == 12
+
+
+@pytest.mark.parametrize(("guide", "advice"), [("normal", "guide='lowrank' or 'flow'"), ("lowrank", "raise rank")])
+def test_a_guide_that_scatters_is_told_so(guide, advice):
+    flow, lr = LinearGaussianFlow(detail_std=(0.1,)), torch.full((1, 2, 2), 0.5)
+    problem = InverseProblem(flow, lr, Identity(), flow.sample(lr)[0], GaussianNoise(0.005))
+    found = solve(problem, "svi", guide=guide, steps=12, num_draws=50)
+    assert found.diagnostics.residual_rms > found.diagnostics.expected_residual[1]
+    assert advice in found.to_text()
