@@ -76,8 +76,9 @@ for name, solution in solutions.items():
 # Hamiltonian Monte Carlo, from there
 # -----------------------------------
 # Two chains start near the centre of the variational Gaussian. Their residual is that of the noise. R-hat compares them
-# on projections, bands and patches of the images. So few draws are enough for mean and standard deviation to look at,
-# and too few for R-hat to fall below 1.05; the remarks say so, and what to do for a result to publish.
+# on projections, bands and patches of the images. So few draws are something to look at, not to quote: one is so like
+# the next that in some summaries all of them count as a handful, R-hat stays far above 1.05, and the map of their
+# standard deviation is grainy. The remarks say so, and what to do for a result to publish.
 
 centre = solutions["inpainting"].latents[0].mean(0)
 length = {"num_draws": 4, "num_warmup": 2} if SMOKE else {"num_draws": 60, "num_warmup": 30}
