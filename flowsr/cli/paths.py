@@ -1,6 +1,6 @@
 """Input files found and output files refused, before any work is done."""
 
-import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,23 +36,31 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
 def check_outputs(folder: Path, names: Iterable[str], *, force: bool) -> None:
     """Refuse, before any work, an output folder that cannot be used or files that would be overwritten without leave.
 
-    Nothing is created: the folder is, by :func:`make_folder`, when there is something to put into it.
+    Nothing stays behind: the folder is made, by :func:`make_folder`, when there is something to put into it.
 
     Raises:
         FileExistsError: if one of the files exists and ``force`` is False.
         NotADirectoryError: if the folder is a file, or lies below one.
-        PermissionError: if nothing may be written there.
+        PermissionError: if the folder cannot be made, or nothing can be written there.
     """
     for name in names:
         if (folder / name).is_dir():
             raise FileExistsError(f"{folder / name} is a folder where a file shall be: choose another name or --out")
         if not force and (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists: choose another name or --out, or add --force to overwrite")
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
-        raise NotADirectoryError(f"expected a folder for the results; {nearest} is a file: choose another --out")
-    if not os.access(nearest, os.W_OK):
-        raise PermissionError(f"expected a folder that can be written to; {nearest} cannot: choose another --out")
+        found = "is a file" if nearest.exists() else "is a link that leads nowhere"
+        raise NotADirectoryError(f"expected a folder for the results; {nearest} {found}: choose another --out")
+    try:
+        # The same folders in a passing one beside: what the rights allow a file system may still refuse.
+        with tempfile.TemporaryDirectory(dir=nearest) as passing:
+            Path(passing, folder.relative_to(nearest)).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(
+            f"expected a folder that can be written to; {folder} cannot ({error.strerror}): choose another --out"
+        ) from error
 
 
 def make_folder(folder: Path) -> None:
