@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,10 +13,9 @@ from torch import Tensor
 from flowsr.bootstrap import Interval, bootstrap_interval
 from flowsr.distributions import UniformDequantizer
 from flowsr.draws import draw_images
-from flowsr.images import round_to_8bit
 from flowsr.likelihood.decompose import width_used
 from flowsr.likelihood.inputs import check_8bit, check_pairs
-from flowsr.metrics import lpips_distance, lr_psnr, pixel_std, psnr, ssim
+from flowsr.metrics import compare, lr_psnr, pixel_std
 from flowsr.models import ConditionalModel
 from flowsr.models.conditional import require_conditional
 from flowsr.results import Result, text_table
@@ -34,8 +32,7 @@ _UNITS = {
     "LR-PSNR": "dB",
     "diversity": "grey levels of 255",
 }
-_SMALLEST_SSIM = 11
-_SMALLEST_LPIPS = 32
+_COMPARED = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
@@ -177,6 +174,7 @@ def temperature_sweep(
 
     Example:
         >>> import flowsr
+        >>> from flowsr.images import round_to_8bit
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> pair = (round_to_8bit(torch.rand(3, 32, 32)), torch.rand(3, 8, 8))
         >>> sweep = temperature_sweep(flow, [pair], temperatures=(0.0, 1.0), num_samples=2)
@@ -221,25 +219,10 @@ def temperature_sweep(
 
 def _figures(draws: Tensor, hr: Tensor, lr: Tensor, upscale: int, missing: dict[str, str]) -> dict[str, float]:
     """The figures of the draws of one image at one temperature; what cannot be had is entered in ``missing``."""
-    eight_bit = round_to_8bit(draws)
     hr, lr = hr.to(draws.dtype), lr.to(draws.dtype)
     border = upscale if min(hr.shape[-2:]) > 2 * upscale else 0
-    figures = {
-        "PSNR": fmean(float(psnr(draw, hr, border=border)) for draw in eight_bit),
-        "LR-PSNR": fmean(float(lr_psnr(draw, lr, upscale=upscale)) for draw in eight_bit),
-        "diversity": float(pixel_std(draws)) if len(draws) > 1 else 0.0,
-    }
-    inside = min(hr.shape[-2:]) - 2 * border
-    if inside >= _SMALLEST_SSIM:
-        figures["SSIM"] = fmean(float(ssim(draw, hr, border=border)) for draw in eight_bit)
-    else:
-        missing["SSIM"] = f"needs {_SMALLEST_SSIM} pixels inside the border; has {inside}"
-    if hr.shape[-3] != 3 or min(hr.shape[-2:]) < _SMALLEST_LPIPS:
-        missing["LPIPS"] = f"needs RGB of at least {_SMALLEST_LPIPS} x {_SMALLEST_LPIPS}"
-    elif "LPIPS" not in missing:
-        distances = [lpips_distance(draw, hr) for draw in eight_bit]
-        if distances[0].value is None:
-            missing["LPIPS"] = distances[0].reason
-        else:
-            figures["LPIPS"] = fmean(float(d.value) for d in distances if d.value is not None)
-    return {name: value for name, value in figures.items() if name not in missing}
+    scores = {key.upper(): score for key, score in compare(draws, hr, border=border, figures=_COMPARED).items()}
+    scores["LR-PSNR"] = float(lr_psnr(draws, lr, upscale=upscale).mean())
+    scores["diversity"] = float(pixel_std(draws)) if len(draws) > 1 else 0.0
+    missing |= {name: reason for name, reason in scores.items() if isinstance(reason, str)}
+    return {name: score for name, score in scores.items() if not isinstance(score, str)}

@@ -5,17 +5,14 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from flowsr.images import round_to_8bit
-from flowsr.metrics.fidelity import psnr, ssim
-from flowsr.metrics.perceptual import lpips_distance
+from flowsr.metrics.fidelity import SSIM_WINDOW, psnr, ssim
+from flowsr.metrics.perceptual import SMALLEST_SIDE, lpips_distance
 
 Score = float | str
 """A figure, or the reason why there is none."""
 
 FIGURES = ("psnr", "psnr_y", "ssim", "ssim_y", "lpips")
 """What :func:`compare` measures, in order."""
-
-_SMALLEST_SSIM = 11
-_SMALLEST_LPIPS = 32
 
 
 def compare(image: Tensor, hr: Tensor, *, border: int, figures: Sequence[str] = FIGURES) -> dict[str, Score]:
@@ -41,11 +38,11 @@ def compare(image: Tensor, hr: Tensor, *, border: int, figures: Sequence[str] = 
     colour, inside = hr.shape[-3] == 3, min(hr.shape[-2:]) - 2 * border
     empty = "" if inside >= 1 else f"no pixels are left inside a border of {border}"
     gray = "" if colour else "gray images have no luma of their own: see the RGB figure"
-    tiny = "" if inside >= _SMALLEST_SSIM else f"needs {_SMALLEST_SSIM} pixels inside the border; has {inside}"
+    tiny = "" if inside >= SSIM_WINDOW else f"needs {SSIM_WINDOW} pixels inside the border; has {inside}"
 
     def distance() -> Score:
-        if not colour or min(hr.shape[-2:]) < _SMALLEST_LPIPS:
-            return f"needs RGB of at least {_SMALLEST_LPIPS} x {_SMALLEST_LPIPS}"
+        if not colour or min(hr.shape[-2:]) < SMALLEST_SIDE:
+            return f"needs RGB of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
         found = lpips_distance(image, hr)
         return found.reason if found.value is None else float(found.value.mean())
 

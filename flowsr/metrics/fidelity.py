@@ -19,7 +19,8 @@ __all__ = ["lr_psnr", "psnr", "ssim"]
 
 Colour = Literal["rgb", "y"]
 
-_SSIM_WINDOW = 11
+SSIM_WINDOW = 11
+"""Side of the window of SSIM, in pixels; smaller images have none."""
 
 
 def psnr(
@@ -95,9 +96,9 @@ def ssim(
         tensor(1., dtype=torch.float64)
     """
     a, b = _compared_region(a, b, border=border, colour=colour)
-    if min(a.shape[-2:]) < _SSIM_WINDOW:
+    if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
-            f"expected at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels inside the border for SSIM; "
+            f"expected at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels inside the border for SSIM; "
             f"got {a.shape[-2]} x {a.shape[-1]}"
         )
     from skimage.metrics import structural_similarity

@@ -29,7 +29,8 @@ _TORCHVISION_FILES = {
     "vgg": "vgg16-397923af.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
-_SMALLEST_SIDE = 32  # below, the backbones' pooling runs out of pixels
+SMALLEST_SIDE = 32
+"""Of images that LPIPS can compare, in pixels; below, the backbones' pooling runs out of them."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ def lpips_distance(
     if net not in _TORCHVISION_FILES:
         raise ValueError(f"net: expected one of {', '.join(_TORCHVISION_FILES)}; got {net!r}")
     a, b = paired(a, b, channels=3)
-    if min(a.shape[-2:]) < _SMALLEST_SIDE:
-        raise ValueError(f"expected at least 32 x 32 pixels for LPIPS; got {a.shape[-2]} x {a.shape[-1]}")
+    if min(a.shape[-2:]) < SMALLEST_SIDE:
+        least = f"{SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        raise ValueError(f"expected at least {least} pixels for LPIPS; got {a.shape[-2]} x {a.shape[-1]}")
     if weights is not None and not Path(weights).is_file():
         raise ValueError(f"weights: expected a file; got {weights}, which does not exist")
     if importlib.util.find_spec("lpips") is None:
@@ -97,11 +99,12 @@ def lpips_distance(
     name = _TORCHVISION_FILES[net]
     path = Path(torch.hub.get_dir(), "checkpoints", name) if weights is None else Path(weights)
     if not path.is_file():
+        # Reports that are passed on repeat this, so it names no folder of this machine.
         return PerceptualDistance(
             None,
             False,
-            f"no backbone weights: {path} does not exist; put https://download.pytorch.org/models/{name} there, "
-            f"or pass weights= the path to a copy of it",
+            f"the backbone's weights are not on this machine: put https://download.pytorch.org/models/{name} into "
+            "torchvision's cache, $TORCH_HOME/hub/checkpoints (TORCH_HOME is ~/.cache/torch unless set)",
         )
     network = _network(net, path.resolve(), path.stat().st_mtime_ns).to(a.device)
     flat = [2 * x.float().reshape(-1, *x.shape[-3:]) - 1 for x in (a, b)]
