@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
 
 from flowsr.distributions import UniformDequantizer
 from flowsr.encoded import encoded_lr, encoded_lr_psnr
-from flowsr.errors import ImageError
-from flowsr.evaluation.score import crop_pair
-from flowsr.images import bicubic_down, read_image, round_to_8bit
+from flowsr.evaluation import read_pair
 from flowsr.likelihood import (
     OFFICIAL_BINS,
     BitsPerDim,
@@ -156,34 +153,3 @@ def score_file(
         official_bins=bins,
         encoded_lr_psnr=decibels,
     )
-
-
-def read_pair(flow: ImageModel, path: Path, lr: Path | None = None) -> tuple[Tensor, Tensor | None]:
-    """An HR file, cropped from the top left to multiples of what the model needs, and its LR image, both 8-bit.
-
-    For a density of images alone the second is None.
-
-    Args:
-        flow: the model the images are for.
-        path: the HR file.
-        lr: the LR file; by default bicubic of the HR image.
-
-    Raises:
-        ImageError: if a file cannot be used, or the LR image is not s times smaller.
-        ValueError: for an LR file given for a density of images alone.
-    """
-    conditional = as_conditional(flow)
-    if conditional is None and lr is not None:
-        raise ValueError(
-            f"expected no LR image for {type(flow).__name__}, a density of images alone; got {lr}: leave it out"
-        )
-    s = 1 if conditional is None else conditional.upscale
-    mode = "gray" if flow.config.image_channels == 1 else "RGB"
-    hr, small = read_image(path, mode=mode), None if lr is None else read_image(lr, mode=mode)
-    try:
-        hr, small = crop_pair(hr, small, upscale=s, multiple=flow.multiple)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    if conditional is None or small is not None:
-        return hr, small
-    return hr, round_to_8bit(bicubic_down(hr, s))

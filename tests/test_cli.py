@@ -127,6 +127,29 @@ def test_a_damaged_second_image_is_found_before_the_first_is_drawn(model, lr, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "score"])
+def test_a_damaged_second_image_is_found_before_the_first_is_measured(command, model, tmp_path, monkeypatch):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    write_image(good, torch.rand(3, 16, 16))
+    bad.write_bytes(good.read_bytes()[:60])
+    for name in ("flowsr.evaluation.run.score_pair", "flowsr.score.score_file"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("measured"))
+    of = [model, good, bad] if command == "evaluate" else ["--model", model, good, bad]
+    assert refused(run(command, *of, "--out", tmp_path / "out"), "bad.png", "damaged")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sample", "score", "downscale", "upscale", "report", "study", "train"])
+def test_a_folder_that_cannot_be_made_is_refused_before_the_model_is_opened(command, lr, tmp_path, monkeypatch):
+    monkeypatch.setattr("flowsr.cli.models.open_model", lambda *_, **__: pytest.fail("opened"))
+    out = tmp_path / "new" / ("n" * 300)  # more than any file system takes
+    of = {"score": [lr], "report": [lr], "study": ["uncertainty", lr], "train": ["sr-x4-small", lr.parent]}
+    target = out / "page.html" if command == "report" else out
+    result = run(command, *of.get(command, ["sr-x4-small", lr]), "--out", target)
+    assert refused(result, "expected a folder that can be written to", "File name too long", "choose another --out")
+    assert [path.name for path in tmp_path.iterdir()] == ["lr"]
+
+
 def test_nothing_is_overwritten_without_force(model, lr, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -43,6 +43,7 @@ def score(
     HR images of any size are cropped from the top left to multiples of what the model needs. A density of images alone,
     such as Glow, scores them without LR images.
     """
+    from flowsr.evaluation import read_pair
     from flowsr.evaluation.run import keep_named
     from flowsr.images import pair_by_name
     from flowsr.score import score_file
@@ -59,6 +60,8 @@ def score(
     from flowsr.plots import save_figure
 
     flow = open_model(model, device=device, dtype=dtype)
+    for path in files:
+        read_pair(flow, path, lr_of.get(path))  # a damaged file shows now, not after all before it
     results = []
     with reporter.progress("Scoring", len(files)) as advance:
         for path in files:

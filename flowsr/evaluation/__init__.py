@@ -4,6 +4,7 @@
 """
 
 from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
+from flowsr.evaluation.pairs import read_pair
 from flowsr.evaluation.report import Evaluation
 from flowsr.evaluation.run import evaluate_files
 from flowsr.evaluation.score import score_pair
@@ -14,5 +15,6 @@ __all__ = [
     "EvaluationPlan",
     "evaluate_files",
     "list_columns",
+    "read_pair",
     "score_pair",
 ]

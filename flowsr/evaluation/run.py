@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowsr.errors import ImageError
+from torch import Tensor
+
 from flowsr.evaluation.columns import EvaluationPlan, list_columns
+from flowsr.evaluation.pairs import read_pair
 from flowsr.evaluation.processes import Processes
 from flowsr.evaluation.report import Evaluation, merge_rows
 from flowsr.evaluation.score import score_pair
-from flowsr.images import pair_by_name, read_image
+from flowsr.images import pair_by_name
 from flowsr.metrics.comparison import Score
 from flowsr.models import Capability, ImageModel
 
@@ -46,7 +48,7 @@ def evaluate_files(
 
     Under torchrun every process calls this with the same files, measures its share of them, and gets the whole result.
 
-    Cost: one or two encoding passes per image, and one decoding pass per draw.
+    Cost: one or two encoding passes per image, and one decoding pass per draw; files are read twice, all of them first.
 
     Args:
         flow: the model; put into evaluation mode.
@@ -75,8 +77,11 @@ def evaluate_files(
     flow.eval()
 
     def measure() -> dict[str, dict[str, Score]]:
+        own = processes.share(files)
+        for path in own:
+            _read(flow, path, pairs.get(path), plan)  # a damaged file shows now, not after hours
         rows = {}
-        for path in processes.share(files):
+        for path in own:
             rows[path.name] = _measure(flow, path, pairs.get(path), plan)
             if on_image is not None:
                 on_image(path.name)
@@ -88,13 +93,13 @@ def evaluate_files(
     return Evaluation(heading, columns, rows)
 
 
+def _read(flow: ImageModel, path: Path, lr: Path | None, plan: EvaluationPlan) -> tuple[Tensor, Tensor | None]:
+    return read_pair(flow, path, lr, multiple=plan.multiple_of(flow))
+
+
 def _measure(flow: ImageModel, path: Path, lr_path: Path | None, plan: EvaluationPlan) -> dict[str, Score]:
-    mode = "gray" if flow.config.image_channels == 1 else "RGB"
-    hr = read_image(path, mode=mode)
-    lr = None if lr_path is None else read_image(lr_path, mode=mode)
+    hr, lr = _read(flow, path, lr_path, plan)
     try:
         return score_pair(flow, hr, lr, plan=plan)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from flowsr.draws import RunningMoments, draw_images
 from flowsr.encoded import dequantized_terms, encoded_lr, encoded_lr_psnr
-from flowsr.errors import ImageError
 from flowsr.evaluation.columns import BICUBIC, EvaluationPlan, column_of
-from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit
+from flowsr.evaluation.pairs import crop_pair
+from flowsr.images import bicubic_down, bicubic_up, round_to_8bit
 from flowsr.likelihood import dequantized_bits_per_dim
 from flowsr.metrics import compare, lr_psnr
 from flowsr.metrics.comparison import FIGURES, Score
@@ -84,30 +84,6 @@ def _score_density(flow: ImageModel, hr: Tensor, lr: Tensor | None, plan: Evalua
     start = time.perf_counter()
     bits = float(dequantized_bits_per_dim(dequantized_terms(flow, hr, seed=plan.seed)))  # waits for the device
     return {"bits_per_dim": bits, "seconds encode": time.perf_counter() - start}
-
-
-def crop_pair(hr: Tensor, lr: Tensor | None, *, upscale: int, multiple: int) -> tuple[Tensor, Tensor | None]:
-    """The top left of an HR image, with sides that are multiples, rounded to 8 bits, and of its LR image.
-
-    Raises:
-        ImageError: if nothing is left, or the LR image is not 1/s of the HR image, rounded up or down.
-
-    Example:
-        >>> [tuple(x.shape) for x in crop_pair(torch.rand(3, 33, 50), torch.rand(3, 9, 12), upscale=4, multiple=16)]
-        [(3, 32, 48), (3, 8, 12)]
-    """
-    height, width = hr.shape[-2:]
-    size = (height // multiple * multiple, width // multiple * multiple)
-    if 0 in size:
-        raise ImageError(f"expected at least {multiple} pixels on each side; got {height} x {width}")
-    if lr is not None:
-        whole = [(side // upscale, -(-side // upscale)) for side in (height, width)]
-        if any(side not in allowed for side, allowed in zip(lr.shape[-2:], whole, strict=True)):
-            raise ImageError(
-                f"expected an LR image of 1/{upscale} of {height} x {width}; got {lr.shape[-2]} x {lr.shape[-1]}"
-            )
-        lr = round_to_8bit(crop_to(lr, (size[0] // upscale, size[1] // upscale)))
-    return round_to_8bit(crop_to(hr, size)), lr
 
 
 def _score_draws(

@@ -17,12 +17,13 @@ from torch import Tensor
 from flowsr.cards.card import format_value
 from flowsr.demo.study import MEAN_TEMPERATURE, study_photograph
 from flowsr.distributions import UniformDequantizer
+from flowsr.evaluation import read_pair
 from flowsr.images import crop_to, encode_png
 from flowsr.likelihood import inverse_stability, latent_diagnostics
 from flowsr.models import ImageModel
 from flowsr.models.conditional import require_conditional
 from flowsr.plots import draw_heat_map, new_figure
-from flowsr.score import ScoredImage, read_pair, score_file
+from flowsr.score import ScoredImage, score_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
