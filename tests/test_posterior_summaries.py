@@ -11,7 +11,8 @@ from flowsr.posterior import LinearGaussianFlow, draw_posterior
 from flowsr.posterior.batch_memory import PeakMemory, batch_for_memory
 from flowsr.posterior.pixel_quantiles import PixelQuantiles
 from flowsr.posterior.principal_components import PrincipalComponents
-from flowsr.posterior.streaming import StreamingSummary, summarize_draws
+from flowsr.posterior.streaming import StreamingSummary
+from flowsr.posterior.summarize import summarize_draws
 from flowsr.posterior.uncertainty import uncertainty_quality
 
 

@@ -4,6 +4,7 @@ from flowsr.posterior.arviz_export import to_arviz
 from flowsr.posterior.consistency import LRConsistency, lr_consistency
 from flowsr.posterior.crank_nicolson import CrankNicolson
 from flowsr.posterior.diagnostics import Diagnostics
+from flowsr.posterior.draw_summary import DrawSummary
 from flowsr.posterior.image_summaries import image_summaries
 from flowsr.posterior.inverse_problem import InverseProblem
 from flowsr.posterior.langevin import Langevin
@@ -14,7 +15,8 @@ from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNo
 from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_operator
 from flowsr.posterior.solution import Solution
 from flowsr.posterior.solve import solve
-from flowsr.posterior.streaming import DrawSummary, StreamingSummary, summarize_draws
+from flowsr.posterior.streaming import StreamingSummary
+from flowsr.posterior.summarize import summarize_draws
 from flowsr.posterior.surgery import interpolate, resample, restore, sample_with_temperature_map, transfer
 from flowsr.posterior.uncertainty import UncertaintyQuality, uncertainty_quality
 

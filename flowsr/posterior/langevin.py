@@ -10,7 +10,7 @@ import torch
 from pyro.ops.integrator import potential_grad
 from torch import Tensor
 
-from flowsr.posterior.crank_nicolson import AdaptiveKernel
+from flowsr.posterior.adaptive_kernel import AdaptiveKernel
 
 
 class Langevin(AdaptiveKernel):

@@ -1,122 +1,19 @@
-"""Any number of draws of one LR image, summarized in one pass and in fixed memory, and resumable."""
+"""Draws of one LR image accumulated in one pass and in fixed memory, in a state that can be kept."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowsr._state import read_state, write_state
-from flowsr.distributions import Temperature, level_temperatures
 from flowsr.images import check_image
 from flowsr.moments import RunningMoments
-from flowsr.posterior.batch_memory import batch_for_memory
-from flowsr.posterior.model import ImageFlow, draw_posterior, latent_shapes
+from flowsr.posterior.draw_summary import DrawSummary
 from flowsr.posterior.pixel_quantiles import PixelQuantiles
 from flowsr.posterior.principal_components import PrincipalComponents
-from flowsr.results import Result, text_table, to_plain
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_KIND = "summary of draws"
-
-
-@dataclass(frozen=True)
-class DrawSummary(Result):
-    """What many draws of one LR image have in common. Images are ``(C, H, W)`` on the CPU, not clamped.
-
-    Attributes:
-        count: number of draws.
-        mean: of the draws, in units of [0, 1].
-        std: unbiased standard deviation.
-        levels: of the quantiles.
-        quantiles: ``(levels, C, H, W)``.
-        quantile_error: bound of the error of the quantiles, by pixel.
-        outside: fraction of values beyond the range in which that bound holds.
-        components: leading principal components, unit images ``(k, C, H, W)``.
-        variances: of the draws along them, in falling order, ``(k,)``.
-        variance_error: by which they are too small at most.
-        thresholds: of the exceedance.
-        exceedance: fraction of draws above each threshold, ``(thresholds, C, H, W)``.
-        psnr_counts: numbers of draws n at which the mean was compared with the truth; empty without a truth.
-        psnr_of_mean: PSNR of the mean of the first n draws, dB, unclamped, all channels.
-    """
-
-    count: int
-    mean: Tensor = field(repr=False)
-    std: Tensor = field(repr=False)
-    levels: tuple[float, ...]
-    quantiles: Tensor = field(repr=False)
-    quantile_error: Tensor = field(repr=False)
-    outside: float
-    components: Tensor = field(repr=False)
-    variances: Tensor
-    variance_error: float
-    thresholds: tuple[float, ...]
-    exceedance: Tensor = field(repr=False)
-    psnr_counts: tuple[int, ...]
-    psnr_of_mean: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers without the images, as JSON-ready values."""
-        images = {"mean", "std", "quantiles", "quantile_error", "components", "exceedance"}
-        numbers = {name: to_plain(value) for name, value in vars(self).items() if name not in images}
-        return {
-            **numbers,
-            "mean_std": float(self.std.mean()),
-            "largest_quantile_error": float(self.quantile_error.max()),
-        }
-
-    def to_text(self) -> str:
-        """The numbers as a table."""
-        total = float(self.std.square().sum())
-        share = [f"{float(v) / total:.1%}" for v in self.variances] if total else []
-        rows = [
-            ["draws", str(self.count)],
-            ["standard deviation, mean over pixels", f"{255 * float(self.std.mean()):.2f} grey levels"],
-            ["variance along the leading components", " ".join(share) or "none"],
-            ["quantiles good to", f"{255 * float(self.quantile_error.max()):.2f} grey levels"],
-        ]
-        rows += [
-            [f"PSNR of the mean of {n} draws", f"{psnr:.2f} dB"]
-            for n, psnr in zip(self.psnr_counts, self.psnr_of_mean, strict=True)
-        ]
-        return text_table(["posterior", ""], rows)
-
-    def plot(self, ax: Axes | None = None) -> Figure:
-        """Mean, standard deviation, an outer quantile range, exceedance and the leading components."""
-        from flowsr.plots.grid import Panel, draw_panel, image_grid
-
-        spread = Panel(self.std, "standard deviation", heat=_heat(self.std))
-        if ax is not None:
-            draw_panel(ax, spread)
-            return ax.figure  # type: ignore[return-value]
-        width = self.quantiles[-1] - self.quantiles[0]
-        panels = [
-            Panel(self.mean, f"mean of {self.count} draws"),
-            spread,
-            Panel(width, f"quantile {self.levels[-1]:g} − quantile {self.levels[0]:g}", heat=_heat(width)),
-        ]
-        for threshold, image in zip(self.thresholds, self.exceedance, strict=True):
-            panels.append(Panel(image / 2.55, f"P(value > {threshold:g})", heat=1 / 2.55, unit="percent"))
-        total = max(1e-12, float(self.std.square().sum()))
-        for i, (image, variance) in enumerate(zip(self.components, self.variances, strict=True)):
-            # As a change of a grey picture by two standard deviations along the component, made visible.
-            shown = 0.5 + 0.45 * image / image.abs().max().clamp_min(1e-12)
-            panels.append(Panel(shown, f"component {i + 1}\n{float(variance) / total:.1%} of the variance"))
-        return image_grid(panels, columns=4)
-
-
-def _heat(image: Tensor) -> float:
-    return float(image.mean(0).flatten().quantile(0.99).clamp_min(1e-6))
 
 
 class StreamingSummary:
@@ -257,8 +154,7 @@ class StreamingSummary:
                 f"expected thresholds {self.thresholds}; got a state with {state['thresholds']}: resume with the "
                 "settings of the first run"
             )
-        truth = state["truth"]
-        if (truth is None) != (self.truth is None) or (truth is not None and not _same(truth, self.truth)):
+        if not same_up_to_rounding(state["truth"], self.truth):
             raise ValueError(
                 "expected the truth of the state, against which its PSNR is; got another: resume with the settings of "
                 "the first run"
@@ -269,108 +165,8 @@ class StreamingSummary:
         self._exceeded, self._psnr = state["exceeded"], dict(state["psnr"])
 
 
-def summarize_draws(
-    flow: ImageFlow,
-    lr: Tensor,
-    *,
-    num_draws: int,
-    summary: StreamingSummary | None = None,
-    temperature: Temperature = 1.0,
-    lr_std: float = 0.0,
-    seed: int = 0,
-    memory: float = 1e9,
-    checkpoint: str | os.PathLike[str] | None = None,
-    checkpoint_every: int = 500,
-    on_draws: Callable[[int], None] | None = None,
-) -> DrawSummary:
-    """Draw HR images of one LR image, and summarize them in one pass.
-
-    Noise comes draw after draw from one generator, so the same seed gives the same draws whatever the batch, up to the
-    rounding of batched convolutions. With a ``checkpoint`` the state is written every so often, whole or not at all; a
-    run that finds the file goes on from there, to the result it would have had (with the same batch, to the bit).
-
-    Cost: one decoding pass per draw; memory for one batch and the summary, whatever the number of draws.
-
-    Args:
-        flow: the model.
-        lr: LR image ``(C, h, w)`` in [0, 1].
-        num_draws: how many in all, at least 2.
-        summary: what to accumulate, without draws yet; by default ``StreamingSummary()``.
-        temperature: τ ≥ 0, or one per level.
-        lr_std: σ of the flow's LR image; 0 is the Dirac limit.
-        seed: of the noise.
-        memory: bytes for a decoding pass; the batch is chosen by measuring one draw.
-        checkpoint: file to write the state to, and to go on from.
-        checkpoint_every: draws between two writings.
-        on_draws: called after each batch with the number of draws it had, for a progress bar.
-
-    Raises:
-        ValueError: for fewer than two draws, a checkpoint of another run, or a damaged one.
-        OSError: if the checkpoint cannot be written; found out before the first draw.
-
-    Example:
-        >>> from flowsr.posterior import LinearGaussianFlow
-        >>> result = summarize_draws(LinearGaussianFlow(), torch.full((1, 2, 2), 0.5), num_draws=100)
-        >>> result.count, result.std.shape
-        (100, torch.Size([1, 8, 8]))
-    """
-    if num_draws < 2 or checkpoint_every < 1:
-        raise ValueError(f"expected num_draws >= 2 and checkpoint_every >= 1; got {num_draws} and {checkpoint_every}")
-    check_image(lr, name="lr", tolerance=0.25)
-    if lr.dim() != 3:
-        raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}")
-    summary = summary or StreamingSummary()
-    if summary.count:
-        raise ValueError(f"expected a summary without draws; got one of {summary.count}: make a new one for each run")
-    generator = torch.Generator().manual_seed(seed)
-    run = {
-        "seed": seed,
-        "temperature": list(level_temperatures(temperature, len(latent_shapes(flow, lr)))),
-        "lr_std": float(lr_std),
-        "lr": lr.detach().cpu(),
-    }
-
-    def draw(n: int, source: torch.Generator) -> Tensor:
-        return draw_posterior(flow, lr, num_draws=n, temperature=temperature, lr_std=lr_std, generator=source)
-
-    path = Path(checkpoint) if checkpoint is not None else None
-    if path is not None:
-        # By its first draw: a model need not have weights to compare.
-        run["model"] = draw(1, torch.Generator().manual_seed(0)).cpu()
-        if path.exists():
-            _resume(path, summary, generator, run)
-        else:
-            _write(path, summary, generator, run)
-    batch = batch_for_memory(lambda: draw(1, torch.Generator().manual_seed(0)), memory=memory)
-    written = summary.count
-    while summary.count < num_draws:
-        number = min(batch, num_draws - summary.count)
-        summary.add(draw(number, generator))
-        if on_draws is not None:
-            on_draws(number)
-        if path is not None and (summary.count - written >= checkpoint_every or summary.count >= num_draws):
-            _write(path, summary, generator, run)
-            written = summary.count
-    return summary.result()
-
-
-def _write(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
-    write_state(path, {"summary": summary.state_dict(), "generator": generator.get_state(), "run": run}, kind=_KIND)
-
-
-def _resume(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
-    state = read_state(path, kind=_KIND)
-    for name, value in run.items():
-        old = state["run"][name]
-        if not (_same(old, value) if isinstance(value, Tensor) else old == value):
-            raise ValueError(
-                f"expected {path} to be of a run with the same {name}; got another: remove it to start afresh, or "
-                "choose another name"
-            )
-    summary.load_state_dict(state["summary"])
-    generator.set_state(state["generator"])
-
-
-def _same(one: Tensor, other: Tensor | None) -> bool:
-    # Another machine or batch rounds otherwise.
-    return other is not None and one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-5)
+def same_up_to_rounding(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two tensors of [0, 1] agree as far as other machines and other batches do, which round otherwise."""
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and torch.allclose(one.double(), other.double(), rtol=0, atol=1e-5)

@@ -1,0 +1,123 @@
+"""Any number of draws of one LR image, summarized as they are made, and resumable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsr._state import read_state, write_state
+from flowsr.distributions import Temperature, level_temperatures
+from flowsr.images import check_image
+from flowsr.posterior.batch_memory import batch_for_memory
+from flowsr.posterior.draw_summary import DrawSummary
+from flowsr.posterior.model import ImageFlow, draw_posterior, latent_shapes
+from flowsr.posterior.streaming import StreamingSummary, same_up_to_rounding
+
+_KIND = "summary of draws"
+
+
+def summarize_draws(
+    flow: ImageFlow,
+    lr: Tensor,
+    *,
+    num_draws: int,
+    summary: StreamingSummary | None = None,
+    temperature: Temperature = 1.0,
+    lr_std: float = 0.0,
+    seed: int = 0,
+    memory: float = 1e9,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 500,
+    on_draws: Callable[[int], None] | None = None,
+) -> DrawSummary:
+    """Draw HR images of one LR image, and summarize them in one pass.
+
+    Noise comes draw after draw from one generator, so the same seed gives the same draws whatever the batch, up to the
+    rounding of batched convolutions. With a ``checkpoint`` the state is written every so often, whole or not at all; a
+    run that finds the file goes on from there, to the result it would have had (with the same batch, to the bit).
+
+    Cost: one decoding pass per draw; memory for one batch and the summary, whatever the number of draws.
+
+    Args:
+        flow: the model.
+        lr: LR image ``(C, h, w)`` in [0, 1].
+        num_draws: how many in all, at least 2.
+        summary: what to accumulate, without draws yet; by default ``StreamingSummary()``.
+        temperature: τ ≥ 0, or one per level.
+        lr_std: σ of the flow's LR image; 0 is the Dirac limit.
+        seed: of the noise.
+        memory: bytes for a decoding pass; the batch is chosen by measuring one draw.
+        checkpoint: file to write the state to, and to go on from.
+        checkpoint_every: draws between two writings.
+        on_draws: called after each batch with the number of draws it had, for a progress bar.
+
+    Raises:
+        ValueError: for fewer than two draws, a checkpoint of another run, or a damaged one.
+        OSError: if the checkpoint cannot be written; found out before the first draw.
+
+    Example:
+        >>> from flowsr.posterior import LinearGaussianFlow
+        >>> result = summarize_draws(LinearGaussianFlow(), torch.full((1, 2, 2), 0.5), num_draws=100)
+        >>> result.count, result.std.shape
+        (100, torch.Size([1, 8, 8]))
+    """
+    if num_draws < 2 or checkpoint_every < 1:
+        raise ValueError(f"expected num_draws >= 2 and checkpoint_every >= 1; got {num_draws} and {checkpoint_every}")
+    check_image(lr, name="lr", tolerance=0.25)
+    if lr.dim() != 3:
+        raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}")
+    summary = summary or StreamingSummary()
+    if summary.count:
+        raise ValueError(f"expected a summary without draws; got one of {summary.count}: make a new one for each run")
+    generator = torch.Generator().manual_seed(seed)
+    run = {
+        "seed": seed,
+        "temperature": list(level_temperatures(temperature, len(latent_shapes(flow, lr)))),
+        "lr_std": float(lr_std),
+        "lr": lr.detach().cpu(),
+    }
+
+    def draw(n: int, source: torch.Generator) -> Tensor:
+        return draw_posterior(flow, lr, num_draws=n, temperature=temperature, lr_std=lr_std, generator=source)
+
+    path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None:
+        # By its first draw: a model need not have weights to compare.
+        run["model"] = draw(1, torch.Generator().manual_seed(0)).cpu()
+        if path.exists():
+            _resume(path, summary, generator, run)
+        else:
+            _write(path, summary, generator, run)
+    batch = batch_for_memory(lambda: draw(1, torch.Generator().manual_seed(0)), memory=memory)
+    written = summary.count
+    while summary.count < num_draws:
+        number = min(batch, num_draws - summary.count)
+        summary.add(draw(number, generator))
+        if on_draws is not None:
+            on_draws(number)
+        if path is not None and (summary.count - written >= checkpoint_every or summary.count >= num_draws):
+            _write(path, summary, generator, run)
+            written = summary.count
+    return summary.result()
+
+
+def _write(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
+    write_state(path, {"summary": summary.state_dict(), "generator": generator.get_state(), "run": run}, kind=_KIND)
+
+
+def _resume(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
+    state = read_state(path, kind=_KIND)
+    for name, value in run.items():
+        old = state["run"][name]
+        if not (same_up_to_rounding(old, value) if isinstance(value, Tensor) else old == value):
+            raise ValueError(
+                f"expected {path} to be of a run with the same {name}; got another: remove it to start afresh, or "
+                "choose another name"
+            )
+    summary.load_state_dict(state["summary"])
+    generator.set_state(state["generator"])
