@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from flowsr._shapes import sum_event
 from flowsr.distributions import Dequantizer, normal_log_prob
 from flowsr.likelihood.decompose import decompose
 from flowsr.likelihood.inputs import Pair, check_pairs
+from flowsr.likelihood.latent_statistics import QUANTILES, LatentStatistics, latent_statistics
 from flowsr.models import HasTerms
 from flowsr.results import Result, text_table
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_QUANTILES = 99
 _LARGEST_CROP = 1024
 _COLOURS = ("orange", "blue", "green", "purple", "red", "sky")
 
@@ -35,40 +35,6 @@ class HasNoise(HasTerms, Protocol):
     def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:
         """Tensors ``(*batch, C, h, w)`` that are standard normal under the model, by name."""
         ...
-
-
-@dataclass(frozen=True)
-class LatentStatistics:
-    """Statistics of one latent over all pixels and images, and the tests of each against N(0, 1).
-
-    Attributes:
-        name: of the latent.
-        count: number of values n.
-        mean: 0 under the model, with standard error 1/√n.
-        std: 1 under the model.
-        skewness: 0 under the model.
-        kurtosis: of excess, 0 under the model.
-        ks: Kolmogorov and Smirnov's distance between the empirical and the normal distribution function.
-        autocorrelation: mean product of values next to each other, to the right, below and diagonally, over their mean
-            square; 0 under the model.
-        quantiles: empirical quantiles at 1/100, …, 99/100, for a quantile-quantile plot.
-        energies: mean square ``|z|²/D`` of each image; D times it is chi-square with D degrees of freedom.
-        pit: probability integral transform of each image's ``|z|²``, uniform under the model.
-        p_values: of the tests, by name; none is smaller than float64 can hold.
-    """
-
-    name: str
-    count: int
-    mean: float
-    std: float
-    skewness: float
-    kurtosis: float
-    ks: float
-    autocorrelation: tuple[float, float, float]
-    quantiles: tuple[float, ...]
-    energies: tuple[float, ...]
-    pit: tuple[float, ...]
-    p_values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -141,7 +107,7 @@ class LatentDiagnostics(Result):
 
         from flowsr.plots import PALETTE, plain_axes
 
-        expected = stats.norm.ppf(np.arange(1, _QUANTILES + 1) / (_QUANTILES + 1))
+        expected = stats.norm.ppf(np.arange(1, QUANTILES + 1) / (QUANTILES + 1))
         ax.plot(expected, expected, color=PALETTE["grey"], linewidth=0.8, label="N(0, 1)")
         for s, colour in zip(self.latents, _COLOURS, strict=False):
             ax.plot(expected, s.quantiles, color=PALETTE[colour], linewidth=1.5, label=s.name)
@@ -234,75 +200,9 @@ def latent_diagnostics(
     if dequantizer is not None:
         pairs = [(dequantizer.dequantize(hr, generator=generator)[0], lr) for hr, lr in pairs]
     noises = [model.noise(hr, lr, lr_log_scale=lr_log_scale) for hr, lr in pairs]
-    latents = tuple(_statistics(name, [noise[name] for noise in noises]) for name in noises[0])
+    latents = tuple(latent_statistics(name, [noise[name] for noise in noises]) for name in noises[0])
     hr, lr = pairs[0]
     return LatentDiagnostics(latents, _log_det_error(model, hr, lr, lr_log_scale), significance, len(pairs))
-
-
-def _statistics(name: str, images: Sequence[Tensor]) -> LatentStatistics:
-    from scipy import stats
-
-    images = [image.double().cpu() for image in images]
-    values = torch.cat([image.flatten() for image in images]).numpy()
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"expected finite latents; got NaN or infinity in {name}: "
-            "flowsr.likelihood.inverse_stability names the layer"
-        )
-    n = values.size
-    energy = float((values**2).sum())
-    # A thinned sample: its test stays exact, and a million values would take long to sort.
-    ks = stats.kstest(values[:: -(-n // 5000)], "norm")
-    correlations = [_neighbours(images, shift) for shift in ((0, 1), (1, 0), (1, 1))]
-    pit = [float(stats.chi2.cdf(float(image.square().sum()), image.numel())) for image in images]
-    p_values = {
-        "mean": 2 * stats.norm.sf(abs(values.mean()) * math.sqrt(n)),
-        "std": _two_sided(float(stats.chi2.cdf(energy, n)), float(stats.chi2.sf(energy, n))),
-        "distribution": ks.pvalue,
-        "energy": stats.kstest(pit, "uniform").pvalue,
-    }
-    # Of fewer values the approximations to these two are too light in their tails.
-    if n >= 300:
-        p_values["skewness"] = stats.skewtest(values).pvalue
-    if n >= 1000:
-        p_values["kurtosis"] = stats.kurtosistest(values).pvalue
-    for direction, (r, pairs) in zip(("right", "below", "diagonal"), correlations, strict=True):
-        # Of fewer products the normal approximation is too light in its tails.
-        if pairs >= 200:
-            p_values[f"autocorrelation {direction}"] = 2 * stats.norm.sf(abs(r) * math.sqrt(pairs))
-    return LatentStatistics(
-        name=name,
-        count=n,
-        mean=float(values.mean()),
-        std=float(values.std()),
-        skewness=float(stats.skew(values)),
-        kurtosis=float(stats.kurtosis(values)),
-        ks=float(ks.statistic),
-        autocorrelation=tuple(r * n / energy if energy else 0.0 for r, _ in correlations),  # type: ignore[arg-type]
-        quantiles=tuple(np.quantile(values, np.arange(1, _QUANTILES + 1) / (_QUANTILES + 1)).tolist()),
-        energies=tuple(float(image.square().mean()) for image in images),
-        pit=tuple(pit),
-        p_values={key: float(p) for key, p in p_values.items()},
-    )
-
-
-def _neighbours(images: Sequence[Tensor], shift: tuple[int, int]) -> tuple[float, int]:
-    """Mean product of values a shift apart in the same channel, and the number of such pairs.
-
-    The covariance under the model, where the mean is 0; its test is exact, as the scale is known too.
-    """
-    down, right = shift
-    products, count = 0.0, 0
-    for image in images:
-        height, width = image.shape[-2:]
-        product = image[..., : height - down, : width - right] * image[..., down:, right:]
-        products += float(product.sum())
-        count += product.numel()
-    return (products / count if count else 0.0), count
-
-
-def _two_sided(below: float, above: float) -> float:
-    return min(1.0, 2 * min(below, above))
 
 
 def _log_det_error(model: Any, hr: Tensor, lr: Tensor | None, lr_log_scale: float | None) -> float | None:
