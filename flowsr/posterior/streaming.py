@@ -166,7 +166,12 @@ class StreamingSummary:
 
 
 def same_up_to_rounding(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two tensors of [0, 1] agree as far as other machines and other batches do, which round otherwise."""
+    """Whether two tensors of [0, 1] agree as far as other machines and other batches do, which round otherwise.
+
+    Example:
+        >>> same_up_to_rounding(torch.ones(2), torch.ones(2).double()), same_up_to_rounding(None, torch.ones(2))
+        (True, False)
+    """
     if one is None or other is None:
         return one is other
     return one.shape == other.shape and torch.allclose(one.double(), other.double(), rtol=0, atol=1e-5)
