@@ -10,7 +10,7 @@ import flowsr
 ROOT = Path(flowsr.__file__).parent
 
 LAYERS = [
-    {"errors", "bootstrap", "moments", "_shapes", "_precision", "_files", "_png_text"},
+    {"errors", "bootstrap", "moments", "_shapes", "_precision", "_files", "_png_text", "_spelling"},
     {"nn", "images", "_json", "_state"},
     {"results", "plots"},
     {"transforms"},

@@ -187,6 +187,14 @@ def test_other_messages(tmp_path):
         flowsr.save(tiny_flow(), tmp_path / "a.pth")
     with pytest.raises(FileNotFoundError, match="there is no file nowhere"):
         flowsr.load("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"there is no file sr-x4-smal: did you mean sr-x4-small\?"):
+        flowsr.load("sr-x4-smal")
+    (run := tmp_path / "run").mkdir()
+    with pytest.raises(FileNotFoundError, match="run is a folder: give a file in it"):
+        flowsr.load(run)
+    flowsr.save(tiny_flow(), run / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"run is a folder: give .*run/model\.safetensors"):
+        flowsr.load(run)
     with pytest.raises(FileNotFoundError, match=r"folder .* to exist"):
         flowsr.save(tiny_flow(), tmp_path / "no" / "a.safetensors")
     (tmp_path / "folder.safetensors").mkdir()

@@ -40,6 +40,7 @@ def describe(what: str) -> dict[str, Any]:
         >>> facts["kind"], facts["upscale"], facts["configuration"]["steps"]
         ('preset', 4, 8)
     """
+    from flowsr._spelling import did_you_mean
     from flowsr.models import from_preset, presets
 
     path = Path(what)
@@ -58,7 +59,8 @@ def describe(what: str) -> dict[str, Any]:
         flow = load(what) if shipped else from_preset(what)
         return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
     raise FileNotFoundError(
-        f"expected a model file, an image, or a preset ({', '.join(presets())}); there is no {what}: check the name"
+        f"expected a model file, an image, or a preset ({', '.join(presets())}); there is no {what}"
+        f"{did_you_mean(what, presets()) or ': check the name'}"
     )
 
 

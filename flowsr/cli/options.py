@@ -21,7 +21,7 @@ Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the comp
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and nothing else, on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that exist.")]
-Inputs = Annotated[list[Path], typer.Argument(help="Images, or folders of images (png, jpg, tif).", metavar="IMAGE...")]
+Inputs = Annotated[list[Path], typer.Argument(help="Images, or folders of images (png, jpg, tif).", metavar="IMAGE")]
 Model = Annotated[
     str,
     typer.Argument(help="A .safetensors file, an official .pth, or a preset's name.", metavar="MODEL"),

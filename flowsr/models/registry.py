@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flowsr._spelling import did_you_mean
 from flowsr.models.base import ImageModel
 from flowsr.models.glow import Glow
 from flowsr.models.hcflow import HCFlow
@@ -40,5 +41,5 @@ def from_preset(name: str, **changes: Any) -> ImageModel:
     """
     models = presets()
     if name not in models:
-        raise ValueError(f"expected a preset among {', '.join(models)}; got {name!r}")
+        raise ValueError(f"expected a preset among {', '.join(models)}; got {name!r}{did_you_mean(name, models)}")
     return models[name].from_preset(name, **changes)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from flowsr._files import atomic_path
+from flowsr._spelling import did_you_mean
 from flowsr.errors import CheckpointError
 from flowsr.models import official_hcflow, official_irn, official_srflow
 from flowsr.models.base import ImageModel
@@ -108,8 +109,8 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
             path = fetch_release(name)
         else:
             raise FileNotFoundError(
-                f"expected a .safetensors or official .pth file, or a name among {', '.join(_names())}; there is no "
-                f"file {source}" + (": for random weights use flowsr.from_preset" if name in presets() else "")
+                f"expected a .safetensors or official .pth file, or a name among {', '.join(_names())}; "
+                f"{_what_instead(path, name)}"
             )
     if path.suffix == ".safetensors":
         flow = _load_safetensors(path)
@@ -122,6 +123,16 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
 
 def _names() -> list[str]:
     return [name for name in presets() if name in RELEASES or shipped_path(name)]
+
+
+def _what_instead(path: Path, name: str) -> str:
+    """What is there in place of a file of weights, and what to do about it."""
+    if path.is_dir():
+        weights = path / "model.safetensors"
+        return f"{path} is a folder: " + (f"give {weights}" if weights.is_file() else "give a file in it")
+    if name in presets():
+        return f"there is no file {name}: for random weights use flowsr.from_preset"
+    return f"there is no file {name}{did_you_mean(name, _names())}"
 
 
 def _load_safetensors(path: Path) -> ImageModel:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from flowsr._spelling import did_you_mean
 from flowsr.models import Capability, ImageModel
 
 Adversary = Literal["vanilla", "least-squares", "relativistic"]
@@ -150,10 +151,21 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """The inverse of :meth:`to_dict`; raises ValueError for unknown names."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"expected fields of Recipe; unknown: {', '.join(unknown)}")
+        _check_names(values)
         return cls(**values)
+
+    def with_changes(self, **changes: Any) -> "Recipe":
+        """The recipe with other values of some fields; raises ValueError for unknown names."""
+        _check_names(changes)
+        return replace(self, **changes)
+
+
+def _check_names(values: dict[str, Any]) -> None:
+    known = [field.name for field in fields(Recipe)]
+    for name in values:
+        if name not in known:
+            advice = did_you_mean(name, known) or f": the fields are {', '.join(known)}"
+            raise ValueError(f"expected fields of Recipe; got {name!r}{advice}")
 
 
 _HALVE_TWICE = (0.4, 0.8)
@@ -198,7 +210,7 @@ def recipe(name: str, *, flow: ImageModel | None = None, **changes: Any) -> Reci
         0.00025
     """
     if name not in RECIPES:
-        raise ValueError(f"expected a recipe among {', '.join(RECIPES)}; got {name!r}")
+        raise ValueError(f"expected a recipe among {', '.join(RECIPES)}; got {name!r}{did_you_mean(name, RECIPES)}")
     found = RECIPES[name]
     if flow is not None:
         found = replace(found, crop=max(found.crop // flow.multiple, 1) * flow.multiple)
@@ -207,10 +219,7 @@ def recipe(name: str, *, flow: ImageModel | None = None, **changes: Any) -> Reci
             found = replace(found, rotations=False, temperature=0.8)
             if name == "nll":
                 found = replace(found, steps=350_000, halve_at=_X8_HALVE_AT)
-    unknown = sorted(set(changes) - {field.name for field in fields(Recipe)})
-    if unknown:
-        raise ValueError(f"expected fields of Recipe; unknown: {', '.join(unknown)}")
-    found = replace(found, **changes)
+    found = found.with_changes(**changes)
     if flow is not None:
         check_recipe(found, flow)
     return found
