@@ -60,8 +60,10 @@ def test_pictures_show_the_lr_images_given(tmp_path):
     hr, dark = image(43, 70), torch.zeros(3, 10, 17)
     validation_grid(flow, [("dark", hr, dark), ("bicubic", hr)], tmp_path / "a" / "grid.png", side=32)
     grid = read_image(tmp_path / "a" / "grid.png")
-    assert grid.shape == (3, 64, 128)
-    (given, *_, truth), (bicubic, *_) = (line.split(32, -1) for line in grid.split(32, -2))
+    assert grid.shape == (3, 8 + 64, 128)
+    headings, rows = grid[:, :8], grid[:, 8:]
+    assert all(0.5 < part.mean() < 1 and part.min() < 0.5 for part in headings.split(32, -1))
+    (given, *_, truth), (bicubic, *_) = (line.split(32, -1) for line in rows.split(32, -2))
     assert given.max() == 0
     # The middle, on the grid of the LR image: 32 of 43 rows from row 4 on, 32 of 70 columns from column 16 on.
     assert torch.equal(truth, hr[:, 4:36, 16:48])

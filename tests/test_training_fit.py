@@ -17,9 +17,10 @@ from flowsr.errors import CheckpointError, ImageError, NonFiniteError
 from flowsr.images import read_image, write_image
 from flowsr.models import HCFlow
 from flowsr.training import CheckpointFolder, Data, Run, recipe, score_images, train
-from flowsr.training.journal import CsvLog, ProgressBar, read_csv
+from flowsr.training.journal import CsvLog, read_csv
 from flowsr.training.objectives import likelihood_loss
 from flowsr.training.pictures import draw_curve
+from flowsr.training.progress import ProgressBar
 from flowsr.training.randomness import derive_seed
 
 from cases import TINY  # isort: skip
@@ -73,7 +74,7 @@ def test_a_run_leaves_everything_behind(images, tmp_path, capsys):
     assert validation[-1]["bits_per_dim"] == pytest.approx(trained.validation["bits_per_dim"], rel=1e-4)
     assert "step 8: validation bits_per_dim" in capsys.readouterr().out
     grid = read_image(out / "pictures" / "step-00000008.png")
-    assert grid.shape == (3, 256, 512)
+    assert grid.shape == (3, 18 + 256, 512)  # headings over two images
     assert (out / "curve.png").stat().st_size > 5000
     loaded = flowsr.load(out / "model.safetensors")
     assert equal(loaded, trained.flow)
@@ -223,7 +224,7 @@ def test_going_on_with_other_crops_says_so(images, tmp_path):
         train(tiny(), held_out, out=out, recipe=short(1), run=run, resume=True)
     for path in (out / "checkpoints").iterdir():
         path.unlink()
-    with pytest.warns(UserWarning, match="no checkpoint in .*: the run starts from the beginning"):
+    with pytest.warns(UserWarning, match="no checkpoint in .*: starting at step 0"):
         train(tiny(), images, out=out, recipe=short(1), run=run, resume=True)
 
 
@@ -349,8 +350,17 @@ def test_the_log_continues_after_a_kill(tmp_path):
     assert draw_curve(tmp_path) is None
 
 
-def test_without_a_terminal_there_is_no_bar(capsys):
-    bar = ProgressBar(10)
-    bar.update(3, {"bits_per_dim": 3.0})
+@pytest.mark.parametrize("enabled", [True, False])
+def test_without_a_terminal_there_is_a_line_at_most_once_a_minute(capsys, enabled):
+    seconds = 0.0
+    bar = ProgressBar(40, start=4, enabled=enabled, clock=lambda: seconds)
+    for step in range(5, 21):
+        seconds += 25.0  # time left is then 25 s for each step
+        bar.update(step, {"psnr": float(step)})
     bar.close()
-    assert capsys.readouterr().out == ""
+    lines = capsys.readouterr().out.splitlines()
+    expected = [
+        f"step {step} of 40, PSNR τ = 0: {step} dB, 0:{25 * (40 - step) // 60:02}:{25 * (40 - step) % 60:02} left"
+        for step in (7, 10, 13, 16, 19)
+    ]
+    assert lines == (expected if enabled else [])

@@ -14,7 +14,7 @@ from flowsr.models.start import Start
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.folder import Folder
 from flowsr.training.journal import require_tensorboard
-from flowsr.training.manifest import manifest
+from flowsr.training.manifest import MANIFEST, manifest
 from flowsr.training.memory import set_memory
 from flowsr.training.preparation import (
     build_model,
@@ -42,6 +42,7 @@ class Trained:
         interrupted: number of the signal that stopped it, or None.
         skipped: steps that were not finite.
         validation: means, medians and worst values over the validation images; empty if there were none.
+        validated_at: the step they are of, the last or the last one validated before a signal; None without.
         saved: whether ``model.safetensors`` has these weights, which a full disk may have prevented.
     """
 
@@ -51,6 +52,7 @@ class Trained:
     interrupted: int | None
     skipped: int
     validation: dict[str, float]
+    validated_at: int | None
     saved: bool
 
 
@@ -123,8 +125,8 @@ def train(
     fabric = launch(run, unused=has_more_than_bijection(flow))
     batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric)
     found = checkpoints.read_last() if resume else None
-    if resume and found is None and (out / "run.json").exists():
-        warnings.warn(f"no checkpoint in {out}: the run starts from the beginning", stacklevel=2)
+    if resume and found is None:
+        _say_nothing_to_resume(out, run, main=fabric.is_global_zero)
     if found is None:
         initialize(flow, batches, bins=recipe.bins)
     trainer = build_trainer(flow, recipe, run, fabric=fabric)
@@ -153,11 +155,29 @@ def train(
             "processes": fabric.world_size,
             "resumed at step": trainer.step,
         }
-        write_json(out / "run.json", manifest(**facts))
+        write_json(out / MANIFEST, manifest(**facts))
     loop = Loop(trainer, batches, validation, checkpoints, out=out, workers=data.workers, about=about)
     interrupted = loop.run()
     trainer.fabric.barrier()
     set_memory(flow, "full")
     if trainer.average is not None:
         flow.load_state_dict(trainer.average.average)
-    return Trained(flow.eval(), trainer.step, out, interrupted, trainer.guard.total, loop.validation, loop.saved)
+    return Trained(
+        flow.eval(),
+        trainer.step,
+        out,
+        interrupted,
+        trainer.guard.total,
+        validation=loop.validation,
+        validated_at=loop.validated_at,
+        saved=loop.saved,
+    )
+
+
+def _say_nothing_to_resume(out: Path, run: Run, *, main: bool) -> None:
+    """A warning where a run was begun; a line of its progress otherwise, as scripts of clusters always resume."""
+    note = f"no checkpoint in {out}: starting at step 0"
+    if (out / MANIFEST).exists():
+        warnings.warn(note, stacklevel=3)
+    elif main and run.progress:
+        print(note, flush=True)

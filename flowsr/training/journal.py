@@ -1,4 +1,4 @@
-"""What one sees of a run: rows in a CSV file, a progress bar, TensorBoard on request."""
+"""The logs of a run: rows in CSV files, and TensorBoard on request."""
 
 import csv
 import io
@@ -79,50 +79,6 @@ def _format(key: str, value: Any) -> Any:
     if key in ("step", "skipped"):
         return int(value)
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-class ProgressBar:
-    """A bar with speed, time left and the latest numbers; without a terminal, nothing.
-
-    Args:
-        total: steps of the whole run.
-        start: step it starts at.
-        enabled: False shows nothing.
-    """
-
-    def __init__(self, total: int, *, start: int = 0, enabled: bool = True) -> None:
-        self._progress = None
-        if not enabled:
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
-        progress = Progress(*columns, speed_estimate_period=120.0)
-        if not progress.console.is_terminal:
-            return
-        progress.start()
-        self._progress = progress
-        self._task = progress.add_task("train", total=total, completed=start, numbers="")
-
-    def update(self, step: int, numbers: dict[str, float]) -> None:
-        """Show a step and its numbers."""
-        if self._progress is not None:
-            text = "  ".join(f"{LABELS.get(key, key)} {value:.4g}" for key, value in numbers.items())
-            self._progress.update(self._task, completed=step, numbers=text)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._progress is not None:
-            self._progress.stop()
-
-
-LABELS = {
-    "bits_per_dim": "bits/dim",
-    "encoded_lr_psnr": "encoded LR-PSNR",
-    "psnr": "PSNR",
-    "images_per_second": "images/s",
-}
-"""How numbers are called on the screen."""
 
 
 def require_tensorboard() -> None:

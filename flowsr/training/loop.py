@@ -16,9 +16,11 @@ from flowsr.errors import ImageError
 from flowsr.models import Capability, save
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
-from flowsr.training.journal import CsvLog, ProgressBar, tensorboard_writer
+from flowsr.training.journal import CsvLog, tensorboard_writer
+from flowsr.training.labels import in_words
 from flowsr.training.pictures import draw_curve, validation_grid
 from flowsr.training.process import StopSignals
+from flowsr.training.progress import ProgressBar
 from flowsr.training.trainer import Numbers, Trainer
 from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
@@ -69,10 +71,11 @@ class Loop:
         self.trainer, self.batches, self.images, self.checkpoints = trainer, batches, validation, checkpoints
         self.out, self.workers, self.about = out, workers, about
         self.validation: dict[str, float] = {}
+        self.validated_at: int | None = None
         self.saved = False
-        self._signals = StopSignals()
-        self._unreadable: set[str] = set()
         self._main = trainer.fabric.is_global_zero
+        self._signals = StopSignals(says_so=self._main and trainer.run.progress)
+        self._unreadable: set[str] = set()
 
     def run(self) -> int | None:
         """Run; returns the signal that stopped it, or None."""
@@ -170,11 +173,11 @@ class Loop:
         temperature = 1.0 if Capability.DOWNSCALE in flow.capabilities else trainer.recipe.temperature
         with trainer.averaged():
             scores = score_images(flow, self._unless_stopped(), temperature=temperature)
-            self.validation = summarize(scores)
+            self.validation, self.validated_at = summarize(scores), step
             self._validation_log.write({"step": step, **self.validation})
             self._to_tensorboard(step, {f"validation/{name}": value for name, value in self.validation.items()})
-            shown = ", ".join(f"{name} {self.validation[name]:.3f}" for name in NUMBERS if name in self.validation)
-            print(f"step {step}: validation {shown}", flush=True)
+            shown = {name: self.validation[name] for name in NUMBERS if name in self.validation}
+            print(f"step {step}: validation, {in_words(shown)}", flush=True)
             if trainer.run.pictures:
                 path = self.out / "pictures" / f"step-{step:08d}.png"
                 validation_grid(flow, self.images, path, temperature=temperature)
@@ -195,7 +198,19 @@ class Loop:
         self._train_log = CsvLog(self.out / "train.csv", [*_FIRST, *_MORE], start=step)
         again = int(self._validates(step))
         self._validation_log = CsvLog(self.out / "validation.csv", ["step", *summary], start=max(step - again, 0))
+        if run.progress:
+            print(self._plan(), flush=True)
         self._bar = ProgressBar(self.trainer.recipe.steps, start=step, enabled=run.progress)
+
+    def _plan(self) -> str:
+        """What is going to be done, in a line."""
+        recipe, run, fabric = self.trainer.recipe, self.trainer.run, self.trainer.fabric
+        devices = f"{fabric.device}{f' x {fabric.world_size}' if fabric.world_size > 1 else ''}"
+        return (
+            f"Training on {len(self.batches.indices)} images, {len(self.images)} for validation: steps "
+            f"{self.trainer.step} to {recipe.steps}, {recipe.batch_size} crops of {recipe.crop}x{recipe.crop} each, on "
+            f"{devices} in {run.precision}"
+        )
 
     def _close_logs(self) -> None:
         if self._main:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
 from flowsr.models.unconditional import UnconditionalModel
 from flowsr.training.journal import read_csv
+from flowsr.training.labels import label_of
 from flowsr.training.validation import Named
 
 
@@ -28,7 +30,8 @@ def validation_grid(
 ) -> None:
     """Write a picture with a row per image: bicubic, decoding at temperature 0, one draw, the image itself.
 
-    Of a density of images alone a row holds decoding at temperature 0, one draw of the size, and the image.
+    Of a density of images alone a row holds decoding at temperature 0, one draw of the size, and the image. Headings
+    over the columns say so.
 
     Args:
         flow: the model.
@@ -40,7 +43,10 @@ def validation_grid(
         seed: of the draws.
     """
     generator = torch.Generator().manual_seed(seed)
-    lines = []
+    names = ["τ = 0", f"a draw, τ = {temperature:g}", "image"]
+    if as_conditional(flow) is not None:
+        names.insert(0, "bicubic")
+    lines = [_headings(names, side=side).expand(flow.config.image_channels, -1, -1)]
     for _, whole, *given in images[:rows]:
         parts = _parts(flow, whole, *given, side=side, temperature=temperature, generator=generator)
         hr = parts[-1]
@@ -51,6 +57,21 @@ def validation_grid(
         lines.append(canvas)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, torch.cat(lines, -2), overwrite=True)
+
+
+def _headings(names: list[str], *, side: int) -> Tensor:
+    """A line with a name in the middle of each column, black on white, ``(1, height, columns * side)``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, dpi = max(side // 7, 8), 100
+    figure = Figure(figsize=(side * len(names) / dpi, height / dpi), dpi=dpi)
+    canvas = FigureCanvasAgg(figure)
+    for column, name in enumerate(names):
+        # A point is 1/72 inch; letters of half the line leave room for a draw's name in its column.
+        figure.text((column + 0.5) / len(names), 0.5, name, ha="center", va="center", fontsize=0.6 * height * 72 / dpi)
+    canvas.draw()
+    return torch.tensor(np.asarray(canvas.buffer_rgba())[..., 0]).div(255.0).unsqueeze(0)
 
 
 def _parts(
@@ -85,11 +106,12 @@ def draw_curve(out: Path) -> Path | None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     training, validation = (read_csv(out / name) if (out / name).exists() else [] for name in _LOGS)
     panels = [
-        (label, ours, theirs)
-        for label, ours, theirs in _PANELS
+        (ours, theirs)
+        for ours, theirs in _PANELS
         if any(ours in row for row in training) or any(theirs in row for row in validation)
     ]
     if not panels:
@@ -97,14 +119,15 @@ def draw_curve(out: Path) -> Path | None:
     # Not pyplot: it would choose a backend for the whole process.
     figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    for number, (label, ours, theirs) in enumerate(panels, start=1):
+    for number, (ours, theirs) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
-        axes.set(xlabel="step", ylabel=label)
+        axes.set(xlabel="step", ylabel=label_of(theirs))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         for rows, key, style in ((training, ours, _TRAINING), (validation, theirs, _VALIDATION)):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
                 axes.plot(*zip(*points, strict=True), label="training" if rows is training else "validation", **style)
-        if label == "bits/dim":
+        if theirs == "bits_per_dim":
             best = min((row[theirs] for row in validation if theirs in row), default=4.0)
             axes.set_ylim(best - 0.5, best + 4)  # the first steps are far above
         axes.legend()
@@ -113,12 +136,12 @@ def draw_curve(out: Path) -> Path | None:
 
 
 _LOGS = ("train.csv", "validation.csv")
-_TRAINING: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
-_VALIDATION: dict[str, Any] = {"marker": "."}
+_TRAINING: dict[str, Any] = {"color": "C0", "linewidth": 0.6, "alpha": 0.6}
+_VALIDATION: dict[str, Any] = {"color": "C1", "marker": "."}
 _PANELS = (
-    ("bits/dim", "bits_per_dim", "bits_per_dim"),
-    ("encoded LR-PSNR in dB", "encoded_lr_psnr", "encoded_lr_psnr"),
-    ("PSNR at τ = 0 in dB", "psnr", "psnr_mean"),
+    ("bits_per_dim", "bits_per_dim"),
+    ("encoded_lr_psnr", "encoded_lr_psnr"),
+    ("psnr", "psnr_mean"),
 )
 
 

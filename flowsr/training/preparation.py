@@ -211,8 +211,18 @@ def restore(trainer: "Trainer", found: tuple[int, dict[str, Any]], about: dict[s
         )
     for name in ("recipe", "data", "choice of crops"):
         if name in before and before[name] != about[name]:
+            changes = _changes(before[name], about[name])
             warnings.warn(
-                f"resuming at step {step} with another {name} than before: the run goes on, but as another run",
+                f"resuming at step {step} with another {name} than before{changes}: the run goes on, but as another "
+                "run",
                 stacklevel=2,
             )
     trainer.restore(state)
+
+
+def _changes(before: Any, now: Any) -> str:
+    """`` (steps 30 → 40)`` for facts by name; nothing for a digest, which tells nobody anything."""
+    if not isinstance(before, dict):
+        return ""
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return f" ({', '.join(f'{name} {before.get(name)} → {now.get(name)}' for name in names)})"

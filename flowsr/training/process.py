@@ -1,7 +1,9 @@
 """What a run shares with its process: signals that ask it to stop, and the global random generators."""
 
+import os
 import random
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -10,9 +12,14 @@ import torch
 
 
 class StopSignals:
-    """Within this context SIGINT and SIGTERM set ``received`` instead of ending the process; a second one ends it."""
+    """Within this context SIGINT and SIGTERM set ``received`` instead of ending the process; a second one ends it.
 
-    def __init__(self) -> None:
+    Args:
+        says_so: answer a signal with a line on stderr.
+    """
+
+    def __init__(self, *, says_so: bool = False) -> None:
+        self._says_so = says_so
         self.received: int | None = None
         self._old: dict[int, Any] = {}
 
@@ -31,6 +38,10 @@ class StopSignals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
         signal.signal(number, self._old[number])
+        if self._says_so:
+            # Not print: the signal may have come in the midst of one, whose stream does not bear another.
+            with suppress(OSError):
+                os.write(2, b"\nStopping after this step; once more ends at once, without a checkpoint\n")
 
 
 def random_state() -> dict[str, Any]:
