@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import flowsr
 from flowsr.cli.app import app
 from flowsr.images import bicubic_down, read_image, write_image
+from flowsr.training import RECIPES
 from flowsr.training.fields import recipe_from_texts
 from flowsr.training.journal import read_csv
 
@@ -68,14 +70,73 @@ def test_an_existing_run_is_not_overwritten_but_resumed(model, images, tmp_path)
     on = run("train", model, images, "--out", out, *SMALL, "--set", "steps=5", "--resume")
     assert on.exit_code == 0, on.output
     assert len(read_csv(out / "train.csv")) == 5
-    assert "Warning: resuming at step 3 with another recipe" in on.stderr
+    assert "Warning: resuming at step 3 with another recipe than before (steps 3 → 5)" in on.stderr
+
+
+def recorded(out):
+    return json.loads((out / "run.json").read_text())["recipe"]
+
+
+def test_resuming_keeps_the_recipe_but_for_what_is_given(model, images, tmp_path):
+    out, whole = tmp_path / "run", ("train", model, images, "--out", tmp_path / "run", "--device", "cpu", "--resume")
+    first = run(*whole, *SMALL[2:], "--set", "steps=2 crop=16 l1=100")
+    assert first.exit_code == 0, first.output
+    assert f"no checkpoint in {out}: starting at step 0" in first.stderr
+    before = recorded(out)
+    again = run(*whole)
+    assert again.exit_code == 0, again.output
+    assert recorded(out) == before and "another recipe" not in again.stderr
+    on = run(*whole, "--set", "steps=3", "--set", "l1=0.5")
+    assert on.exit_code == 0, on.output
+    assert recorded(out) == {**before, "steps": 3, "l1": 0.5}
+    assert "another recipe than before (steps 2 → 3, l1 100 → 0.5)" in on.stderr
+    # Another recipe by name: its own settings where the run had the published ones, the run's where it had not.
+    other = run(*whole, "--recipe", "nll+l1", "--set", "steps=4")
+    assert other.exit_code == 0, other.output
+    assert recorded(out) == {**RECIPES["nll+l1"].to_dict(), "steps": 4, "crop": 16, "batch_size": 2, "l1": 0.5}
+    assert "(name nll → nll+l1, steps 3 → 4, learning_rate 0.00025 → 5e-05" in on.stderr + other.stderr
+    (out / "run.json").write_text("{}")
+    broken = run(*whole)
+    assert broken.exit_code == 2 and "expected the recipe of a run in" in " ".join(broken.stderr.split())
+
+
+def test_what_is_said_without_a_terminal(model, images, tmp_path):
+    arguments = ("train", model, images, *SMALL, "--hold-out", 1)
+    result = run(*arguments, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    plan = "Training on 3 images, 1 for validation: steps 0 to 3, 2 crops of 16x16 each, on cpu in fp32"
+    assert plan in result.stderr.splitlines()
+    validated = read_csv(tmp_path / "run" / "validation.csv")[-1]
+    assert "Validation at step 3" in result.stdout
+    for label, key in {
+        "bits/dim": "bits_per_dim",
+        "PSNR τ = 0, dB": "psnr_mean",
+        "PSNR of a draw, dB": "psnr_draw",
+    }.items():
+        assert re.search(rf"^ {label} +{validated[key]:.4g}\s*$", result.stdout, re.MULTILINE)
+    quiet = run(*arguments, "--out", tmp_path / "quiet", "--resume", "--quiet")
+    assert quiet.exit_code == 0 and quiet.output == ""
+
+
+def test_names_of_models_that_there_are_not(model, images, tmp_path):
+    out = ("--out", tmp_path / "run")
+    wrong = run("train", "sr-x4-smal", images, *out)
+    assert wrong.exit_code == 2 and not (tmp_path / "run").exists()
+    words = " ".join(wrong.stderr.split())
+    assert "srflow-x4-small" in words and words.endswith("there is no sr-x4-smal: did you mean sr-x4-small?")
+    asked = run("train")
+    assert "flowsr train sr-x4-small photographs/ --out runs/first" in asked.output
+    assert "{MODEL} {FOLDER}..." in asked.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--set", "steps=abc"), "expected a whole number for steps; got 'abc'"),
-        (("--set", "colour=red"), "unknown: colour"),
+        (("--set", "colour=red"), "got 'colour': the fields are name, task, steps, "),
+        (("--set", "stesp=30"), "got 'stesp': did you mean steps?"),
+        (("--set", "steps = 30"), "expected NAME=VALUE, without blanks around =; got 'steps'"),
+        (("--recipe", "nlll"), "got 'nlll': did you mean nll?"),
         (("--recipe", "rescaling"), "got 'rescaling', which is for rescaling"),
         (("--scales", "1;2"), "expected numbers with commas between"),
         (("--device", "cuda:1"), "expected a device among auto, cpu"),
@@ -239,6 +300,7 @@ def test_a_signal_saves_and_leaves_with_its_number(model, images, tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, stderr
     assert "--resume goes on" in " ".join(stderr.split())
+    assert stderr.count("Stopping after this step; once more ends at once, without a checkpoint\n") == 1
     assert (out / "model.safetensors").exists()
 
 

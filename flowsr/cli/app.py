@@ -47,7 +47,7 @@ def _flowsr(
 
 app.command("demo")(demo)
 app.command("sample")(sample)
-app.command("train")(train)
+app.command("train", no_args_is_help=True)(train)
 app.command("evaluate")(evaluate)
 app.command("score")(score)
 app.command("report")(report)

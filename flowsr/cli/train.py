@@ -45,9 +45,14 @@ class Start(StrEnum):
 
 def train(
     model: Annotated[
-        str, typer.Argument(help="A preset's name (random weights), or a model file to go on from.", metavar="MODEL")
+        str,
+        typer.Argument(
+            help="A preset's name, as sr-x4-small, srflow-x4-small or glow-small (random weights), or a model file to "
+            "go on from.",
+            metavar="MODEL",
+        ),
     ],
-    folders: Annotated[list[Path], typer.Argument(help="Folders of HR images.", metavar="FOLDER...")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of HR images.", metavar="FOLDER")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", file_okay=False)],
     recipe: Annotated[
         str | None,
@@ -61,7 +66,9 @@ def train(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Go on from the shipped or released weights of the preset.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last good checkpoint in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last good checkpoint in --out, with its recipe.")
+    ] = False,
     lr_folder: Annotated[
         list[Path] | None,
         typer.Option(help="LR images paired by name, one folder per HR folder. [default: bicubic]"),
@@ -94,9 +101,12 @@ def train(
 ) -> None:
     """Train a model of any kind on folders of images with a published recipe.
 
+    flowsr train sr-x4-small photographs/ --out runs/first
+
     Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C and
-    SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on. An existing run is never
-    overwritten. Several processes: torchrun --nproc-per-node 2 -m flowsr train …
+    SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on, with the recipe of the run but
+    for what --recipe and --set change. An existing run is never overwritten. Several processes:
+    torchrun --nproc-per-node 2 -m flowsr train …
     """
     # torchrun sets the first; --devices starts processes that have the second alone.
     first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
@@ -110,6 +120,8 @@ def train(
     from flowsr.training import Data, Run
     from flowsr.training import train as fit
     from flowsr.training.fields import recipe_from_texts
+    from flowsr.training.labels import label_of
+    from flowsr.training.manifest import recorded_recipe
 
     data = Data(
         folders=folders,
@@ -137,7 +149,10 @@ def train(
     )
     source: ImageModel | str = _weights(model, pretrained=pretrained) or model
     chosen = recipe_from_texts(
-        recipe, " ".join(set_ or []).split(), flow=from_preset(source) if isinstance(source, str) else source
+        recipe,
+        " ".join(set_ or []).split(),
+        flow=from_preset(source) if isinstance(source, str) else source,
+        before=recorded_recipe(out) if resume else None,
     )
     if threads is not None:
         torch.set_num_threads(threads)
@@ -163,9 +178,9 @@ def train(
     }
     reporter.result(facts_table(f"Run {out}", {name: value for name, value in facts.items() if value is not None}))
     if trained.validation:
-        rounded = {name: f"{value:.4g}" for name, value in trained.validation.items()}
-        reporter.result(facts_table("validation at the last time", rounded))
-    reporter.document({**facts, "validation": trained.validation})
+        labelled = {label_of(name): f"{value:.4g}" for name, value in trained.validation.items()}
+        reporter.result(facts_table(f"Validation at step {trained.validated_at}", labelled))
+    reporter.document({**facts, "validated at step": trained.validated_at, "validation": trained.validation})
     if trained.interrupted:
         saved = "saved" if trained.saved else "could not save, see above"
         reporter.remark(f"Stopped at step {trained.step} and {saved}; the same command with --resume goes on")
@@ -198,9 +213,16 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
 
 def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
     """The model of a file, or of a preset's weights if asked for; None for a preset to start from random weights."""
+    from flowsr._spelling import did_you_mean
     from flowsr.models import load, presets
 
-    if pretrained or model not in presets():
+    known = presets()
+    if model not in known and not Path(model).exists():
+        raise FileNotFoundError(
+            f"expected a preset among {', '.join(known)}, or a model file to go on from; there is no "
+            f"{model}{did_you_mean(model, known)}"
+        )
+    if pretrained or model not in known:
         return load(model).train()
     return None
 

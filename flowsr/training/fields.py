@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowsr.models import ImageModel
-from flowsr.training.recipes import Recipe, default_recipe, recipe
+from flowsr.training.recipes import RECIPES, Recipe, check_recipe, default_recipe, recipe
 
 Value = float | int | bool | str | tuple[float, ...] | None
 
@@ -12,15 +12,16 @@ def parse_fields(texts: list[str]) -> dict[str, Any]:
     """Fields of a recipe from texts such as ``steps=100``.
 
     Raises:
-        ValueError: for a text without ``=``.
+        ValueError: for a text without ``=``, or nothing on one side of it.
 
     Example:
         >>> parse_fields(["steps=100", "cosine_to=1e-5"])
         {'steps': 100, 'cosine_to': 1e-05}
     """
     for text in texts:
-        if "=" not in text:
-            raise ValueError(f"expected NAME=VALUE; got {text!r}")
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise ValueError(f"expected NAME=VALUE, without blanks around =; got {text!r}")
     return {name: parse_field(value) for name, value in (text.split("=", 1) for text in texts)}
 
 
@@ -43,8 +44,14 @@ def parse_field(text: str) -> Value:
     return text
 
 
-def recipe_from_texts(name: str | None, texts: list[str], *, flow: ImageModel) -> Recipe:
+def recipe_from_texts(name: str | None, texts: list[str], *, flow: ImageModel, before: Recipe | None = None) -> Recipe:
     """The recipe of a name, or the first of the model's task, with fields changed by texts.
+
+    Args:
+        name: of a published recipe; by default that of ``before``, or the first for the model.
+        texts: the changes, such as ``steps=100``.
+        flow: the model.
+        before: the recipe of a run to go on with, whose own changes to its published recipe are kept.
 
     Raises:
         ValueError: for an unknown recipe or field, one that is not for the model, or a value of the wrong kind.
@@ -54,13 +61,31 @@ def recipe_from_texts(name: str | None, texts: list[str], *, flow: ImageModel) -
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
         >>> recipe_from_texts(None, ["steps=1e3", "halve_at=0.5"], flow=flow).halve_at
         (0.5,)
+        >>> before = flowsr.training.recipe("nll", steps=30, batch_size=4)
+        >>> again = recipe_from_texts(None, ["batch_size=8"], flow=flow, before=before)
+        >>> again.steps, again.batch_size
+        (30, 8)
     """
-    name = name or default_recipe(flow)
-    published = recipe(name, flow=flow)
+    start = _start(name, flow=flow, before=before)
+    # Not the kind of what ``start`` has, which may be 1 for 1.0.
+    kinds = RECIPES["nll"]
     changes = {
-        field: _fitting(field, value, getattr(published, field, value)) for field, value in parse_fields(texts).items()
+        field: _fitting(field, value, getattr(kinds, field, value)) for field, value in parse_fields(texts).items()
     }
-    return recipe(name, flow=flow, **changes)
+    found = start.with_changes(**changes)
+    check_recipe(found, flow)
+    return found
+
+
+def _start(name: str | None, *, flow: ImageModel, before: Recipe | None) -> Recipe:
+    """What the texts change: a published recipe, or the one before, whose changes another published one inherits."""
+    if before is None:
+        return recipe(name or default_recipe(flow), flow=flow)
+    if name in (None, before.name):
+        return before
+    published = recipe(before.name, flow=flow).to_dict() if before.name in RECIPES else {}
+    changed = {field: value for field, value in before.to_dict().items() if published.get(field, value) != value}
+    return recipe(name, flow=flow, **changed)
 
 
 def _fitting(field: str, value: Value, published: Value) -> Value:
