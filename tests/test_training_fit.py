@@ -72,7 +72,7 @@ def test_a_run_leaves_everything_behind(images, tmp_path, capsys):
     assert [row["step"] for row in validation] == [2, 4, 8]
     assert validation[-1]["bits_per_dim"] < validation[0]["bits_per_dim"]
     assert validation[-1]["bits_per_dim"] == pytest.approx(trained.validation["bits_per_dim"], rel=1e-4)
-    assert "step 8: validation bits_per_dim" in capsys.readouterr().out
+    assert "step 8: validation, bits/dim: " in capsys.readouterr().out
     grid = read_image(out / "pictures" / "step-00000008.png")
     assert grid.shape == (3, 18 + 256, 512)  # headings over two images
     assert (out / "curve.png").stat().st_size > 5000
