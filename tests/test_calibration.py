@@ -6,10 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 
+from flowsr.bootstrap import bootstrap_interval
 from flowsr.calibration import (
     HeldOut,
+    RankTest,
+    Recalibration,
     calibrate,
     crps,
     default_functions,
@@ -27,6 +31,7 @@ from flowsr.calibration import (
     uniformity_p_value,
 )
 from flowsr.calibration.held_out import ranks
+from flowsr.calibration.uniformity import p_text
 from flowsr.posterior import GaussianLR, LinearGaussianFlow
 
 LR_STD = 0.05
@@ -154,6 +159,81 @@ def test_ranks_are_put_into_words():
     found = simulation_based_calibration(HeldOut(("right", "narrow", "wide", "low"), truth, draws, *torch.zeros(3, n)))
     words = [found.shape(name).split(":")[0] for name in found.names]
     assert words == ["about right", "too narrow", "too wide", "too low"]
+
+
+def test_a_rejected_row_is_never_about_right():
+    """Ranks of the right mean and spread that are not uniform: p finds them, and the words agree with it."""
+    n, cells = 400, 50
+    inner = torch.cat([torch.full((n // 4,), 12), torch.full((n // 4,), 37)])  # two heaps, and as many at the ends
+    ranks_of = torch.cat([inner, torch.arange(n // 2) % 3, cells - 1 - torch.arange(n // 2) % 3])[:, None]
+    uneven = ranks_of[torch.randperm(len(ranks_of))][:n]
+    p = uniformity_p_value(uneven[:, 0].numpy(), cells=cells)
+    even = torch.arange(n)[:, None] % cells
+    found = RankTest("ranks", ("uneven", "even"), torch.cat([uneven, even], 1), cells, (p, 1.0), 0.01)
+    words = found.shape("uneven")
+    assert p < found.threshold == 0.005 and words != "about right"
+    assert found.shape("even") == "about right"
+    # What depends on p alone: the same ranks, rejected or not.
+    assert replace(found, p_values=(p, 1e-9)).shape("even") == "differs, in no simple way"
+    assert replace(found, p_values=(p, 0.005)).shape("even") == "differs, in no simple way"
+    assert "threshold per row 0.005" in found.to_text()
+
+
+@pytest.mark.parametrize("p", [0.9, 0.0123, 1e-3, 9.7e-4, 2.1e-21, 1e-299])
+def test_p_values_are_never_printed_as_zero(p):
+    assert float(p_text(p)) == pytest.approx(p, rel=0.5) and len(p_text(p)) <= 6
+    assert p_text(0.0) == "<1e-300"
+
+
+def test_tables_explain_their_names_and_name_the_finest_and_the_coarsest_band(known):
+    flow, hr, lr = known
+    report = calibrate(flow_sampler(flow, lr_std=LR_STD), hr[:20], lr[:20], num_draws=19)
+    bands = [name for name in report.sbc.names if name.startswith("band")]
+    assert bands[0] == "band 0, finest" and bands[-1].endswith(", coarsest")
+    for kind in ("projection: ", "band: ", "patch: ", "along LR: "):
+        assert kind in report.sbc.to_text().splitlines()[-1]
+    assert "alpha 0.0033" in report.to_text() and "alpha 0.00333" not in report.to_text()
+    pit = latent_pit(flow, hr, lr, lr_std=LR_STD).to_text().splitlines()[-1]
+    assert all(kind in pit for kind in ("z_1: ", "lr: ", "norm: ")) and "band" not in pit
+    # Details of another scale differ in that scale's band only.
+    checks = (torch.arange(16) // 1 % 2).float().expand(1, 1, 16, 16)
+    values = {k: float(v) for k, v in default_functions(checks, torch.full((1, 4, 4), 0.5)).items() if "band" in k}
+    assert max(values, key=lambda name: values[name]) == "band 0, finest"
+    wide = (torch.arange(16) // 4 % 2).float().expand(1, 1, 16, 16)
+    values = {k: float(v) for k, v in default_functions(wide, torch.full((1, 4, 4), 0.5)).items() if "band" in k}
+    assert max(values, key=lambda name: values[name]) == "band 2, coarsest"
+
+
+def test_coverage_marks_the_cells_that_fail():
+    generator = torch.Generator().manual_seed(0)
+    truth, draws = torch.randn(300, 2, generator=generator), torch.randn(300, 19, 2, generator=generator)
+    held_out = HeldOut(("right", "narrow"), truth * torch.tensor([1.0, 3.0]), draws, *torch.zeros(3, 300))
+    right, narrow = interval_coverage(held_out).to_text().splitlines()[2:4]
+    assert "*" not in right and narrow.count("*") >= 2
+
+
+def test_each_level_of_temperature_has_its_own_scale():
+    interval = bootstrap_interval(np.linspace(-1, 2, 20))
+    tried = ((2, 0.5, 3.0), (2, 1.0, 9.0), (1, 0.5, 3.01), (1, 1.0, 3.02))
+    found = Recalibration((0.5, 0.5), tried, 9.0, 3.0, interval, (0.3, 1.7))
+    axes = found.plot().axes
+    assert [a.get_title(loc="left") for a in axes] == ["level 2, coarsest", "level 1, finest"]
+    for a, values in zip(axes, ([3.0, 9.0], [3.01, 3.02]), strict=True):
+        assert a.lines[0].get_ydata().tolist() == values
+        low, high = a.get_ylim()
+        assert high - low < 1.5 * (values[1] - values[0])
+    assert found.plot(axes[0]) is axes[0].figure
+
+
+def test_the_legend_lies_outside_the_band(known):
+    flow, hr, lr = known
+    figure = calibrate(flow_sampler(flow), hr[:20], lr[:20], num_draws=19).plot()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for axes in figure.axes[:2]:
+        legend = axes.get_legend()
+        assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+        assert all(legend.get_window_extent().y0 > a.get_window_extent().y1 for a in figure.axes[2:])
 
 
 def test_figures(known):

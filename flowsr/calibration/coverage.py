@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr.calibration.held_out import HeldOut, ranks
+from flowsr.calibration.uniformity import p_text
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -40,15 +41,27 @@ class Coverage(Result):
     alpha: float
 
     @property
+    def threshold(self) -> float:
+        """The p-value at which a function fails at a level: ``alpha`` divided by their number (Bonferroni)."""
+        return self.alpha / self.p_values.numel()
+
+    @property
     def passed(self) -> bool:
-        """Whether no p-value is below ``alpha`` divided by their number (Bonferroni)."""
-        return float(self.p_values.min()) * self.p_values.numel() > self.alpha
+        """Whether no function fails at a level."""
+        return float(self.p_values.min()) > self.threshold
 
     def to_text(self) -> str:
         """Observed coverage by function and level."""
         head = ["test function", *(f"{level:.0%}" for level in self.nominal)]
-        rows = [[name, *(f"{float(v):.1%}" for v in row)] for name, row in zip(self.names, self.observed, strict=True)]
-        note = f"{'passed' if self.passed else 'FAILED'}: {self.count} pairs, alpha {self.alpha:g} for all together"
+        rejected = self.p_values <= self.threshold
+        rows = [
+            [name, *(f"{float(v):.1%}{'*' if bad else ' '}" for v, bad in zip(row, marks, strict=True))]
+            for name, row, marks in zip(self.names, self.observed, rejected.tolist(), strict=True)
+        ]
+        note = (
+            f"{'passed' if self.passed else 'FAILED'}: {self.count} pairs, alpha {self.alpha:.2g} for all together; "
+            f"* p up to the threshold per cell, {p_text(self.threshold)}"
+        )
         return text_table(head, rows, title="Coverage of central intervals", notes=[note])
 
     def plot(self, ax: Axes | None = None) -> Figure:
@@ -62,7 +75,7 @@ class Coverage(Result):
             figure = new_figure(4.2, 3.8)
             ax = figure.subplots()
         nominal = np.array(self.nominal)
-        reach = self.alpha / self.p_values.numel() / 2
+        reach = self.threshold / 2
         low, high = (stats.binom.ppf(q, self.count, nominal) / self.count for q in (reach, 1 - reach))
         ax.fill_between(nominal, low, high, color=PALETTE["grey"], alpha=0.25, linewidth=0, label="allowed by chance")
         ax.plot(nominal, nominal, color=PALETTE["ink"], linewidth=0.8)

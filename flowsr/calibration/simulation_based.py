@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flowsr.calibration.held_out import HeldOut, ranks
-from flowsr.calibration.uniformity import simultaneous_band, uniformity_p_value
+from flowsr.calibration.legend import legend
+from flowsr.calibration.uniformity import p_text, simultaneous_band, uniformity_p_value
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -41,9 +42,14 @@ class RankTest(Result):
     quantity: str = "rank of the truth among the draws, as a fraction"
 
     @property
+    def threshold(self) -> float:
+        """The p-value at which a function is rejected: ``alpha`` divided by their number (Bonferroni)."""
+        return self.alpha / len(self.p_values)
+
+    @property
     def passed(self) -> bool:
-        """Whether no function's p-value is below ``alpha`` divided by their number (Bonferroni)."""
-        return min(self.p_values) * len(self.p_values) > self.alpha
+        """Whether no function is rejected."""
+        return min(self.p_values) > self.threshold
 
     @property
     def worst(self) -> str:
@@ -52,7 +58,8 @@ class RankTest(Result):
 
     def shape(self, name: str) -> str:
         """What the ranks of a function say of the draws, in words."""
-        u = (self.ranks[:, self.names.index(name)].double() + 0.5) / self.cells
+        index = self.names.index(name)
+        u = (self.ranks[:, index].double() + 0.5) / self.cells
         count = len(u)
         offset = (float(u.mean()) - 0.5) / max(1e-12, float(u.std()) / count**0.5)
         # Of uniform values the squared deviation has mean 1/12 and variance 1/180.
@@ -61,19 +68,25 @@ class RankTest(Result):
             if abs(offset) > abs(spread):
                 return "too low: the truth lies above" if offset > 0 else "too high: the truth lies below"
             return "too narrow: over-confident" if spread > 0 else "too wide: under-confident"
-        return "about right"
+        return "about right" if self.p_values[index] > self.threshold else "differs, in no simple way"
 
     def to_text(self) -> str:
         """p-values by function, with what the ranks say."""
         rows = [
-            [name, f"{p:.4f}", self.shape(name)]
+            [name, p_text(p), self.shape(name)]
             for name, p in sorted(zip(self.names, self.p_values, strict=True), key=lambda i: i[1])
         ]
         verdict = "passed" if self.passed else f"FAILED, most clearly by {self.worst}"
-        note = (
-            f"{verdict}: {len(self.ranks)} pairs, {self.cells} values of a rank, alpha {self.alpha:g} for all together"
-        )
-        return text_table(["test function", "p", "the model's values are"], rows, title=self.title, notes=[note])
+        rejected = f"alpha {self.alpha:.2g}"
+        if len(self.names) > 1:
+            rejected += f" for all together, threshold per row {self.threshold:.2g}"
+        notes = [
+            f"{verdict}: {len(self.ranks)} pairs, {self.cells} values of a rank, {rejected}",
+            "p judges the whole distribution; the words its mean and spread, if off by more than 3 standard errors",
+        ]
+        if explained := legend(self.names):
+            notes.append(explained)
+        return text_table(["test function", "p", "the model's values are"], rows, title=self.title, notes=notes)
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Distribution function of the ranks minus that of uniform ones, with the simultaneous band."""
@@ -83,7 +96,7 @@ class RankTest(Result):
         if ax is None:
             figure = new_figure(6.0, 3.6)
             ax = figure.subplots()
-        low, high = simultaneous_band(len(self.ranks), cells=self.cells, level=1 - self.alpha / len(self.names))
+        low, high = simultaneous_band(len(self.ranks), cells=self.cells, level=1 - self.threshold)
         points = np.arange(1, self.cells) / self.cells
         band = {"color": PALETTE["grey"], "alpha": 0.25, "linewidth": 0, "label": "allowed by chance"}
         ax.fill_between(points, low - points, high - points, **band)
@@ -93,7 +106,7 @@ class RankTest(Result):
             counts = np.bincount(self.ranks[:, index].numpy(), minlength=self.cells).cumsum()[:-1] / len(self.ranks)
             first = place < 3
             colour = PALETTE[("red", "blue", "orange")[place]] if first else PALETTE["grey"]
-            label = f"{self.names[index]}, p = {self.p_values[index]:.2g}" if first else None
+            label = f"{self.names[index]}, p = {p_text(self.p_values[index])}" if first else None
             ax.plot(points, counts - points, color=colour, linewidth=1.4 if first else 0.6, label=label)
         plain_axes(ax, keep=("left", "bottom"))
         ax.set_title(f"{self.title}: {'passed' if self.passed else 'FAILED'}", loc="left", fontsize=9)
@@ -101,8 +114,10 @@ class RankTest(Result):
         ax.set_ylabel("ECDF − uniform", fontsize=8)
         ax.tick_params(labelsize=8)
         handles, labels = ax.get_legend_handles_labels()
-        # The worst function first, the band last.
-        ax.legend(handles[:0:-1] + handles[:1], labels[:0:-1] + labels[:1], fontsize=7, frameon=False)
+        # The worst function first, the band last; below, as the band fills the panel.
+        handles, labels = handles[:0:-1] + handles[:1], labels[:0:-1] + labels[:1]
+        below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+        ax.legend(handles, labels, fontsize=7, frameon=False, **below)
         return figure if figure is not None else ax.figure  # type: ignore[return-value]
 
 

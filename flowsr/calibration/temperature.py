@@ -62,28 +62,39 @@ class Recalibration(Result):
         return text_table(["recalibration", ""], rows, notes=notes)
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """CRPS of the temperatures tried, level by level."""
-        from flowsr.plots.style import PALETTE, new_figure, plain_axes
+        """CRPS of the temperatures tried, each level on its own scale; into ``ax`` the coarsest level alone."""
+        from flowsr.plots.style import PALETTE, new_figure
 
-        figure = None
-        if ax is None:
-            figure = new_figure(5.0, 3.4)
-            ax = figure.subplots()
+        if ax is not None:
+            self._draw_level(ax, 0)
+            return ax.figure  # type: ignore[return-value]
         levels = len(self.temperature)
-        colours = ("blue", "orange", "green", "purple")
-        for i in range(levels):
-            x, y = zip(*sorted({(tau, value) for level, tau, value in self.tried if level == levels - i}), strict=True)
-            colour = PALETTE[colours[i % 4]]
-            ax.plot(x, y, ".-", color=colour, linewidth=1.0, label=f"level {levels - i}")
-            chosen = self.temperature[i]
-            ax.axvline(chosen, color=colour, linewidth=0.8, linestyle=":", label=f"chosen, {chosen:.2f}")
+        figure = new_figure(1.0 + 3.6 * levels, 3.4)
+        for i, axes in enumerate(figure.subplots(1, levels, squeeze=False)[0]):
+            self._draw_level(axes, i)
+        title = f"Gain in CRPS on other pairs: {self.gain:.4f}; each level on its own scale".replace("-", "−")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=PALETTE["ink"])
+        return figure
+
+    def _draw_level(self, ax: Axes, index: int) -> None:
+        from flowsr.plots.style import PALETTE, plain_axes
+
+        levels = len(self.temperature)
+        name = f"level {levels - index}"
+        if levels > 1 and index in (0, levels - 1):
+            name += ", coarsest" if index == 0 else ", finest"
+        found = sorted({(tau, value) for level, tau, value in self.tried if level == levels - index})
+        x, y = zip(*found, strict=True)
+        colour = PALETTE[("blue", "orange", "green", "purple")[index % 4]]
+        ax.plot(x, y, ".-", color=colour, linewidth=1.0, label="tried")
+        chosen = self.temperature[index]
+        ax.axvline(chosen, color=PALETTE["ink"], linewidth=0.8, linestyle=":", label=f"chosen, {chosen:.2f}")
         plain_axes(ax, keep=("left", "bottom"))
-        ax.set_title(f"Gain in CRPS on other pairs: {self.gain:.4f}", loc="left", fontsize=9)
+        ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel("temperature τ of the level", fontsize=8)
         ax.set_ylabel("CRPS, standard deviations", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.legend(fontsize=7, frameon=False)
-        return figure if figure is not None else ax.figure  # type: ignore[return-value]
 
 
 def recalibrate_temperature(

@@ -52,6 +52,18 @@ def uniformity_p_value(ranks: np.ndarray, *, cells: int, seed: int = 0) -> float
     return float(min(simulated, (cells - 1) * statistic))
 
 
+def p_text(p: float) -> str:
+    """A p-value for tables: four decimals, or one digit and the power of ten where those would say 0.
+
+    Example:
+        >>> p_text(0.0123), p_text(2.1e-21), p_text(0.0)
+        ('0.0123', '2e-21', '<1e-300')
+    """
+    if p < 1e-300:
+        return "<1e-300"
+    return f"{p:.4f}" if p >= 1e-3 else f"{p:.0e}"
+
+
 def simultaneous_band(count: int, *, cells: int, level: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Band around the distribution function of uniform ranks, which holds all of it with probability ``level``.
 
