@@ -1,5 +1,6 @@
 """Figures: what they show is what was given, and they leave matplotlib's global state alone."""
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import flowsr
 from flowsr import plots
+from flowsr.distributions import UniformDequantizer
 from flowsr.likelihood import decompose, dequantized_bits_per_dim
 
 
@@ -28,6 +30,15 @@ def test_bars_sum_to_the_bits_per_dimension(terms):
     assert terms.bars()[-1].bits == pytest.approx(float(terms.bits_per_dim), abs=1e-4)
     assert len(bars) == len(terms.named()) + 2
     assert {bar.colour for bar in bars} <= set(plots.PALETTE)
+
+
+def test_the_dequantization_has_one_name(terms):
+    """Where it is a constant, added to a density, and where it is a term of its own."""
+    with torch.no_grad():
+        flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
+        eight_bit = decompose(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4), dequantizer=UniformDequantizer())
+    name = eight_bit.bars(bins=256)[-2].label
+    assert terms.bars(bins=256)[-2].label == f"{name}: log₂ 256" and name in eight_bit.to_text()
 
 
 def test_bars_are_drawn_with_their_values_and_unit(terms):
@@ -87,6 +98,10 @@ def test_the_scale_of_a_heat_map_covers_neither_image_nor_edge(size):
     # Of one size within each row.
     for row in (pictures[:4], pictures[4:]):
         assert len({(round(picture.width), round(picture.height)) for picture in row}) == 1
+    # At even distances.
+    starts = [picture.x0 for picture in pictures[:4]]
+    gaps = [right - left for left, right in itertools.pairwise(starts)]
+    assert max(gaps) - min(gaps) < 2, gaps
 
 
 def test_demo_figure(terms):

@@ -115,7 +115,7 @@ class LogLikelihoodTerms(Result):
         """The terms as shares ``−term/(D·ln 2)`` of the bits per dimension, and last their sum; batches are averaged.
 
         Args:
-            bins: count ``log2(bins)`` for the grey levels too, where the terms are those of a density.
+            bins: count ``log2(bins)`` for the dequantization too, where the terms are those of a density.
 
         Raises:
             ValueError: if a term is not finite.
@@ -131,7 +131,8 @@ class LogLikelihoodTerms(Result):
             label = _LABELS[term.kind].format(term.level)
             bars.append(TermBar(label, scale * float(value.mean()), _COLOURS[term.kind]))
         if bins is not None and not self.of("dequantization"):
-            bars.append(TermBar(f"grey levels: log₂ {bins}", math.log2(bins), "grey"))
+            name = f"{_LABELS['dequantization']}: log₂ {bins}"
+            bars.append(TermBar(name, math.log2(bins), _COLOURS["dequantization"]))
         return [*bars, TermBar("total", sum(bar.bits for bar in bars), "ink")]
 
     def to_text(self) -> str:

@@ -34,7 +34,7 @@ class Panel:
     unit: str = "grey levels of 255"
 
 
-def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0) -> Figure:
+def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0, title: str = "") -> Figure:
     """A figure of images in rows.
 
     Pixels are shown as squares, never interpolated: what looks blocky is.
@@ -43,6 +43,7 @@ def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0
         panels: images with captions.
         columns: images per row, at least 1.
         width: of the figure, in inches.
+        title: one line over all.
 
     Raises:
         ValueError: without panels or columns, or for something that is not an image.
@@ -58,7 +59,9 @@ def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0
     columns = min(columns, len(panels))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heights = [panel_row_height(row, width / columns) for row in rows]
-    figure = new_figure(width, sum(heights))
+    figure = new_figure(width, sum(heights) + (0.3 if title else 0.0))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=PALETTE["ink"])
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid.flat, panels, strict=False):
         draw_panel(axes, panel)
@@ -106,8 +109,16 @@ def panel_row_height(panels: Sequence[Panel], width: float) -> float:
 
 def _draw_scale(axes: Axes, shown: AxesImage, *, unit: str) -> None:
     """A colour bar under the image: one beside it would make this image smaller than its neighbours."""
+    from matplotlib.ticker import MaxNLocator
+
     bar = axes.inset_axes((0.0, -0.085, 1.0, 0.04))
     axes.figure.colorbar(shown, cax=bar, orientation="horizontal")
     bar.set_xlabel(unit, fontsize=7, labelpad=1, color=PALETTE["ink"])
-    bar.locator_params(axis="x", nbins=5)
     bar.tick_params(labelsize=7, length=2, pad=1, colors=PALETTE["ink"])
+    low, high = shown.get_clim()
+    marks = [mark for mark in MaxNLocator(5).tick_values(low, high) if low <= mark <= high * (1 + 1e-9)]
+    bar.set_xticks(marks)
+    # Labels at the ends stay within the image's width: wider ones would push its neighbours away.
+    for mark, label in zip(marks, bar.get_xticklabels(), strict=True):
+        place = (mark - low) / (high - low)
+        label.set_horizontalalignment("left" if place < 0.06 else "right" if place > 0.94 else "center")
