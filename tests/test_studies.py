@@ -1,18 +1,22 @@
 """Named studies, from the library and from the command line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import flowsr
+from flowsr.bootstrap import bootstrap_interval
+from flowsr.calibration import RankTest, Recalibration
 from flowsr.cli.app import app
 from flowsr.cli.study import _FIGURES, Solver, StudyName
 from flowsr.images import write_image
 from flowsr.posterior.solve import Method
 from flowsr.studies import STUDIES, StudySettings, run_study
-from flowsr.studies.crops import varied_crop
+from flowsr.studies.crops import centre_crop, lr_of, varied_crop
+from flowsr.studies.remarks import pairs_remark, temperature_remark
 from flowsr.testing import randomize
 
 TINY = flowsr.HCFlowConfig(
@@ -96,6 +100,49 @@ def test_the_figure_shows_the_truth(name, monkeypatch):
     assert axes.get_title(loc="left") == "truth"
     shown = torch.as_tensor(axes.images[0].get_array()).movedim(-1, 0)
     assert torch.equal(shown, varied_crop(image, 16, name="a"))
+
+
+def test_uncertainty_names_the_image_and_shows_truth_and_input():
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(3, 24, 32, generator=generator) for name in ("cat", "dog")}
+    report = run_study("uncertainty", _flow(), images, StudySettings(crop=16, num_draws=8))
+    text = report.to_text()
+    assert "posterior of cat, the 16x16 pixels in its middle" in text and "posterior of dog" not in text
+    assert "16x16 pixels in the middle of 2 images; the draws shown are of the first" in text
+    assert "mean of 1 draw " in text and "mean of 2 draws" in text
+    assert report.to_dict()["parts"]["draws"]["name"].startswith("cat") and "truth" not in report.to_dict()["parts"]
+    figure = report.figures()["draws"]
+    assert figure.get_suptitle().startswith("Posterior of cat")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[:3] == ["truth", "LR image: the input", "mean of 8 draws"]
+    hr = centre_crop(images["cat"], 16, name="cat")
+    for axes, image in zip(figure.axes, (hr, lr_of(hr, 4)), strict=False):
+        assert torch.equal(torch.as_tensor(axes.images[0].get_array()).movedim(-1, 0), image)
+    exceedance = figure.axes[titles.index("P(value > 0.5)")]
+    assert [text.get_text() for text in exceedance.texts] == ["mean over the channels"]
+
+
+def test_calibration_says_of_how_many_images_its_pairs_are():
+    subject = "20 crops of 16x16 pixels of 5 images"
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(3, 16, 16, generator=generator) for name in "abcde"}
+    report = run_study("calibration", _flow(), images, StudySettings(pairs=20, num_draws=19))
+    assert report.subject == subject
+    assert any("20 pairs come from 5 images" in remark for remark in report.remarks)
+    assert f"- {report.remarks[0]}" in report.to_text() and subject in report.to_text()
+    assert "must not have been trained on them" in report.question and "held-out" not in report.to_text()
+    assert report.to_dict()["remarks"] == list(report.remarks)
+
+
+def test_remarks():
+    assert pairs_remark(20, 20) is None and "1 image:" in pairs_remark(20, 1)
+    ranks = torch.stack([torch.arange(40) % 2 * 49, torch.arange(40) % 50], 1)  # norms at both ends, and even ones
+    pit = RankTest("PIT", ("z_1 norm", "z_2 norm"), ranks, 50, (1e-9, 0.9), 0.01)
+    interval = bootstrap_interval(torch.linspace(0, 1, 20).numpy())
+    recalibrated = Recalibration((0.9, 0.31), ((1, 1.0, 1.0),), 1.0, 0.9, interval, (0.3, 1.7))
+    remark = temperature_remark(pit, recalibrated)
+    assert remark is not None and remark.endswith("τ = 0.31 for z_1") and "z_2" not in remark
+    assert temperature_remark(pit, replace(recalibrated, temperature=(0.9, 1.2))) is None
 
 
 def test_messages():

@@ -72,9 +72,9 @@ def study(
     """Study a model's posterior on HR images: NAME is uncertainty, calibration, inpainting or deblurring.
 
     uncertainty: does the spread of the draws say where their mean is wrong? calibration: are draws and latents of
-    held-out crops as probable as the model says, and which temperature would be? inpainting, deblurring: the posterior
-    of a crop of the first image, where it varies most, given its LR image and an observation. Writes NAME.json,
-    NAME.txt and a figure for each part.
+    crops as probable as the model says, which must not have been trained on them, and which temperature would be?
+    inpainting, deblurring: the posterior of a crop of the first image, where it varies most, given its LR image and an
+    observation. Writes NAME.json, NAME.txt and a figure for each part.
     """
     reporter = Reporter(quiet=quiet, json_only=json)
     files = expand_inputs([folder])

@@ -33,6 +33,9 @@ class DrawSummary(Result):
         exceedance: fraction of draws above each threshold, ``(thresholds, C, H, W)``.
         psnr_counts: numbers of draws n at which the mean was compared with the truth; empty without a truth.
         psnr_of_mean: PSNR of the mean of the first n draws, dB, unclamped, all channels.
+        truth: the true image, if known.
+        lr: the LR image ``(C, h, w)`` that the draws were given, if known.
+        name: of the image, for table and figure: ``dataclasses.replace(summary, name="cat")``.
     """
 
     count: int
@@ -49,10 +52,13 @@ class DrawSummary(Result):
     exceedance: Tensor = field(repr=False)
     psnr_counts: tuple[int, ...]
     psnr_of_mean: tuple[float, ...]
+    truth: Tensor | None = field(default=None, repr=False)
+    lr: Tensor | None = field(default=None, repr=False)
+    name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers without the images, as JSON-ready values."""
-        images = {"mean", "std", "quantiles", "quantile_error", "components", "exceedance"}
+        images = {"mean", "std", "quantiles", "quantile_error", "components", "exceedance", "truth", "lr"}
         numbers = {name: to_plain(value) for name, value in vars(self).items() if name not in images}
         return {
             **numbers,
@@ -71,33 +77,36 @@ class DrawSummary(Result):
             ["quantiles good to", f"{255 * float(self.quantile_error.max()):.2f} grey levels"],
         ]
         rows += [
-            [f"PSNR of the mean of {n} draws", f"{psnr:.2f} dB"]
+            [f"PSNR of the mean of {n} draw{'s' if n > 1 else ''}", f"{psnr:.2f} dB"]
             for n, psnr in zip(self.psnr_counts, self.psnr_of_mean, strict=True)
         ]
-        return text_table(["posterior", ""], rows)
+        return text_table([f"posterior of {self.name}" if self.name else "posterior", ""], rows)
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """Mean, standard deviation, an outer quantile range, exceedance and the leading components."""
+        """Truth and LR image if known, mean, standard deviation, quantile range, exceedance, leading components."""
         from flowsr.plots.grid import Panel, draw_panel, image_grid
 
-        spread = Panel(self.std, "standard deviation", heat=_heat(self.std))
+        averaged = "\nmean over the channels" if len(self.std) > 1 else ""
+        spread = Panel(self.std, f"standard deviation{averaged}", heat=_heat(self.std))
         if ax is not None:
             draw_panel(ax, spread)
             return ax.figure  # type: ignore[return-value]
         width = self.quantiles[-1] - self.quantiles[0]
-        panels = [
-            Panel(self.mean, f"mean of {self.count} draws"),
-            spread,
-            Panel(width, f"quantile {self.levels[-1]:g} − quantile {self.levels[0]:g}", heat=_heat(width)),
-        ]
+        panels = [] if self.truth is None else [Panel(self.truth, "truth")]
+        if self.lr is not None:
+            panels.append(Panel(self.lr, "LR image: the input"))
+        panels += [Panel(self.mean, f"mean of {self.count} draws"), spread]
+        outer = f"quantile {self.levels[-1]:g} − quantile {self.levels[0]:g}{averaged}"
+        panels.append(Panel(width, outer, heat=_heat(width)))
         for threshold, image in zip(self.thresholds, self.exceedance, strict=True):
-            panels.append(Panel(image / 2.55, f"P(value > {threshold:g})", heat=1 / 2.55, unit="percent"))
+            panels.append(Panel(image / 2.55, f"P(value > {threshold:g}){averaged}", heat=1 / 2.55, unit="percent"))
         total = max(1e-12, float(self.std.square().sum()))
         for i, (image, variance) in enumerate(zip(self.components, self.variances, strict=True)):
             # As a change of a grey picture by two standard deviations along the component, made visible.
             shown = 0.5 + 0.45 * image / image.abs().max().clamp_min(1e-12)
             panels.append(Panel(shown, f"component {i + 1}\n{float(variance) / total:.1%} of the variance"))
-        return image_grid(panels, columns=4)
+        title = f"Posterior of {self.name}" if self.name else ""
+        return image_grid(panels, columns=5 if len(panels) > 8 else 4, title=title)
 
 
 def _heat(image: Tensor) -> float:

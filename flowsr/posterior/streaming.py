@@ -129,6 +129,7 @@ class StreamingSummary:
             exceedance=(self._exceeded / self.count).expand(shape).float(),
             psnr_counts=tuple(psnr),
             psnr_of_mean=tuple(psnr.values()),
+            truth=self.truth.float() if self.truth is not None else None,
         )
 
     def state_dict(self) -> dict[str, Any]:

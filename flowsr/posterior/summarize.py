@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def summarize_draws(
         if path is not None and (summary.count - written >= checkpoint_every or summary.count >= num_draws):
             _write(path, summary, generator, run)
             written = summary.count
-    return summary.result()
+    return replace(summary.result(), lr=lr.detach().cpu().float())
 
 
 def _write(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:

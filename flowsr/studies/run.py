@@ -1,4 +1,4 @@
-"""The studies by name, what they can be told, and what they report."""
+"""The studies by name, and what they report."""
 
 from __future__ import annotations
 
@@ -21,53 +21,14 @@ from flowsr.posterior import (
     summarize_draws,
     uncertainty_quality,
 )
-from flowsr.posterior.solve import Method
 from flowsr.results import Result
 from flowsr.studies.crops import centre_crop, lr_of, random_crops, varied_crop
+from flowsr.studies.remarks import pairs_remark, temperature_remark
+from flowsr.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What a study can be told.
-
-    Args:
-        crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
-            deblurring take the square of the first image that varies most, uncertainty the middle of each.
-        num_draws: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
-        pairs: crops for calibration, at least 20.
-        temperature: τ of the draws; 1 is the model.
-        lr_std: σ of the flow's LR image in units of [0, 1]; 0 is the Dirac limit.
-        noise: standard deviation of the observation's noise, for inpainting and deblurring.
-        method: solver, for inpainting and deblurring.
-        seed: of all randomness.
-
-    Raises:
-        ValueError: for numbers out of range.
-    """
-
-    crop: int | None = None
-    num_draws: int | None = None
-    pairs: int = 60
-    temperature: float = 1.0
-    lr_std: float = 0.0
-    noise: float = 0.02
-    method: Method = "svi"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.crop is not None and (self.crop < 16 or self.crop % 8):
-            raise ValueError(f"expected a crop of at least 16 pixels, a multiple of 8; got {self.crop}")
-        if self.pairs < 20 or (self.num_draws is not None and self.num_draws < 4):
-            raise ValueError(f"expected pairs >= 20 and num_draws >= 4; got {self.pairs} and {self.num_draws}")
-        if not self.temperature > 0 or not 0 <= self.lr_std <= 1 or not self.noise > 0:
-            raise ValueError(
-                "expected temperature and noise > 0 and lr_std from 0 to 1; got "
-                f"{self.temperature}, {self.noise} and {self.lr_std}"
-            )
 
 
 @dataclass(frozen=True)
@@ -77,20 +38,26 @@ class StudyReport(Result):
     Attributes:
         name: of the study.
         question: it answers.
+        subject: what of the images was looked at.
         parts: results by name.
+        remarks: what a reader could misread.
         settings: it was run with.
         images: names of the images.
     """
 
     name: str
     question: str
+    subject: str
     parts: Mapping[str, Result]
+    remarks: tuple[str, ...]
     settings: StudySettings
     images: tuple[str, ...]
 
     def to_text(self) -> str:
-        """All tables under each other."""
-        return "\n\n".join([self.question, *(part.to_text() for part in self.parts.values())])
+        """All tables under each other, and the remarks."""
+        tables = [part.to_text() for part in self.parts.values()]
+        remarks = ["\n".join(["Remarks", *(f"- {remark}" for remark in self.remarks)])] if self.remarks else []
+        return "\n\n".join([f"{self.question}\n{self.subject}", *tables, *remarks])
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """The figure of the first part; :meth:`figures` has all."""
@@ -102,11 +69,20 @@ class StudyReport(Result):
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What the work of a study returns: see :class:`StudyReport`."""
+
+    subject: str
+    parts: Mapping[str, Result]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Study:
     """A named study: its question, its work, and how many steps of a progress bar it takes."""
 
     question: str
-    run: Callable[[ImageFlow, Mapping[str, Tensor], StudySettings, Callable[..., None]], dict[str, Result]]
+    run: Callable[[ImageFlow, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
     steps: Callable[[int, StudySettings], int] = field(repr=False)
 
 
@@ -143,16 +119,25 @@ def run_study(
     if not images:
         raise ValueError("expected at least one image; got none")
     settings = settings or StudySettings()
-    parts = STUDIES[name].run(flow, images, settings, on_step or (lambda *_: None))
-    return StudyReport(name, STUDIES[name].question, parts, settings, tuple(images))
+    found = STUDIES[name].run(flow, images, settings, on_step or (lambda *_: None))
+    return StudyReport(
+        name=name,
+        question=STUDIES[name].question,
+        subject=found.subject,
+        parts=found.parts,
+        remarks=found.remarks,
+        settings=settings,
+        images=tuple(images),
+    )
 
 
 def _uncertainty(
     flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> dict[str, Result]:
+) -> Findings:
+    size = settings.crop or 96
     summaries, truths = [], []
     for name, image in images.items():
-        hr = centre_crop(image, settings.crop or 96, name=name)
+        hr = centre_crop(image, size, name=name)
         summary = StreamingSummary(levels=tuple(i / 10 for i in range(1, 10)), truth=hr)
         found = summarize_draws(
             flow,
@@ -163,16 +148,20 @@ def _uncertainty(
             lr_std=settings.lr_std,
             seed=settings.seed,
         )
-        summaries.append(found)
+        summaries.append(replace(found, name=f"{name}, the {size}x{size} pixels in its middle"))
         truths.append(hr)
         advance()
-    return {"uncertainty": uncertainty_quality(summaries, truths), "draws": summaries[0]}
+    subject = f"the {size}x{size} pixels in the middle of {_count(len(images), 'image')}"
+    if len(images) > 1:
+        subject += "; the draws shown are of the first"
+    return Findings(subject, {"uncertainty": uncertainty_quality(summaries, truths), "draws": summaries[0]})
 
 
 def _calibration(
     flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> dict[str, Result]:
-    hr = random_crops(images, settings.pairs, settings.crop or 16, seed=settings.seed)
+) -> Findings:
+    size = settings.crop or 16
+    hr = random_crops(images, settings.pairs, size, seed=settings.seed)
     lr = lr_of(hr, flow.upscale)
     draws = max(19, settings.num_draws or 49)
     sampler = flow_sampler(flow, temperature=settings.temperature, lr_std=settings.lr_std)
@@ -183,12 +172,18 @@ def _calibration(
         flow, hr, lr, lr_std=settings.lr_std, num_draws=19, sweeps=1, seed=settings.seed
     )
     advance()
-    return {"calibration": report, "latent PIT": pit, "temperature": recalibrated}
+    used = min(settings.pairs, len(images))
+    remarks = (pairs_remark(settings.pairs, used), temperature_remark(pit, recalibrated))
+    return Findings(
+        f"{settings.pairs} crops of {size}x{size} pixels of {_count(used, 'image')}",
+        {"calibration": report, "latent PIT": pit, "temperature": recalibrated},
+        tuple(remark for remark in remarks if remark),
+    )
 
 
 def _inpainting(
     flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> dict[str, Result]:
+) -> Findings:
     size = settings.crop or 32
     mask = torch.ones(size, size)
     mask[size // 4 : -(size // 4), size // 4 : -(size // 4)] = 0
@@ -197,7 +192,7 @@ def _inpainting(
 
 def _deblurring(
     flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> dict[str, Result]:
+) -> Findings:
     return _solve(Blur.gaussian(1.5), flow, images, settings, advance, settings.crop or 32)
 
 
@@ -208,7 +203,7 @@ def _solve(
     settings: StudySettings,
     advance: Callable[..., None],
     size: int,
-) -> dict[str, Result]:
+) -> Findings:
     name, image = next(iter(images.items()))
     hr = varied_crop(image, size, name=name).to(flow.device, flow.dtype)
     noise = GaussianNoise(settings.noise)
@@ -236,7 +231,11 @@ def _solve(
         seed=settings.seed,
         on_step=advance,
     )
-    return {"solution": replace(solution, truth=hr.cpu())}
+    return Findings(f"{size}x{size} pixels of {name}", {"solution": replace(solution, truth=hr.cpu())})
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 _OPTIMIZATION = 600
@@ -251,7 +250,7 @@ STUDIES: dict[str, Study] = {
         "Does the spread of the draws say where their mean is wrong?", _uncertainty, lambda images, _: images
     ),
     "calibration": Study(
-        "Are the draws given LR images what they claim to be, on held-out pairs?",
+        "Are the draws given LR images what they claim to be, on pairs (the model must not have been trained on them)?",
         _calibration,
         lambda _, settings: settings.pairs + 2,
     ),
