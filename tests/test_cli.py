@@ -65,6 +65,60 @@ def test_help_and_version():
     assert run("--version").output == f"flowsr {flowsr.__version__}\n"
 
 
+def test_help_shows_defaults_in_words_and_whole_paragraphs():
+    """What stands in brackets in a help text is markup to rich, and line breaks of the code are no paragraphs."""
+    defaults = {
+        ("train", "--start"): "haar",
+        ("train", "--recipe"): "rescaling for such a model, else nll",
+        ("train", "--lr-folder"): "bicubic",
+        ("train", "--validation"): "those held out",
+        ("train", "--vgg"): "torchvision's cache",
+        ("evaluate", "--lr"): "bicubic of the HR images, 8 bits",
+        ("evaluate", "--temperature"): "0 and 0.8; rescaling: 0 and 1",
+        ("evaluate", "--crop-to-multiple"): "16, or what the model needs",
+        ("score", "--lr"): "bicubic of the HR images, 8 bits",
+        ("report", "--out"): "name.html",
+        ("upscale", "--size"): "the size downscale kept, or all",
+        ("sample", "--temperature"): "0.8",
+        ("study", "--crop"): "the study's own",
+        ("study", "--num-samples"): "the study's own",
+    }
+    shown = {}
+    for command, option in defaults:
+        shown[command] = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        after = " ".join(shown[command].replace("│", " ").split()).split(f" {option} ")[1]
+        assert f"[default: ({defaults[command, option]})]" in after.split(" --")[0], (command, option)
+    assert "median and worst value over the images" in " ".join(shown["evaluate"].split())
+    paragraph = next(line for line in run("train", "--help").output.splitlines() if "model.safetensors. Ctrl-C" in line)
+    assert paragraph.rstrip().endswith("leave")  # as wide as the window, not as the code
+
+
+def test_a_bar_is_gone_before_the_error_is_said(model, tmp_path):
+    bad = _transparent(tmp_path / "glass.png")
+    said = run("evaluate", model, bad, "--out", tmp_path / "out").stderr
+    assert said.startswith("Error: ") and said.count("\n") == 1
+    assert "in an image editor or, from Python" in said
+
+
+def test_a_missing_argument_is_answered_with_an_example(lr):
+    assert refused(
+        run("sample", lr, "--out", "samp"), "Missing argument 'IMAGE...'", "Expected MODEL IMAGE..., such as"
+    )
+    assert refused(run("sample", lr), "flowsr sample sr-x4-small lr.png")
+    assert refused(run("study", "calibration"), "Expected NAME FOLDER, such as: flowsr study calibration")
+    assert refused(run("score"), "Expected IMAGE..., such as: flowsr score hr.png")
+
+
+def test_a_wrong_choice_is_named_without_what_a_library_says():
+    result = run("study", "calibratoin", ".")
+    assert refused(result, "Invalid value for 'NAME': 'calibratoin' is not one of")
+
+
+def test_a_model_among_the_images_is_told_where_it_goes(model, lr):
+    for name in ("sr-x4-small", model):
+        assert refused(run("score", name, lr), f"{name} is a model", "--model")
+
+
 def test_module_level_imports_of_the_cli_are_light():
     """Nothing heavy loads before a command runs: `--help` must be quick."""
     light = {*sys.stdlib_module_names, "typer", "rich"}

@@ -1,12 +1,14 @@
 """The application: which commands there are, in the order of the help."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from flowsr.cli.demo import demo
 from flowsr.cli.evaluate import evaluate
-from flowsr.cli.guard import GuardedGroup
+from flowsr.cli.guard import EXAMPLE, GuardedGroup
 from flowsr.cli.import_weights import import_weights
 from flowsr.cli.info import info
 from flowsr.cli.report import report
@@ -45,14 +47,21 @@ def _flowsr(
     """Flows between an image and its low-resolution version: train them, sample them, score with them, study them."""
 
 
-app.command("demo")(demo)
-app.command("sample")(sample)
-app.command("train", no_args_is_help=True)(train)
-app.command("evaluate")(evaluate)
-app.command("score")(score)
-app.command("report")(report)
-app.command("study")(study)
-app.command("downscale")(downscale)
-app.command("upscale")(upscale)
-app.command("info")(info)
-app.command("import")(import_weights)
+def _add(function: Callable[..., Any], example: str, **settings: Any) -> None:
+    """A command under its example's name, with its docstring as help: rich would keep the line breaks of the code."""
+    paragraphs = inspect.getdoc(function).split("\n\n")  # type: ignore[union-attr]
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(example.split()[1], help=text, epilog=EXAMPLE + example, **settings)(function)
+
+
+_add(demo, "flowsr demo --out out")
+_add(sample, "flowsr sample sr-x4-small lr.png")
+_add(train, "flowsr train sr-x4-small photographs/ --out runs/first", no_args_is_help=True)
+_add(evaluate, "flowsr evaluate sr-x4-small photographs/")
+_add(score, "flowsr score hr.png --model sr-x4-small")
+_add(report, "flowsr report hr.png --model sr-x4-small")
+_add(study, "flowsr study calibration photographs/ --model sr-x4-small")
+_add(downscale, "flowsr downscale rescaling-x4-small hr.png")
+_add(upscale, "flowsr upscale sr-x4-small lr.png")
+_add(info, "flowsr info sr-x4-small")
+_add(import_weights, "flowsr import official.pth mine.safetensors")

@@ -63,4 +63,11 @@ class Reporter:
                 if remark is not None:
                     bar.update(task, remark=remark)
 
-            yield advance
+            try:
+                yield advance
+            except BaseException:
+                # A bar that did not get there is cleared before the error is said, and leaves no empty line.
+                bar.live.transient = True
+                bar.live.stop()
+                bar.disable = True
+                raise

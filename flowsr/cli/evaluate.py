@@ -7,7 +7,7 @@ import typer
 
 from flowsr._json import write_json
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
 _NAMES = ("evaluation.csv", "evaluation.json")
@@ -17,23 +17,21 @@ def evaluate(
     model: Model,
     inputs: Inputs,
     out: Out = Path("evaluation"),
-    lr: Annotated[
-        Path | None,
-        typer.Option("--lr", help="LR images with the same names. [default: bicubic of the HR images, 8 bits]"),
-    ] = None,
+    lr: GivenLR = None,
     num_samples: Annotated[
         int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and τ > 0; two or more give diversity.")
     ] = 2,
     temperature: Annotated[
         list[float] | None,
-        typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable. [default: 0 and 0.8; rescaling: 0 and 1]"),
+        typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable.", show_default="0 and 0.8; rescaling: 0 and 1"),
     ] = None,
     crop_to_multiple: Annotated[
         int | None,
         typer.Option(
             "--crop-to-multiple",
             min=1,
-            help="Sides of the HR images are cropped to multiples of this. [default: 16, or what the model needs]",
+            help="Sides of the HR images are cropped to multiples of this.",
+            show_default="16, or what the model needs",
         ),
     ] = None,
     seed: Seed = 0,

@@ -3,9 +3,12 @@
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 from flowsr.errors import FlowsrError
+
+EXAMPLE = "Such as: "
+"""How the last line of a command's help starts."""
 
 INTERRUPTED = 130
 MISTAKE = 2
@@ -27,11 +30,28 @@ class GuardedGroup(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             raise  # `flowsr info … | head`: typer leaves quietly
+        except typer.BadParameter as error:
+            explain(error)
+            raise
         except (ValueError, OSError, FlowsrError) as error:
             if ctx.params.get("traceback"):
                 raise
             typer.echo(f"Error: {sentence(error)}", err=True)
             raise typer.Exit(MISTAKE) from None
+
+
+def explain(error: typer.BadParameter) -> None:
+    """Show the whole form of a command that lacks an argument, and drop what pydantic says of its own."""
+    error.message = error.message.removeprefix("Value error, ")
+    command = error.ctx.command if error.ctx is not None else None
+    if isinstance(error.param, TyperArgument) and error.param.required and command is not None and not error.message:
+        form = " ".join(_metavar(param) for param in command.params if isinstance(param, TyperArgument))
+        example = str(command.epilog).removeprefix(EXAMPLE)
+        error.message = f"Expected {form}, such as: {example}"
+
+
+def _metavar(argument: TyperArgument) -> str:
+    return f"{argument.metavar}{'...' if argument.nargs == -1 else ''}"
 
 
 def sentence(error: Exception) -> str:

@@ -20,7 +20,7 @@ def info(
     facts = describe(what)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    reporter.result(facts_table(what, flat))
+    reporter.result(facts_table(Path(what).name, flat))
     for key, value in facts.items():
         if isinstance(value, dict) and value:
             reporter.result(facts_table(key, value))

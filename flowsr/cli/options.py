@@ -32,5 +32,5 @@ ScoredModel = Annotated[
 ]
 GivenLR = Annotated[
     Path | None,
-    typer.Option("--lr", help="LR images with the same names. [default: bicubic of the HR images, 8 bits]"),
+    typer.Option("--lr", help="LR images with the same names.", show_default="bicubic of the HR images, 8 bits"),
 ]

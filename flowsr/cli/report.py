@@ -18,7 +18,7 @@ def report(
         int,
         typer.Option("--num-samples", "-n", min=2, help="Draws behind mean and deviation; noises behind the bound."),
     ] = 8,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page. [default: name.html]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page.", show_default="name.html")] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,

@@ -68,7 +68,7 @@ def upscale(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--size", help="HEIGHTxWIDTH to crop to. [default: the size downscale kept, or all]"),
+        typer.Option("--size", help="HEIGHTxWIDTH to crop to.", show_default="the size downscale kept, or all"),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",

@@ -26,7 +26,10 @@ def sample(
     temperature: Annotated[
         list[float] | None,
         typer.Option(
-            "--temperature", "-t", help="τ ≥ 0 of the latents; 1 is the model, 0 no noise. Repeatable. [default: 0.8]"
+            "--temperature",
+            "-t",
+            help="τ ≥ 0 of the latents; 1 is the model, 0 no noise. Repeatable.",
+            show_default="0.8",
         ),
     ] = None,
     moments: Annotated[

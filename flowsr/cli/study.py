@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsr.cli.console import Reporter, to_json
-from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
+from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, ScoredModel, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
 
@@ -42,16 +42,17 @@ _FIGURES = {
 def study(
     name: Annotated[StudyName, typer.Argument(help="Which study.", metavar="NAME")],
     folder: Annotated[Path, typer.Argument(help="HR images, or one of them (png, jpg, tif).", metavar="FOLDER")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name.")
-    ] = "sr-x4-small",
+    model: ScoredModel = "sr-x4-small",
     out: Out = Path("study"),
     crop: Annotated[
-        int | None, typer.Option("--crop", help="Side of the HR crops, a multiple of 8. [default: the study's own]")
+        int | None,
+        typer.Option("--crop", help="Side of the HR crops, a multiple of 8.", show_default="the study's own"),
     ] = None,
     num_samples: Annotated[
         int | None,
-        typer.Option("--num-samples", "-n", min=4, help="Draws per image, pair or chain. [default: the study's own]"),
+        typer.Option(
+            "--num-samples", "-n", min=4, help="Draws per image, pair or chain.", show_default="the study's own"
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option("--pairs", min=20, help="Crops for the calibration.")] = 60,
     temperature: Annotated[float, typer.Option("--temperature", "-t", help="τ of the draws; 1 is the model.")] = 1.0,

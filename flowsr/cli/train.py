@@ -56,13 +56,17 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", file_okay=False)],
     recipe: Annotated[
         str | None,
-        typer.Option(help="nll, nll+l1, nll+l1+perceptual+gan or rescaling. [default: nll or rescaling]"),
+        typer.Option(
+            help="nll, nll+l1, nll+l1+perceptual+gan or rescaling.", show_default="rescaling for such a model, else nll"
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Field of the recipe to change: steps=1500. Repeatable."),
     ] = None,
-    start: Annotated[Start | None, typer.Option(help="Random weights of a preset of HCFlow. [default: haar]")] = None,
+    start: Annotated[
+        Start | None, typer.Option(help="Random weights of a preset of HCFlow.", show_default="haar")
+    ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Go on from the shipped or released weights of the preset.")
     ] = False,
@@ -71,10 +75,10 @@ def train(
     ] = False,
     lr_folder: Annotated[
         list[Path] | None,
-        typer.Option(help="LR images paired by name, one folder per HR folder. [default: bicubic]"),
+        typer.Option(help="LR images paired by name, one folder per HR folder.", show_default="bicubic"),
     ] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="Folder of validation images. [default: those held out]")
+        list[Path] | None, typer.Option(help="Folder of validation images.", show_default="those held out")
     ] = None,
     hold_out: Annotated[int, typer.Option(min=0, help="Training images, drawn at random, not to train on.")] = 0,
     scales: Annotated[str, typer.Option(help="Shrink each crop's image by one of these first: 1,0.7,0.5.")] = "1",
@@ -92,7 +96,9 @@ def train(
     log_every: Annotated[int, typer.Option(min=1, help="Steps per row of train.csv.")] = 10,
     vgg: Annotated[
         Path | None,
-        typer.Option(help="File with torchvision's VGG19 weights, for perceptual losses. [default: its cache]"),
+        typer.Option(
+            help="File with torchvision's VGG19 weights, for perceptual losses.", show_default="torchvision's cache"
+        ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (an extra).")] = False,
     seed: Seed = 0,

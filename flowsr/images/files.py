@@ -196,8 +196,8 @@ def _to_mode(image: Tensor, mode: str | None, path: Path) -> Tensor:
         return torch.cat([colour.expand(3, -1, -1), alpha])
     if (alpha < 1).any():
         raise ImageError(
-            f'{path}: expected an opaque image for mode="{mode}"; got transparent pixels; '
-            f'read it with mode="RGBA" and put it on a background'
+            f"{path}: expected an opaque image; got transparent pixels: put it on a background first, in an image "
+            f'editor or, from Python, read with mode="RGBA"'
         )
     if mode == "RGB":
         return colour.expand(3, -1, -1)
