@@ -11,6 +11,7 @@ import torch
 from flowsr.distributions import UniformDequantizer
 from flowsr.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.evaluation import read_pair
+from flowsr.images import read_image, size_text
 from flowsr.likelihood import (
     OFFICIAL_BINS,
     BitsPerDim,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_DOMINATED = 1.5  # effective draws, of which 1 is the least
+
+
 @dataclass(frozen=True)
 class ScoredImage(Result):
     """What an image file costs under a model.
@@ -36,7 +40,9 @@ class ScoredImage(Result):
     Attributes:
         source: the HR file.
         lr_source: the LR file; None for a bicubic LR image, rounded to 8 bits, or for a density of images alone.
+        file_size: height and width of the HR file.
         size: height and width of what was scored, cropped from the top left to multiples of what the model needs.
+        grey: whether the model sees three channels that are all the same, which costs fewer bits than colours do.
         bits: bounds on the bits per dimension of the 8-bit image.
         terms: of the first draw of the dequantization noise, with maps if asked for.
         official_nll: the number HCFlow's authors' code would print for the image, bits per pixel, with noise of
@@ -48,29 +54,52 @@ class ScoredImage(Result):
 
     source: Path
     lr_source: Path | None
+    file_size: tuple[int, int]
     size: tuple[int, int]
+    grey: bool
     bits: BitsPerDim
     terms: LogLikelihoodTerms
     official_nll: float | None
     official_bins: int | None
     encoded_lr_psnr: float | None
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What must be known before the numbers are compared with others."""
+        remarks = []
+        if self.grey:
+            remarks.append(
+                "grey image, repeated to 3 channels: bits/dim are not comparable with those of colour images"
+            )
+        if self.bits.num_samples > 1 and float(self.bits.effective_samples) < _DOMINATED:
+            remarks.append("one draw dominates: the weighted bound is hardly tighter")
+        return tuple(remarks)
+
+    def to_dict(self) -> dict[str, Any]:
+        record = super().to_dict()
+        for name in ("file_size", "size"):
+            record[name] = dict(zip(("height", "width"), record[name], strict=True))
+        return {**record, "remarks": list(self.remarks)}
+
     def to_text(self) -> str:
-        """The bounds, and the terms behind one draw."""
+        """The bounds, and the terms behind the first draw."""
         bits = self.bits
-        facts = [["one draw of the noise, mean", with_error(float(bits.variational), float(bits.variational_error))]]
+        draws = "one draw of the noise" + (f", mean of {bits.num_samples}" if bits.num_samples > 1 else "")
+        facts = [[draws, with_error(float(bits.variational), float(bits.variational_error))]]
         if bits.num_samples > 1:
             weighted = with_error(float(bits.importance_weighted), float(bits.importance_weighted_error))
             effective = f"{bits.num_samples} draws, importance-weighted ({float(bits.effective_samples):.1f} effective)"
             facts.append([effective, weighted])
-        title = f"{self.source.name}, {self.size[0]} x {self.size[1]}: upper bounds on bits/dim of the 8-bit image"
-        notes = []
+        size = size_text(self.file_size, cropped_to=self.size)
+        title = f"{self.source.name}, {size}: upper bounds on bits/dim of the 8-bit image"
+        notes = list(self.remarks)
         if self.official_nll is not None:
             nll = f"{self.official_nll:.3f} bits per pixel, as the authors' code counts, noise 1/{self.official_bins}"
             notes.append(f"official NLL: {nll}")
         if self.encoded_lr_psnr is not None:
             notes.append(f"the flow's own LR image against the one given: {self.encoded_lr_psnr:.2f} dB")
-        return f"{text_table(['bound', 'bits/dim'], facts, title=title, notes=notes)}\n\n{self.terms.to_text()}"
+        bounds = text_table(["bound", "bits/dim"], facts, title=title, notes=notes)
+        return f"{bounds}\n\nterms of the first draw of the noise\n{self.terms.to_text()}"
 
     def _draw_main(self, ax: Axes) -> None:
         self.terms.plot(ax)
@@ -123,6 +152,7 @@ def score_file(
     """
     if num_samples < 1:
         raise ValueError(f"expected num_samples >= 1; got {num_samples}")
+    file_size = read_image(path, mode=None).shape[-2:]
     image, small = read_pair(flow, path, lr)
     device, noise = flow.device, UniformDequantizer()
     hr, lr_image = image.to(device), None if small is None else small.to(device)
@@ -146,7 +176,9 @@ def score_file(
     return ScoredImage(
         source=path,
         lr_source=lr,
+        file_size=(file_size[0], file_size[1]),
         size=(image.shape[-2], image.shape[-1]),
+        grey=len(image) == 3 and bool((image == image[:1]).all()),
         bits=bounds_of(draws),
         terms=draws[0],
         official_nll=nll,

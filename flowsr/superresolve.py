@@ -14,7 +14,7 @@ from torch import Tensor
 from flowsr.cards import MetricCard, fidelity_metrics
 from flowsr.draws import RunningMoments, draw_images
 from flowsr.errors import ImageError
-from flowsr.images import bicubic_up, read_image, write_image
+from flowsr.images import bicubic_up, read_image, size_text, write_image
 from flowsr.models import ConditionalModel
 
 STD_GAIN = 4.0
@@ -175,8 +175,8 @@ def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) ->
 
 def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], upscale: int) -> None:
     if tuple(truth.shape[-2:]) != size:
-        got = f"{truth.shape[-2]} x {truth.shape[-1]}"
-        raise ImageError(f"expected {hr} to be {upscale} times {path}, {size[0]} x {size[1]} pixels; got {got}")
+        got = size_text(truth.shape[-2:])
+        raise ImageError(f"expected {hr} to be {upscale} times {path}, {size_text(size)}; got {got}")
 
 
 def _read(path: Path, channels: int, dtype: torch.dtype) -> Tensor:

@@ -247,7 +247,7 @@ MISTAKES = {
     "moments of one draw": (lambda d, m, i: ("sample", m, i, "--moments"), ["at least 2 draws"]),
     "no float64": (lambda d, m, i: ("sample", m, i, "--device", "mps:0"), ["with float64", "got 'mps:0': use cpu"]),
     "unknown device": (lambda d, m, i: ("sample", m, i, "--device", "abacus"), ["abacus"]),
-    "hr of another size": (lambda d, m, i: ("sample", m, i, "--hr", i), ["28 x 36", "7 x 9"]),
+    "hr of another size": (lambda d, m, i: ("sample", m, i, "--hr", i), ["36 × 28 pixels; got 9 × 7 pixels"]),
     "hr missing": (lambda d, m, i: ("sample", m, i, "--hr", d / "no.png"), ["no.png does not exist"]),
     "same name twice": (lambda d, m, i: ("sample", m, i, i), ["different names"]),
     "out is a file": (lambda d, m, i: ("sample", m, i, "--out", m), ["is a file"]),
@@ -303,7 +303,7 @@ def test_info(model, lr):
     assert facts["parameters"] == sum(p.numel() for p in flowsr.load(model).parameters())
     image = json.loads(run("info", lr, "--json").stdout)
     assert (image["width"], image["height"], image["channels"]) == (9, 7, "RGB")
-    assert image["as LR image"]["x4"] == "gives 36 x 28"
+    assert image["as LR image"]["x4"] == "gives 36 × 28"
     table = run("info", "sr-x4-small").stdout
     assert "conditional_steps" in table
     assert run("info", "sr-x4-small", "--quiet").output == ""

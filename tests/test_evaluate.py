@@ -190,5 +190,5 @@ def test_a_mistake_in_one_process_stops_all(model, images, tmp_path):
     write_image(images / "zz.png", torch.rand(3, 8, 8))
     result = _launch(["evaluate", model, images, "--out", tmp_path / "out"])
     assert result.returncode != 0
-    assert result.stderr.count("zz.png: expected at least 16 pixels on each side; got 8 x 8") >= 1
+    assert result.stderr.count("zz.png: expected at least 16 pixels on each side; got 8 × 8 pixels") >= 1
     assert not (tmp_path / "out").exists()

@@ -83,8 +83,38 @@ def test_score_takes_lr_images(image, tmp_path):
     made = json.loads(run("score", image, "--json").stdout)["images"][0]
     assert given["bits"]["variational"] > made["bits"]["variational"] + 1
     write_image(lr, torch.rand(3, 5, 5), overwrite=True)
-    assert refused(run("score", image, "--lr", lr), "expected an LR image of 1/4", "5 x 5")
+    assert refused(
+        run("score", image, "--lr", lr), "expected an LR image of 1/4", "of 42 × 36 pixels; got 5 × 5 pixels"
+    )
     assert hr.shape == (3, 36, 42)
+
+
+def test_score_says_sizes_crops_draws_and_grey_images(tmp_path):
+    generator = torch.Generator().manual_seed(3)
+    write_image(tmp_path / "odd.png", torch.rand(3, 17, 22, generator=generator))
+    said = run("score", tmp_path / "odd.png", "-n", 3).stdout
+    assert "odd.png, 22 × 17 pixels, cropped to 20 × 16: upper bounds" in said
+    assert "one draw of the noise, mean of 3" in said and "terms of the first draw of the noise" in said
+    assert "(1.0 effective)" in said and "one draw dominates: the weighted bound is hardly tighter" in said
+    assert "grey" not in said
+    write_image(tmp_path / "grey.png", torch.rand(1, 16, 16, generator=generator))
+    colours = read_image(tmp_path / "grey.png").contiguous()
+    write_image(tmp_path / "colours.png", colours)  # the same pixels under the model, so the same remark
+    (record,) = json.loads(run("score", tmp_path / "grey.png", "--json").stdout)["images"]
+    assert record["size"] == record["file_size"] == {"height": 16, "width": 16}
+    assert record["grey"] and any("not comparable with those of colour images" in text for text in record["remarks"])
+    for name in ("grey.png", "colours.png"):
+        assert "grey image, repeated to 3 channels: bits/dim are not" in run("score", tmp_path / name).stdout
+    one = run("score", tmp_path / "odd.png").stdout
+    assert "dominates" not in one and "odd.png, 22 × 17" in one
+
+
+def test_a_name_that_says_lr_is_remarked_on(image, tmp_path):
+    named = image.rename(tmp_path / "img_LR.png")
+    note = "Note: img_LR.png is called LR but is taken for an HR image"
+    assert note in run("score", named).stderr
+    assert note in run("report", named, "-o", named, "--force").stderr  # refused after the remark
+    assert "Note" not in run("score", named.rename(tmp_path / "img_HR.png")).stderr
 
 
 def test_bad_input_leaves_nothing(image, tmp_path):

@@ -8,7 +8,7 @@ import typer
 from flowsr._json import write_json
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Model, Out, Precision, Quiet, Seed
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
 
 _NAMES = ("evaluation.csv", "evaluation.json")
 
@@ -62,7 +62,7 @@ def evaluate(
         multiple=crop_to_multiple,
         seed=seed,
     )
-    files = keep_named(expand_inputs(inputs), "HR", other="LR")
+    files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else None
     check_outputs(out, _NAMES, force=force)
 

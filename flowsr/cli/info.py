@@ -94,8 +94,8 @@ def _describe_image(path: Path) -> dict[str, Any]:
         "as HR image": {
             f"x{scale}": "fits"
             if height % scale == 0 and width % scale == 0
-            else f"crop to {width - width % scale} x {height - height % scale} or pad to a multiple of {scale}"
+            else f"crop to {width - width % scale} × {height - height % scale} or pad to a multiple of {scale}"
             for scale in (4, 8)
         },
-        "as LR image": {f"x{scale}": f"gives {width * scale} x {height * scale}" for scale in (4, 8)},
+        "as LR image": {f"x{scale}": f"gives {width * scale} × {height * scale}" for scale in (4, 8)},
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flowsr._files import atomic_path
+from flowsr.cli.console import Reporter
 
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 
@@ -39,6 +40,16 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
         if other is not path:
             raise ValueError(f"expected images of different names; got {other} and {path}: rename one, or run twice")
     return files
+
+
+def keep_hr(files: Sequence[Path], reporter: Reporter) -> list[Path]:
+    """The HR images, told by their names where a folder holds LR images too; a remark on names that say otherwise."""
+    from flowsr.evaluation.run import keep_named, misnamed
+
+    kept = keep_named(files, "HR", other="LR")
+    for path in misnamed(kept, "HR", other="LR"):
+        reporter.remark(f"Note: {path.name} is called LR but is taken for an HR image; `sample` is for LR images")
+    return kept
 
 
 def check_outputs(folder: Path, names: Iterable[str], *, force: bool) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, GivenLR, Precision, Quiet, ScoredModel, Seed
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
 
 
 def report(
@@ -35,7 +35,7 @@ def report(
     from flowsr.report.build import STEPS
 
     reporter = Reporter(quiet=quiet, json_only=False)
-    (path,) = expand_inputs([image])
+    (path,) = keep_hr(expand_inputs([image]), reporter)
     lr_path = pair_by_name([path], expand_inputs([lr]), kind="LR")[path] if lr is not None else None
     page = out or Path(f"{path.stem}.html")
     if any(page.exists() and page.samefile(given) for given in (path, lr_path) if given is not None):

@@ -36,6 +36,7 @@ def downscale(
     targets = _targets(files, lr_name, out, force=force)
 
     from flowsr.cli.models import open_model
+    from flowsr.images import size_text
     from flowsr.models.conditional import require_conditional
     from flowsr.rescale import check_rescaling
 
@@ -49,7 +50,7 @@ def downscale(
             results.append(downscale_file(flow, path, targets[path], overwrite=force))
             advance(path.name)
     for result in results:
-        size = f"{result.size[0]} x {result.size[1]}{', padded' if result.padded else ''}"
+        size = size_text(result.size) + (", padded" if result.padded else "")
         decibels = f"{result.encoded_lr_psnr:.2f} dB from bicubic (RGB, no border, both rounded to 8 bits)"
         reporter.result(f"{result.file}: {size}, {decibels}")
     _finish(reporter, model, flow.provenance, results, out)

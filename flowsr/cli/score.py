@@ -8,7 +8,7 @@ import typer
 from flowsr._json import write_json
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Precision, Quiet, ScoredModel, Seed
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
+from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder
 
 _LISTING = "scores.json"
 
@@ -40,8 +40,9 @@ def score(
 ) -> None:
     """Score HR images: bits per dimension given their LR images, with the error of the noise, term by term.
 
-    HR images of any size are cropped from the top left to multiples of what the model needs. A density of images alone,
-    such as Glow, scores them without LR images.
+    HR images of any size are cropped from the top left to multiples of what the model needs, where `evaluate` by
+    default crops to multiples of 16. Where a folder holds both kinds, names with HR and LR in them tell them apart. A
+    density of images alone, such as Glow, scores HR images without LR images.
     """
     from flowsr.evaluation import read_pair
     from flowsr.evaluation.run import keep_named
@@ -49,7 +50,7 @@ def score(
     from flowsr.score import score_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
-    files = keep_named(expand_inputs(inputs), "HR", other="LR")
+    files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else []
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
     pictures = {path: f"{path.stem}_terms.png" for path in files}

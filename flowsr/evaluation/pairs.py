@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from flowsr.errors import ImageError
-from flowsr.images import bicubic_down, crop_to, read_image, round_to_8bit
+from flowsr.images import bicubic_down, crop_to, read_image, round_to_8bit, size_text
 from flowsr.models import ImageModel
 from flowsr.models.conditional import as_conditional
 
@@ -31,6 +31,7 @@ def read_pair(
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from flowsr.images import write_image
         >>> from flowsr.models import from_preset
         >>> path = Path(tempfile.mkdtemp()) / "a.png"
@@ -68,18 +69,19 @@ def crop_pair(hr: Tensor, lr: Tensor | None, *, upscale: int, multiple: int) -> 
         ImageError: if nothing is left, or the LR image is not 1/s of the HR image, rounded up or down.
 
     Example:
+        >>> import torch
         >>> [tuple(x.shape) for x in crop_pair(torch.rand(3, 33, 50), torch.rand(3, 9, 12), upscale=4, multiple=16)]
         [(3, 32, 48), (3, 8, 12)]
     """
     height, width = hr.shape[-2:]
     size = (height // multiple * multiple, width // multiple * multiple)
     if 0 in size:
-        raise ImageError(f"expected at least {multiple} pixels on each side; got {height} x {width}")
+        raise ImageError(f"expected at least {multiple} pixels on each side; got {size_text((height, width))}")
     if lr is not None:
         whole = [(side // upscale, -(-side // upscale)) for side in (height, width)]
         if any(side not in allowed for side, allowed in zip(lr.shape[-2:], whole, strict=True)):
             raise ImageError(
-                f"expected an LR image of 1/{upscale} of {height} x {width}; got {lr.shape[-2]} x {lr.shape[-1]}"
+                f"expected an LR image of 1/{upscale} of {size_text((height, width))}; got {size_text(lr.shape[-2:])}"
             )
         lr = round_to_8bit(crop_to(lr, (size[0] // upscale, size[1] // upscale)))
     return round_to_8bit(crop_to(hr, size)), lr

@@ -28,6 +28,16 @@ def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
     return [path for path in files if _has_word(path, word) or not _has_word(path, other)]
 
 
+def misnamed(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
+    """The files whose names say the other kind, where :func:`keep_named` had no choice but to keep them.
+
+    Example:
+        >>> misnamed([Path("a_LR.png"), Path("b.png")], "HR", other="LR")
+        [PosixPath('a_LR.png')]
+    """
+    return [path for path in files if _has_word(path, other) and not _has_word(path, word)]
+
+
 def _has_word(path: Path, word: str) -> bool:
     return word in re.split(r"[_\-. ]", path.stem.upper())
 

@@ -10,7 +10,7 @@ from flowsr.images.colour import rgb_to_gray, rgb_to_y
 from flowsr.images.files import encode_png, list_images, read_image, write_image
 from flowsr.images.padding import crop_to, pad_to_multiple
 from flowsr.images.pairs import pair_by_name
-from flowsr.images.values import check_image, reduce_bits, round_to_8bit
+from flowsr.images.values import check_image, reduce_bits, round_to_8bit, size_text
 
 __all__ = [
     "bicubic_down",
@@ -27,5 +27,6 @@ __all__ = [
     "rgb_to_gray",
     "rgb_to_y",
     "round_to_8bit",
+    "size_text",
     "write_image",
 ]
