@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -117,7 +118,13 @@ def test_the_command_writes_table_csv_and_json(model, images, tmp_path):
     assert over["worst"] == max(bits)
     with (out / "evaluation.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0][1].startswith("Bits per dimension [bits/dim] (") and len(rows) == 4
+    assert rows[0][:4] == ["image", "bits_per_dim", "encoded_lr_psnr", "psnr_bicubic"] and len(rows) == 4
+    assert "psnr_y_tau0.5" in rows[0] and rows[0][1:] == [column["csv"] for column in document["columns"]]
+    assert all(re.fullmatch(r"[a-z0-9_.]+", head) for head in rows[0])
+    assert columns["psnr τ=0.5"]["convention"].endswith("average of the figures of 2 draws")
+    assert document["title"].startswith(f"{model} on 3 images")
+    worst = max(document["images"], key=lambda row: row["bits_per_dim"])["image"]
+    assert f"the worst image by bits per dimension is {worst}" in result.stderr
     again = run("evaluate", model, images, "--out", out)
     assert again.exit_code == 2 and "--force" in again.stderr
     shown = run("evaluate", model, images, "--out", out, "--force", "-n", 1, "-t", 0)

@@ -72,9 +72,7 @@ def evaluate(
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)
     with reporter.progress("Measuring", len(processes.share(files))) as advance:
-        result = evaluate_files(
-            flow, files, plan=plan, lr=lr_files, title=Path(model).name, processes=processes, on_image=advance
-        )
+        result = evaluate_files(flow, files, plan=plan, lr=lr_files, title=model, processes=processes, on_image=advance)
     if not processes.first:
         return
     document: dict[str, Any] = {
@@ -89,5 +87,6 @@ def evaluate(
     write_json(out / _NAMES[1], document)
     reporter.result(card_table(result.card()))
     reporter.document(document)
-    worst = result.worst_image("encoded_lr_psnr" if Capability.DOWNSCALE in flow.capabilities else "bits_per_dim")
-    reporter.remark(f"Wrote {' and '.join(_NAMES)} to {out}; the worst image is {worst}")
+    rescaling = Capability.DOWNSCALE in flow.capabilities
+    key, what = ("encoded_lr_psnr", "PSNR of the LR image") if rescaling else ("bits_per_dim", "bits per dimension")
+    reporter.remark(f"Wrote {' and '.join(_NAMES)} to {out}; the worst image by {what} is {result.worst_image(key)}")

@@ -117,8 +117,18 @@ class Column:
 
     @property
     def label(self) -> str:
-        """Name, unit and convention in one, as the head of a CSV column."""
+        """Name, unit and convention in one."""
         return f"{self.name}{f' [{self.unit}]' if self.unit else ''} ({self.convention})"
+
+    @property
+    def short(self) -> str:
+        """The key as the head of a CSV column.
+
+        Example:
+            >>> Column("psnr_y τ=0.8", "PSNR-Y", "BT.601 luma").short
+            'psnr_y_tau0.8'
+        """
+        return self.key.replace(" ", "_").replace("τ=", "tau")
 
 
 def list_columns(flow: ImageModel, plan: EvaluationPlan, *, given_lr: bool = False) -> list[Column]:
@@ -159,7 +169,7 @@ def list_columns(flow: ImageModel, plan: EvaluationPlan, *, given_lr: bool = Fal
     columns += _fidelity(BICUBIC, f"bicubic ·{s} of the {'bicubic' if rescaling else ''} LR image", s)
     for tau in plan.temperatures_of(flow):
         many = plan.draws_at(tau)
-        made = f"mean of {many} draws" if many > 1 else "one draw" if tau > 0 else "z = 0"
+        made = f"average of the figures of {many} draws" if many > 1 else "one draw" if tau > 0 else "z = 0"
         columns += _fidelity(column_of(tau), made, s)
         columns += _of_draws(column_of(tau), many, s)
     return [*columns, encoding, Column("seconds draw", "Time of one draw", where, "s", "high")]

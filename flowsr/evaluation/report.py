@@ -34,7 +34,7 @@ class Evaluation:
         >>> result.summary("bits")
         {'mean': 4.0, 'standard error': 1.0, 'median': 4.0, 'worst': 5.0}
         >>> print(result.to_csv())
-        image,Bits (one draw)
+        image,bits
         a,3.0
         b,5.0
         <BLANKLINE>
@@ -87,10 +87,10 @@ class Evaluation:
         return MetricCard(self.title, STATISTICS, tuple(metrics))
 
     def to_csv(self) -> str:
-        """One line per image under heads that name unit and convention; cells without a figure are empty."""
+        """One line per image under short heads, explained in :meth:`to_dict`; cells without a figure are empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", *(column.label for column in self.columns)])
+        writer.writerow(["image", *(column.short for column in self.columns)])
         for name, row in self.rows.items():
             writer.writerow([name, *("" if isinstance(row[c.key], str) else row[c.key] for c in self.columns)])
         return text.getvalue()
@@ -100,7 +100,12 @@ class Evaluation:
         columns = []
         for column in self.columns:
             summary = {name: json_number(value) for name, value in self.summary(column.key).items()}
-            record = {**asdict(column), "over images": summary, "worst image": self.worst_image(column.key)}
+            record = {
+                **asdict(column),
+                "csv": column.short,
+                "over images": summary,
+                "worst image": self.worst_image(column.key),
+            }
             reason = self.reason(column.key)
             columns.append({**record, "reason": reason} if reason else record)
         images = [{"image": name, **self._plain(row)} for name, row in self.rows.items()]
