@@ -107,8 +107,6 @@ def train(
 ) -> None:
     """Train a model of any kind on folders of images with a published recipe.
 
-    flowsr train sr-x4-small photographs/ --out runs/first
-
     Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C and
     SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on, with the recipe of the run but
     for what --recipe and --set change. An existing run is never overwritten. Several processes:
