@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from cases import tiny, tiny_flow
+from scipy import stats
 from skimage import data
 
 import flowsr
@@ -60,6 +61,23 @@ def test_the_model_passes_on_its_own_draws(draws):
     json.dumps(found.to_dict(), allow_nan=False)
     assert "nothing" in found.to_text()
     assert len(found.plot().axes) == 3
+
+
+def test_of_one_image_the_energy_stands_on_its_range_and_failures_stand_by_latent(draws):
+    flow, pairs = draws
+    (hr, lr), *_ = pairs
+    found = latent_diagnostics(flow, [(hr + 0.05, lr)])
+    assert len(found.failures) > 2
+    lines = found.to_text().splitlines()
+    for s in found.latents:
+        failed = [name.split(": ")[1] for name in found.failures if name.startswith(f"{s.name}: ")]
+        assert not failed or f"  {s.name}: {', '.join(failed)}" in lines
+    panel = found.plot().axes[1]
+    assert "|z|²/D" in panel.get_xlabel()
+    s = found.latents[0]
+    low, high = (float(bound) / s.count for bound in stats.chi2.ppf((0.025, 0.975), s.count))
+    assert panel.texts[0].get_text() == f"{s.energies[0]:.3f}; under the model {low:.3f} to {high:.3f}"
+    assert "P(|Z|²" in latent_diagnostics(flow, pairs).plot().axes[1].get_xlabel()
 
 
 def test_false_alarms_are_as_frequent_as_said(draws, monkeypatch):

@@ -162,6 +162,8 @@ def test_the_page_is_self_contained(page):
     assert len(sources) > 15 and all(source.startswith("data:image/png;base64,") for source in sources)
     words = re.sub(r'"data:[^"]*"', "", text)
     assert not re.search(r"\b(nan|inf)\b", words, re.IGNORECASE)
+    assert "<strong>Model sr-x4-small</strong> on an image of 48 × 48 pixels;" in words
+    assert "Where the weights come from" in words and "<td>recipe</td>" in words
     for heading in ("Images", "Metric cards", "What the image costs", "Maps of the terms", "Latents", "Stability"):
         assert heading in words
 

@@ -46,7 +46,7 @@ def report(
 
     flow = open_model(model, device=device, dtype=dtype)
     with reporter.progress("Reporting", STEPS) as advance:
-        text = build_report(flow, path, lr=lr_path, num_samples=num_samples, seed=seed, on_step=advance)
+        text = build_report(flow, path, model=model, lr=lr_path, num_samples=num_samples, seed=seed, on_step=advance)
     make_folder(page.parent)
     write_text(page, text)
     reporter.remark(f"Wrote {page}")

@@ -93,13 +93,22 @@ class LatentDiagnostics(Result):
         ]
         head = ["latent", "n", "mean", "std", "skew", "kurtosis", "KS", "autocorr. → ↓ ↘"]
         error = "not measured" if self.log_det_error is None else f"{self.log_det_error:.1e} nats/dim"
-        failed = ", ".join(self.failures) or "nothing"
         notes = [
             "under the model: mean 0, std 1, skew 0, excess kurtosis 0, KS 0, autocorrelation 0",
             f"log-density against automatic differentiation: {error}",
-            f"differs from the model's own draws ({self.significance:g} over all tests, Holm): {failed}",
+            f"differs from the model's own draws ({self.significance:g} over all tests, Holm):"
+            f"{'' if self.failures else ' nothing'}",
+            *self._failures_by_latent(),
         ]
         return text_table(head, rows, title=f"Latents of {self.images} image{'s' * (self.images > 1)}", notes=notes)
+
+    def _failures_by_latent(self) -> list[str]:
+        """A line for each latent that failed a test, with its tests, and one for what is of no latent."""
+        lines: dict[str, list[str]] = {}
+        for failure in self.failures:
+            latent, _, test = failure.rpartition(": ")
+            lines.setdefault(latent, []).append(test)
+        return [f"  {latent}: {', '.join(tests)}" if latent else f"  {tests[0]}" for latent, tests in lines.items()]
 
     def _draw_main(self, ax: Axes) -> None:
         """Quantiles against those of N(0, 1)."""
@@ -118,26 +127,19 @@ class LatentDiagnostics(Result):
         plain_axes(ax, keep=("left", "bottom"))
 
     def _draw_figure(self) -> Figure:
-        """The quantiles, the PIT of ``|z|²``, and the autocorrelation."""
+        """The quantiles, the energies of the images (of several their PIT), and the autocorrelation."""
         from flowsr.plots import PALETTE, new_figure, plain_axes
 
         figure = new_figure(12.0, 3.6)
         first, second, third = figure.subplots(1, 3)
         self._draw_main(first)
+        (self._draw_energy if self.images == 1 else self._draw_pit)(second)
         for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
-            second.plot(
-                s.pit, np.full(len(s.pit), -row), "|", color=PALETTE[colour], markersize=16, markeredgewidth=1.5
-            )
-            energy = f"mean |z|²/D = {np.mean(s.energies):.3f}"
-            second.text(0.5, -row + 0.28, energy, fontsize=8, ha="center", color=PALETTE["ink"])
             # Side by side, or they would hide each other.
             at = np.arange(1, 4) + 0.16 * (row - (len(self.latents) - 1) / 2)
             third.errorbar(at, s.autocorrelation, 2 / math.sqrt(s.count), fmt="o", color=PALETTE[colour], markersize=4)
         second.set_yticks([-row for row in range(len(self.latents))], [s.name for s in self.latents], fontsize=8)
-        second.set_xlim(-0.03, 1.03)
         second.set_ylim(-len(self.latents) + 0.5, 0.5)
-        second.set_xlabel("P(|Z|² ≤ |z|²), a mark per image")
-        second.set_title("Energy of each image: uniform under the model", loc="left", fontsize=10)
         third.axhline(0.0, color=PALETTE["grey"], linewidth=0.8)
         third.set_xticks((1, 2, 3), ("right", "below", "diagonal"))
         third.set_xlim(0.5, 3.5)
@@ -146,6 +148,45 @@ class LatentDiagnostics(Result):
         plain_axes(second)
         plain_axes(third, keep=("left", "bottom"))
         return figure
+
+    def _draw_energy(self, ax: Axes) -> None:
+        """``|z|²/D`` of one image on its range of 95 % under the model: a PIT alone would nearly always be 0 or 1."""
+        from scipy import stats
+
+        from flowsr.plots import PALETTE
+
+        for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
+            low, high = (float(bound) / s.count for bound in stats.chi2.interval(0.95, s.count))
+            (energy,) = s.energies
+            ax.plot((low, high), (-row, -row), color=PALETTE["grey"], linewidth=8, solid_capstyle="butt", alpha=0.6)
+            ax.plot(energy, -row, "o", color=PALETTE[colour], markersize=6)
+            text = f"{energy:.3f}; under the model {low:.3f} to {high:.3f}"
+            ax.text(
+                0.5,
+                -row + 0.22,
+                text,
+                fontsize=8,
+                ha="center",
+                color=PALETTE["ink"],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                transform=ax.get_yaxis_transform(),
+            )
+        ax.axvline(1.0, color=PALETTE["grey"], linewidth=0.8, zorder=0)
+        ax.margins(x=0.15)
+        ax.set_xlabel("|z|²/D; grey: 95 % of the model's own draws")
+        ax.set_title("Energy of the image: 1 under the model", loc="left", fontsize=10)
+
+    def _draw_pit(self, ax: Axes) -> None:
+        """Where ``|z|²`` of each image stands among those of the model's own draws."""
+        from flowsr.plots import PALETTE
+
+        for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
+            ax.plot(s.pit, np.full(len(s.pit), -row), "|", color=PALETTE[colour], markersize=16, markeredgewidth=1.5)
+            energy = f"mean |z|²/D = {np.mean(s.energies):.3f}"
+            ax.text(0.5, -row + 0.28, energy, fontsize=8, ha="center", color=PALETTE["ink"])
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_xlabel("P(|Z|² ≤ |z|²), a mark per image")
+        ax.set_title("Energy of each image: uniform under the model", loc="left", fontsize=10)
 
 
 @torch.no_grad()

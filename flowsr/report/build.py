@@ -18,7 +18,7 @@ from flowsr.cards.card import format_value
 from flowsr.demo.study import MEAN_TEMPERATURE, study_photograph
 from flowsr.distributions import UniformDequantizer
 from flowsr.evaluation import read_pair
-from flowsr.images import crop_to, encode_png
+from flowsr.images import crop_to, encode_png, size_text
 from flowsr.likelihood import inverse_stability, latent_diagnostics
 from flowsr.models import ImageModel
 from flowsr.models.conditional import require_conditional
@@ -49,6 +49,7 @@ def build_report(
     flow: ImageModel,
     path: Path,
     *,
+    model: str = "",
     lr: Path | None = None,
     num_samples: int = 8,
     seed: int = 0,
@@ -63,6 +64,7 @@ def build_report(
     Args:
         flow: a model with the capability ``condition``.
         path: the HR image file; sides are cropped to multiples of what the model needs.
+        model: what the page calls the model; by default the kind it is of.
         lr: the LR image file; by default bicubic of the HR image, rounded to 8 bits.
         num_samples: draws behind mean and deviation, at least 2, and noises behind the bound.
         seed: of all randomness.
@@ -132,7 +134,8 @@ def build_report(
     ]
     context: dict[str, Any] = {
         "name": path.name,
-        "size": _size(hr),
+        "model": model or type(flow).__name__,
+        "size": size_text(scored.file_size, cropped_to=scored.size),
         "lr_source": lr.name if lr is not None else f"bicubic ÷{flow.upscale}, rounded to 8 bits",
         "provenance": {key: str(value) for key, value in flow.provenance.items()},
         "version": version("flowsr"),
