@@ -14,7 +14,7 @@ from flowsr.nn.channel_affine import ChannelAffine
 
 def conv2d(
     x: Float[Tensor, "*batch in height width"],
-    weight: Float[Tensor, "out in kernel kernel"],
+    weight: Float[Tensor, "out kernel_in kernel kernel"],
     bias: Float[Tensor, " out"] | None = None,
     *,
     mark_border: bool = False,
