@@ -84,7 +84,7 @@ def test_deblurring():
     problem = _problem(Blur.gaussian(1.0))
     svi = _variational(problem)
     centre = svi.latents[0].mean(0)
-    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=200)
+    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=400)
     _is_the_posterior(hmc)
     _agree(svi, hmc, bias=0.2)
     pcn = _walk(problem, centre)
