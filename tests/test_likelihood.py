@@ -167,14 +167,16 @@ def test_scoring_a_large_image_costs_one_encoding():
         "with maps": lambda: decompose(flow, hr, lr, maps=True, dequantizer=UniformDequantizer()),
         "bits_per_dim": lambda: bits_per_dim(flow, hr, lr),
     }
-    seconds = {name: [] for name in ways}
-    for _ in range(6):
+    # The quickest of several is the one that nothing else disturbed; on a busy machine that takes more turns.
+    quickest = dict.fromkeys(ways, math.inf)
+    for turn in range(30):
         for name, run in ways.items():
             start = time.process_time()
             run()
-            seconds[name].append(time.process_time() - start)
-    # The quickest of several is the one that nothing else disturbed.
-    ratios = {name: min(taken) / min(seconds["encode"]) for name, taken in seconds.items()}
+            quickest[name] = min(quickest[name], time.process_time() - start)
+        ratios = {name: taken / quickest["encode"] for name, taken in quickest.items()}
+        if turn >= 4 and max(ratios.values()) < 1.2:
+            break
     assert max(ratios.values()) < 1.2, ratios
 
 
