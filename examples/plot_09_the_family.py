@@ -38,7 +38,7 @@ from flowsr.models import Capability
 from flowsr.training.objectives import rescaling_loss
 
 SMOKE = "--smoke" in sys.argv
-SECONDS = 2.0 if SMOKE else 75.0
+SECONDS = 2.0 if SMOKE else 70.0
 SIDE = 16 if SMOKE else 48
 RATE = 3e-4 if SMOKE else 1e-3
 
