@@ -28,7 +28,7 @@ from torch import Tensor
 
 import flowsr
 from flowsr.distributions import uniform_dequantize
-from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit
+from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit
 
 SMOKE = "--smoke" in sys.argv
 torch.manual_seed(0)
@@ -58,7 +58,7 @@ def train() -> flowsr.HCFlow:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.2)
     for step in range(steps):
         hr = random_crops(images, 8, size)
-        lr = round_to_8bit(bicubic_down(hr, flow.upscale))
+        lr = make_lr(hr, flow.upscale)
         hr = uniform_dequantize(hr, generator=generator)
         loss = -flow.condition(lr).log_prob(hr).mean() / (hr[0].numel() * math.log(2)) + 8
         optimizer.zero_grad()
@@ -86,7 +86,7 @@ except FileNotFoundError:  # this version comes without weights
 
 size = 64 if SMOKE else 128
 hr = photograph("chelsea")[:, 88 : 88 + size, 130 : 130 + size]
-lr = round_to_8bit(bicubic_down(hr, flow.upscale))
+lr = make_lr(hr, flow.upscale)
 temperatures = (0.0, 0.5, 0.8, 1.0)
 draws = {}
 with torch.no_grad():

@@ -26,7 +26,7 @@ import skimage.data
 import torch
 
 import flowsr
-from flowsr.images import bicubic_down, bicubic_up, round_to_8bit, write_image
+from flowsr.images import bicubic_up, make_lr, round_to_8bit, write_image
 from flowsr.training import Data, Run, recipe, score_images, train
 from flowsr.training.journal import read_csv
 
@@ -116,7 +116,7 @@ scores = {}
 for label, model in (("before", before), ("after", flow)):
     (scores[label],) = score_images(model, [("unseen", unseen)], temperature=0.8)
 
-lr = round_to_8bit(bicubic_down(unseen, flow.upscale))
+lr = make_lr(unseen, flow.upscale)
 enlarged = round_to_8bit(bicubic_up(lr, flow.upscale))
 bicubic_psnr = float(flowsr.metrics.psnr(enlarged, unseen, border=flow.upscale))
 rows = (

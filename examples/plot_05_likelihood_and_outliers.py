@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 import flowsr
-from flowsr.images import bicubic_down, round_to_8bit
+from flowsr.images import make_lr
 from flowsr.likelihood import out_of_distribution, perturbed
 
 SMOKE = "--smoke" in sys.argv
@@ -58,7 +58,7 @@ def crops(*names: str, most: int) -> list[Tensor]:
 
 
 def with_lr(images: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(hr, round_to_8bit(bicubic_down(hr, flow.upscale))) for hr in images]
+    return [(hr, make_lr(hr, flow.upscale)) for hr in images]
 
 
 most = 3 if SMOKE else 14

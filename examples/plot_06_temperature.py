@@ -32,7 +32,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 import flowsr
-from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit
+from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit
 from flowsr.likelihood import temperature_sweep
 from flowsr.transforms import Haar
 
@@ -52,7 +52,7 @@ def crop(name: str, top: int, left: int) -> Tensor:
 places = [("chelsea", 64, 130), ("astronaut", 60, 160), ("coffee", 180, 240), ("stereo_motorcycle", 200, 300)]
 places += [] if SMOKE else [("chelsea", 150, 10), ("astronaut", 330, 300), ("coffee", 20, 20), ("rocket", 280, 250)]
 images = [crop(*place) for place in places]
-pairs = [(hr, round_to_8bit(bicubic_down(hr, flow.upscale))) for hr in images]
+pairs = [(hr, make_lr(hr, flow.upscale)) for hr in images]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ import skimage.data
 import torch
 
 import flowsr
-from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit
+from flowsr.images import bicubic_up, crop_to, make_lr
 from flowsr.posterior import Blur, GaussianNoise, InverseProblem, Mask, solve
 
 SMOKE = "--smoke" in sys.argv
@@ -40,7 +40,7 @@ except FileNotFoundError:  # this version comes without weights; what follows th
 size = 16 if SMOKE else 24
 cat = torch.from_numpy(skimage.data.chelsea()).movedim(-1, 0).float() / 255
 hr = cat[:, 92 : 92 + size, 156 : 156 + size]
-lr = round_to_8bit(bicubic_down(hr, flow.upscale))
+lr = make_lr(hr, flow.upscale)
 
 noise = GaussianNoise(0.02)
 visible = torch.ones(size, size)

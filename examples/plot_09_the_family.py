@@ -32,7 +32,7 @@ from torch import Tensor
 
 import flowsr
 from flowsr.distributions import uniform_dequantize
-from flowsr.images import bicubic_down, bicubic_up, round_to_8bit
+from flowsr.images import bicubic_up, make_lr, round_to_8bit
 from flowsr.metrics import psnr
 from flowsr.models import Capability
 from flowsr.training.objectives import rescaling_loss
@@ -77,7 +77,7 @@ def crops(generator: torch.Generator, count: int = 8) -> Tensor:
 
 
 def shrink(hr: Tensor) -> Tensor:
-    return round_to_8bit(bicubic_down(hr, 4))
+    return make_lr(hr, 4)
 
 
 # %%

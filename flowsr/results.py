@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from flowsr._json import to_plain
+from flowsr._support.json import to_plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

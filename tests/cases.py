@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from flowsr import IRN, HCFlow
 from flowsr.models import presets
-from flowsr.models.base import ImageModel
 from flowsr.models.blocks import split_head
+from flowsr.models.image_model import ImageModel
 from flowsr.nn import FCN, BatchStatistics, DenseBlock, RRDBEncoder, ZeroConv2d
 from flowsr.testing import randomize
 from flowsr.transforms import (

@@ -2,6 +2,11 @@
 
 import os
 
+# Two processes share the cores: with torch's default of one thread per core in each, the suite takes ten times as long.
+# Set before torch is loaded, and inherited by what the tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
 import pyro
 import pytest
 import torch

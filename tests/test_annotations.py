@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PARTS = ["test_models.py", "test_golden.py", "test_distributions.py", "test_programs.py", "test_family.py"]
+PARTS = ["models/test_models.py", "models/test_golden.py", "models/test_family.py", "distributions", "test_programs.py"]
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowsr._json import to_plain
-from flowsr.bootstrap import Interval, bootstrap_interval
+from flowsr._support.json import to_plain
 from flowsr.results import Result, text_table
+from flowsr.statistics.intervals import Interval, bootstrap_interval
 
 
 @dataclass(frozen=True)

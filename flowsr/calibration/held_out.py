@@ -71,7 +71,7 @@ def flow_sampler(flow: ImageFlow, *, temperature: Temperature = 1.0, lr_std: flo
 
 
 def default_functions(hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
-    """The test functions of :func:`flowsr.posterior.image_summaries`, and three that know the LR image.
+    """The test functions of :func:`flowsr.statistics.image_summaries`, and three that know the LR image.
 
     Functions of hr alone cannot tell a posterior from the prior: draws that ignore the LR image pass on them. The last
     three can: the inner products of hr with the enlarged LR image, and with its horizontal and vertical slopes.

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsr.bootstrap import Interval, bootstrap_interval
 from flowsr.calibration.held_out import HeldOut
 from flowsr.results import Result, text_table
+from flowsr.statistics.intervals import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

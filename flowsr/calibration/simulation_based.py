@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +12,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsr.calibration.held_out import HeldOut, ranks
-from flowsr.calibration.legend import legend
+from flowsr.calibration.held_out import HeldOut, Sampler, flow_sampler, ranks
 from flowsr.calibration.uniformity import p_text, simultaneous_band, uniformity_p_value
+from flowsr.posterior import LinearGaussianFlow, draw_latents
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_MEANINGS = {
+    r"projection": "projection: inner product with a fixed random direction",
+    r"^band": "band: log energy of the details of one scale",
+    r"^patch": "patch: mean of the cell in this row and column of a grid",
+    r"^along LR": "along LR: inner product with the enlarged LR image, or with its slope along x or y",
+    r"^distance to the reference": "reference: the enlarged LR image with the details of another pair",
+    r"^z_\d": "z_1: latents of the finest level",
+    r"^lr ": "lr: the flow's LR image minus the given one, in units of σ",
+    r" norm$": "norm: length of the vector of all latents of the level",
+}
+
+
+def legend(names: Iterable[str]) -> str:
+    """One line that explains the names that the package gives; names of others explain themselves.
+
+    Example:
+        >>> legend(["band 0, finest", "band 1, coarsest", "mine"])
+        'band: log energy of the details of one scale'
+    """
+    names = list(names)
+    return "; ".join(text for pattern, text in _MEANINGS.items() if any(re.search(pattern, name) for name in names))
 
 
 @dataclass(frozen=True)
@@ -183,3 +209,45 @@ def _rank_test(
     cells = draws.shape[1] + 1
     p_values = tuple(uniformity_p_value(column.numpy(), cells=cells, seed=seed) for column in found.T)
     return RankTest(title, names, found, cells, p_values, alpha)
+
+
+def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_std: float) -> dict[str, Sampler]:
+    """Five wrong samplers of a known model, by what is wrong.
+
+    - "sigma too small": a quarter of the LR image's width σ;
+    - "temperature 0.8": latents drawn too narrow, as is the practice for good-looking images;
+    - "log-scale shifted": the finest level's log standard deviation is larger by 0.25;
+    - "LR ignored": draws given the LR image of another pair: the right distribution of images, of the wrong one;
+    - "mode collapse": the latents come from three fixed ones, whatever the LR image.
+
+    Args:
+        flow: the right model.
+        lr: LR images ``(n, C, h, w)``, n ≥ 2, to mistake one another for.
+        lr_std: the right σ.
+
+    Example:
+        >>> sorted(faulty_samplers(LinearGaussianFlow(), torch.rand(2, 1, 4, 4), lr_std=0.05))[:2]
+        ['LR ignored', 'log-scale shifted']
+    """
+    *coarse, finest = flow.config.detail_std
+    shifted = LinearGaussianFlow(
+        detail_std=(*coarse, finest * math.exp(0.25)), image_channels=flow.config.image_channels
+    ).to(flow.device, flow.dtype)
+    right = flow_sampler(flow, lr_std=lr_std)
+
+    def ignoring(small: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+        others = lr[torch.randint(len(lr), (num_draws,), generator=generator)]
+        z = draw_latents(flow, small, num_draws=num_draws, generator=generator)
+        return flow.decode(others + lr_std * torch.randn(others.shape, generator=generator).to(others), z)
+
+    def collapsed(small: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+        modes = right(small, 3, torch.Generator().manual_seed(0))
+        return modes[torch.randint(3, (num_draws,), generator=generator)]
+
+    return {
+        "sigma too small": flow_sampler(flow, lr_std=lr_std / 4),
+        "temperature 0.8": flow_sampler(flow, temperature=0.8, lr_std=lr_std),
+        "log-scale shifted": flow_sampler(shifted, lr_std=lr_std),
+        "LR ignored": ignoring,
+        "mode collapse": collapsed,
+    }

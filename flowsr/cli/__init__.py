@@ -5,8 +5,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the command ``flowsr``; leaves with 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    from flowsr.cli.allocator import keep_freed_memory
-    from flowsr.cli.app import app
+    from flowsr.cli.app import app, keep_freed_memory
 
     keep_freed_memory()
     app(prog_name="flowsr")

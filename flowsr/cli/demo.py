@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowsr._json import write_json
+from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, make_folder
@@ -13,8 +13,8 @@ from flowsr.cli.paths import check_outputs, make_folder
 if TYPE_CHECKING:
     import torch
 
-    from flowsr.demo import DemoSettings
     from flowsr.models import HCFlow
+    from flowsr.workflows.demo import DemoSettings
 
 _PRESET = "sr-x4-small"
 
@@ -46,14 +46,12 @@ def demo(
 
     import torch
 
-    from flowsr.cli.models import open_model, resolve_device
-    from flowsr.cli.tables import card_table
-    from flowsr.demo import DemoSettings, study_photograph, unseen_photograph
-    from flowsr.demo.picture import demo_picture
-    from flowsr.demo.study import TEMPERATURES
+    from flowsr.cli.console import card_table
+    from flowsr.cli.options import open_model, resolve_device
     from flowsr.models import save
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
+    from flowsr.workflows.demo import TEMPERATURES, DemoSettings, demo_picture, study_photograph, unseen_photograph
 
     place = resolve_device(device)
     if training:
@@ -83,7 +81,7 @@ def demo(
 
 
 def _train(settings: "DemoSettings", *, device: "torch.device", dtype: "torch.dtype", reporter: Reporter) -> "HCFlow":
-    from flowsr.demo import train_demo_model, training_photographs
+    from flowsr.workflows.demo import train_demo_model, training_photographs
 
     reporter.remark(f"Training {_PRESET} on photographs from scikit-image, {settings.steps} steps")
     with reporter.progress("Training", settings.steps) as advance:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowsr._json import write_json
+from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
@@ -50,9 +50,9 @@ def evaluate(
     images alone, such as Glow, there are likelihood and time to measure. Under torchrun
     (torchrun --nproc-per-node 2 -m flowsr evaluate …) the images are shared out by rank and the results merged.
     """
-    from flowsr.evaluation import EvaluationPlan, evaluate_files
-    from flowsr.evaluation.processes import Processes
-    from flowsr.evaluation.run import keep_named
+    from flowsr.evaluation import EvaluationPlan
+    from flowsr.workflows.evaluate import evaluate_files, keep_named
+    from flowsr.workflows.processes import Processes
 
     processes = Processes.from_environment()
     reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
@@ -66,8 +66,8 @@ def evaluate(
     lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else None
     check_outputs(out, _NAMES, force=force)
 
-    from flowsr.cli.models import open_model
-    from flowsr.cli.tables import card_table
+    from flowsr.cli.console import card_table
+    from flowsr.cli.options import open_model
     from flowsr.models import Capability
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)

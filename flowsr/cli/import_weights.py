@@ -31,8 +31,8 @@ def import_weights(
         raise FileNotFoundError(f"expected an official .pth file; {source} does not exist: check the name")
     check_outputs(destination.parent, [destination.name], force=force)
 
+    from flowsr.cli.console import facts_table
     from flowsr.cli.info import describe_model
-    from flowsr.cli.tables import facts_table
     from flowsr.models import load, save
 
     flow = load(source)

@@ -15,7 +15,7 @@ def info(
     quiet: Quiet = False,
 ) -> None:
     """Show the configuration of a model or preset, or the size and kind of an image."""
-    from flowsr.cli.tables import facts_table
+    from flowsr.cli.console import facts_table
 
     facts = describe(what)
     reporter = Reporter(quiet=quiet, json_only=json)
@@ -40,7 +40,7 @@ def describe(what: str) -> dict[str, Any]:
         >>> facts["kind"], facts["upscale"], facts["configuration"]["steps"]
         ('preset', 4, 8)
     """
-    from flowsr._spelling import did_you_mean
+    from flowsr._support.spelling import did_you_mean
     from flowsr.models import from_preset, presets
 
     path = Path(what)

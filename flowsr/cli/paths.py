@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flowsr._files import atomic_path
+from flowsr._support.files import atomic_path
 from flowsr.cli.console import Reporter
 
 _WEIGHTS = (".safetensors", ".pth", ".pt")
@@ -44,7 +44,7 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
 
 def keep_hr(files: Sequence[Path], reporter: Reporter) -> list[Path]:
     """The HR images, told by their names where a folder holds LR images too; a remark on names that say otherwise."""
-    from flowsr.evaluation.run import keep_named, misnamed
+    from flowsr.workflows.evaluate import keep_named, misnamed
 
     kept = keep_named(files, "HR", other="LR")
     for path in misnamed(kept, "HR", other="LR"):

@@ -31,8 +31,7 @@ def report(
     tests of the latents, and the stability of the inverse.
     """
     from flowsr.images import pair_by_name
-    from flowsr.report import build_report
-    from flowsr.report.build import STEPS
+    from flowsr.workflows.report import STEPS, build_report
 
     reporter = Reporter(quiet=quiet, json_only=False)
     (path,) = keep_hr(expand_inputs([image]), reporter)
@@ -42,7 +41,7 @@ def report(
         raise ValueError(f"expected another file for the page than the image itself; got {page}")
     check_outputs(page.parent, [page.name], force=force)
 
-    from flowsr.cli.models import open_model
+    from flowsr.cli.options import open_model
 
     flow = open_model(model, device=device, dtype=dtype)
     with reporter.progress("Reporting", STEPS) as advance:

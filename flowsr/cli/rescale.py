@@ -11,7 +11,7 @@ from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, P
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
 if TYPE_CHECKING:
-    from flowsr.rescale import Rescaled
+    from flowsr.workflows.rescale import Rescaled
 
 
 def downscale(
@@ -29,16 +29,16 @@ def downscale(
     Images of any size: sides that are not multiples of the factor are padded by reflection, and the size is kept in
     the PNG file. Edit, convert or recompress the file, and what it hides is lost.
     """
-    from flowsr.rescale import downscale_file, lr_name
+    from flowsr.workflows.rescale import downscale_file, lr_name
 
     reporter = Reporter(quiet=quiet, json_only=json)
     files = expand_inputs(inputs)
     targets = _targets(files, lr_name, out, force=force)
 
-    from flowsr.cli.models import open_model
+    from flowsr.cli.options import open_model
     from flowsr.images import size_text
     from flowsr.models.conditional import require_conditional
-    from flowsr.rescale import check_rescaling
+    from flowsr.workflows.rescale import check_rescaling
 
     opened = open_model(model, device=device, dtype=dtype)
     check_rescaling(opened)
@@ -84,8 +84,8 @@ def upscale(
     RGB and luma, border as wide as the factor, rounded to 8 bits.
     """
     from flowsr.images import pair_by_name
-    from flowsr.rescale import hr_name, parse_size, stored_size, upscale_file
-    from flowsr.superresolve import DrawPlan
+    from flowsr.workflows.rescale import hr_name, parse_size, stored_size, upscale_file
+    from flowsr.workflows.sample import DrawPlan
 
     reporter = Reporter(quiet=quiet, json_only=json)
     plan = DrawPlan(temperatures=(temperature,), seed=seed)
@@ -96,8 +96,8 @@ def upscale(
     truths = {} if original is None else pair_by_name(files, expand_inputs([original]), kind="HR")
     targets = _targets(files, hr_name, out, force=force)
 
-    from flowsr.cli.models import open_model
-    from flowsr.cli.tables import card_table
+    from flowsr.cli.console import card_table
+    from flowsr.cli.options import open_model
     from flowsr.models import Capability
     from flowsr.models.conditional import require_conditional
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowsr._json import write_json
+from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
 if TYPE_CHECKING:
-    from flowsr.superresolve import Draws
+    from flowsr.workflows.sample import Draws
 
 _LISTING = "samples.json"
 
@@ -51,7 +51,7 @@ def sample(
     gives the same files, whichever other images are given.
     """
     from flowsr.images import pair_by_name
-    from flowsr.superresolve import DrawPlan, check_file, superresolve_file
+    from flowsr.workflows.sample import DrawPlan, check_file, superresolve_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
     plan = DrawPlan(num_samples=num_samples, temperatures=tuple(temperature or (0.8,)), moments=moments, seed=seed)
@@ -59,8 +59,8 @@ def sample(
     truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
     check_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
 
-    from flowsr.cli.models import open_model
-    from flowsr.cli.tables import card_table
+    from flowsr.cli.console import card_table
+    from flowsr.cli.options import open_model
     from flowsr.models import Capability
     from flowsr.models.conditional import require_conditional
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowsr._json import write_json
+from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Precision, Quiet, ScoredModel, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder
@@ -44,10 +44,10 @@ def score(
     default crops to multiples of 16. Where a folder holds both kinds, names with HR and LR in them tell them apart. A
     density of images alone, such as Glow, scores HR images without LR images.
     """
-    from flowsr.evaluation import read_pair
-    from flowsr.evaluation.run import keep_named
     from flowsr.images import pair_by_name
-    from flowsr.score import score_file
+    from flowsr.workflows.evaluate import keep_named
+    from flowsr.workflows.pairs import read_pair
+    from flowsr.workflows.score import score_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
     files = keep_hr(expand_inputs(inputs), reporter)
@@ -57,7 +57,7 @@ def score(
     if out is not None:
         check_outputs(out, [_LISTING, *pictures.values()], force=force)
 
-    from flowsr.cli.models import open_model
+    from flowsr.cli.options import open_model
     from flowsr.plots import save_figure
 
     flow = open_model(model, device=device, dtype=dtype)

@@ -83,12 +83,12 @@ def study(
     figures = {part: f"{stem}_{part.replace(' ', '_')}.png" for part in _FIGURES[name]}
     check_outputs(out, [f"{stem}.json", f"{stem}.txt", *figures.values()], force=force)
 
-    from flowsr.cli.models import open_model
+    from flowsr.cli.options import open_model
     from flowsr.images import read_image
     from flowsr.models import Capability, require
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
-    from flowsr.studies import STUDIES, StudySettings, run_study
+    from flowsr.workflows.study import STUDIES, StudySettings, run_study
 
     settings = StudySettings(
         crop=crop,

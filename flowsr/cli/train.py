@@ -119,13 +119,13 @@ def train(
 
     import torch
 
-    from flowsr.cli.tables import facts_table
+    from flowsr.cli.console import facts_table
     from flowsr.models import from_preset
     from flowsr.training import Data, Run
     from flowsr.training import train as fit
-    from flowsr.training.fields import recipe_from_texts
-    from flowsr.training.labels import label_of
-    from flowsr.training.manifest import recorded_recipe
+    from flowsr.training.fit import recorded_recipe
+    from flowsr.training.journal import label_of
+    from flowsr.training.settings import recipe_from_texts
 
     data = Data(
         folders=folders,
@@ -217,7 +217,7 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
 
 def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
     """The model of a file, or of a preset's weights if asked for; None for a preset to start from random weights."""
-    from flowsr._spelling import did_you_mean
+    from flowsr._support.spelling import did_you_mean
     from flowsr.models import load, presets
 
     known = presets()

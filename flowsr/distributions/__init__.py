@@ -1,6 +1,11 @@
 """Distributions of packed latents and of images."""
 
-from flowsr.distributions.dequantization import Dequantizer, UniformDequantizer, uniform_dequantize
+from flowsr.distributions.dequantization import (
+    Dequantizer,
+    UniformDequantizer,
+    VariationalDequantizer,
+    uniform_dequantize,
+)
 from flowsr.distributions.discretized_normal import DiscretizedNormal
 from flowsr.distributions.flow import FlowDistribution
 from flowsr.distributions.packed_normal import (
@@ -10,7 +15,6 @@ from flowsr.distributions.packed_normal import (
     normal_log_prob,
     packed_standard_normal,
 )
-from flowsr.distributions.variational_dequantization import VariationalDequantizer
 
 __all__ = [
     "Dequantizer",

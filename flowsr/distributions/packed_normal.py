@@ -9,7 +9,7 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from flowsr._shapes import sum_event
+from flowsr._support.shapes import sum_event
 
 Temperature: TypeAlias = SupportsFloat | Sequence[float]
 """One temperature for all levels, a number of any library, or one per level from coarse to fine."""

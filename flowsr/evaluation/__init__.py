@@ -1,20 +1,21 @@
-"""How good a model is on files of images: every figure with its convention, per image and over all of them.
+"""How good a model is: what is measured of one image and of many, every figure with its convention.
 
-:func:`evaluate_files` does the work for ``flowsr evaluate``; several processes share the images out by rank.
+:func:`flowsr.workflows.evaluate.evaluate_files` measures files of images, for ``flowsr evaluate``.
 """
 
+from flowsr.evaluation.cards import Metric, MetricCard, fidelity_metrics, likelihood_metrics
 from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
-from flowsr.evaluation.pairs import read_pair
-from flowsr.evaluation.report import Evaluation
-from flowsr.evaluation.run import evaluate_files
-from flowsr.evaluation.score import score_pair
+from flowsr.evaluation.many_images import Evaluation
+from flowsr.evaluation.one_image import score_pair
 
 __all__ = [
     "Column",
     "Evaluation",
     "EvaluationPlan",
-    "evaluate_files",
+    "Metric",
+    "MetricCard",
+    "fidelity_metrics",
+    "likelihood_metrics",
     "list_columns",
-    "read_pair",
     "score_pair",
 ]

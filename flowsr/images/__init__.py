@@ -5,11 +5,10 @@ super-resolution lives here, because published figures depend on it to the secon
 the LR image, when values were rounded to 8 bits, and which luma PSNR-Y was measured on.
 """
 
-from flowsr.images.bicubic import bicubic_down, bicubic_resize, bicubic_up
+from flowsr.images.bicubic import bicubic_down, bicubic_resize, bicubic_up, make_lr
 from flowsr.images.colour import rgb_to_gray, rgb_to_y
-from flowsr.images.files import encode_png, list_images, read_image, write_image
-from flowsr.images.padding import crop_to, pad_to_multiple
-from flowsr.images.pairs import pair_by_name
+from flowsr.images.files import encode_png, list_images, pair_by_name, read_image, write_image
+from flowsr.images.padding import crop_pair, crop_to, pad_to_multiple
 from flowsr.images.values import check_image, reduce_bits, round_to_8bit, size_text
 
 __all__ = [
@@ -17,9 +16,11 @@ __all__ = [
     "bicubic_resize",
     "bicubic_up",
     "check_image",
+    "crop_pair",
     "crop_to",
     "encode_png",
     "list_images",
+    "make_lr",
     "pad_to_multiple",
     "pair_by_name",
     "read_image",

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flowsr.images.values import check_image
+from flowsr.images.values import check_image, round_to_8bit
 
-__all__ = ["bicubic_down", "bicubic_resize", "bicubic_up"]
+__all__ = ["bicubic_down", "bicubic_resize", "bicubic_up", "make_lr"]
 
 
 def bicubic_resize(
@@ -108,6 +108,31 @@ def bicubic_down(
             f"use crop_to(image, {inside}) or pad_to_multiple(image, {factor})"
         )
     return bicubic_resize(image, size=(height // factor, width // factor))
+
+
+def make_lr(
+    hr: Float[Tensor, "*batch channel height width"], upscale: int
+) -> Float[Tensor, "*batch channel small_height small_width"]:
+    """The LR image of an HR image as benchmarks make it: :func:`bicubic_down`, rounded to the grid of 8-bit files.
+
+    Cost: as :func:`bicubic_down`.
+
+    Args:
+        hr: Shape ``(..., C, H, W)`` in [0, 1].
+        upscale: The factor s between the two.
+
+    Returns:
+        LR image ``(..., C, H/s, W/s)`` in [0, 1], its values multiples of 1/255.
+
+    Raises:
+        ValueError: as :func:`bicubic_down`.
+
+    Example:
+        >>> lr = make_lr(torch.rand(3, 16, 16), 4)
+        >>> lr.shape, torch.equal((255 * lr).round() / 255, lr)
+        (torch.Size([3, 4, 4]), True)
+    """
+    return round_to_8bit(bicubic_down(hr, upscale))
 
 
 def bicubic_up(

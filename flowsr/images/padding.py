@@ -1,4 +1,4 @@
-"""Any size through a model that needs multiples: reflect at the bottom and right, crop back afterwards.
+"""Any size through a model that needs multiples: reflect at the bottom and right and crop back, or crop beforehand.
 
 A flow with L squeezes is a bijection only for sizes divisible by 2^L (or by the upscale factor). Padding changes what
 the density is of: score the padded image, or crop the image instead, but do not compare the two.
@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr.images.values import check_image
+from flowsr.errors import ImageError
+from flowsr.images.values import check_image, round_to_8bit, size_text
 
-__all__ = ["crop_to", "pad_to_multiple"]
+__all__ = ["crop_pair", "crop_to", "pad_to_multiple"]
 
 
 def pad_to_multiple(
@@ -76,3 +77,34 @@ def crop_to(
     if image.ndim < 3 or not (1 <= height <= image.shape[-2] and 1 <= width <= image.shape[-1]):
         raise ValueError(f"size: expected (H, W) inside an image of shape {tuple(image.shape)}; got {size}")
     return image[..., :height, :width]
+
+
+def crop_pair(hr: Tensor, lr: Tensor | None, *, upscale: int, multiple: int) -> tuple[Tensor, Tensor | None]:
+    """The top left of an HR image, with sides that are multiples, rounded to 8 bits, and of its LR image.
+
+    Args:
+        hr: HR image ``(C, H, W)`` in [0, 1].
+        lr: its LR image, or None.
+        upscale: the factor s between their sides.
+        multiple: of what the sides of the HR image are to be multiples; itself one of s.
+
+    Raises:
+        ImageError: if nothing is left, or the LR image is not 1/s of the HR image, rounded up or down.
+
+    Example:
+        >>> import torch
+        >>> [tuple(x.shape) for x in crop_pair(torch.rand(3, 33, 50), torch.rand(3, 9, 12), upscale=4, multiple=16)]
+        [(3, 32, 48), (3, 8, 12)]
+    """
+    height, width = hr.shape[-2:]
+    size = (height // multiple * multiple, width // multiple * multiple)
+    if 0 in size:
+        raise ImageError(f"expected at least {multiple} pixels on each side; got {size_text((height, width))}")
+    if lr is not None:
+        whole = [(side // upscale, -(-side // upscale)) for side in (height, width)]
+        if any(side not in allowed for side, allowed in zip(lr.shape[-2:], whole, strict=True)):
+            raise ImageError(
+                f"expected an LR image of 1/{upscale} of {size_text((height, width))}; got {size_text(lr.shape[-2:])}"
+            )
+        lr = round_to_8bit(crop_to(lr, (size[0] // upscale, size[1] // upscale)))
+    return round_to_8bit(crop_to(hr, size)), lr

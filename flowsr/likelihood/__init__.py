@@ -4,16 +4,14 @@ Every analysis is one function that returns a :class:`flowsr.results.Result`: na
 and a figure. They ask what a model offers, not which class it is of.
 """
 
-from flowsr.likelihood.bounds import BitsPerDim, bits_per_dim, bounds_of
+from flowsr.likelihood.bounds import OFFICIAL_BINS, BitsPerDim, bits_per_dim, bounds_of, official_nll
 from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose, dequantized_bits_per_dim
 from flowsr.likelihood.inverse import inverse_stability
+from flowsr.likelihood.latent_normality import LatentDiagnostics, latent_diagnostics
 from flowsr.likelihood.latent_statistics import LatentStatistics
-from flowsr.likelihood.latents import LatentDiagnostics, latent_diagnostics
-from flowsr.likelihood.official import OFFICIAL_BINS, official_nll
-from flowsr.likelihood.outliers import SCORES, OutOfDistribution, auroc, out_of_distribution
-from flowsr.likelihood.perturb import PERTURBATIONS, perturbed
+from flowsr.likelihood.outliers import PERTURBATIONS, SCORES, OutOfDistribution, auroc, out_of_distribution, perturbed
 from flowsr.likelihood.stability import GROWTH_LIMIT, ROUND_TRIP_LIMIT, InverseStability, LayerStability
-from flowsr.likelihood.temperature import TemperatureSweep, temperature_sweep
+from flowsr.likelihood.sweep import TemperatureSweep, temperature_sweep
 from flowsr.likelihood.variational import fit_dequantizer
 
 __all__ = [

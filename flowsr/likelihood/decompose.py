@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowsr._json import to_plain
-from flowsr._shapes import per_pixel, spread
+from flowsr._support.json import to_plain
+from flowsr._support.shapes import per_pixel, spread
 from flowsr.distributions import Dequantizer
 from flowsr.models import HasTerms, LRLikelihood, Term
 from flowsr.results import Result, text_table

@@ -7,6 +7,6 @@ border, rounding, units), asks for those that papers do not agree on, and return
 from flowsr.metrics.comparison import compare
 from flowsr.metrics.diversity import ntire_diversity, pixel_std
 from flowsr.metrics.fidelity import lr_psnr, psnr, ssim
-from flowsr.metrics.perceptual import PerceptualDistance, lpips_distance
+from flowsr.metrics.lpips import PerceptualDistance, lpips_distance
 
 __all__ = ["PerceptualDistance", "compare", "lpips_distance", "lr_psnr", "ntire_diversity", "pixel_std", "psnr", "ssim"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from flowsr.images import round_to_8bit
 from flowsr.metrics.fidelity import SSIM_WINDOW, psnr, ssim
-from flowsr.metrics.perceptual import SMALLEST_SIDE, lpips_distance
+from flowsr.metrics.lpips import SMALLEST_SIDE, lpips_distance
 
 Score = float | str
 """A figure, or the reason why there is none."""

@@ -1,10 +1,4 @@
-r"""Fidelity to a reference: PSNR, SSIM, and PSNR after shrinking (LR-PSNR).
-
-The conventions of the super-resolution literature, and of HCFlow's test script: values in [0, 1], a border as wide as
-the upscale factor cut off, colours compared together (RGB) or on the studio-range luma only (Y), and images rounded to
-8 bits first, as a viewer sees them. Rounding is the caller's step (``round_to_8bit``): these functions compare what
-they are given.
-"""
+"""Fidelity to a reference: PSNR, SSIM, and PSNR after shrinking (LR-PSNR)."""
 
 from typing import Literal
 
@@ -13,7 +7,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsr.images import bicubic_down, check_image, crop_to, rgb_to_y, round_to_8bit
-from flowsr.metrics._pairs import paired
+
+
+def paired(a: Tensor, b: Tensor, *, channels: int | tuple[int, ...] | None = None) -> tuple[Tensor, Tensor]:
+    """Check two batches of images and broadcast their batch shapes; both come back in float64."""
+    check_image(a, name="a", channels=channels, tolerance=None)
+    check_image(b, name="b", channels=channels, tolerance=None)
+    if a.shape[-3:] != b.shape[-3:]:
+        raise ValueError(
+            f"expected images of the same channels, height and width; got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    try:
+        batch = torch.broadcast_shapes(a.shape[:-3], b.shape[:-3])
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected batch shapes that broadcast; got {tuple(a.shape[:-3])} and {tuple(b.shape[:-3])}"
+        ) from error
+    shape = (*batch, *a.shape[-3:])
+    return a.double().expand(shape), b.to(a.device).double().expand(shape)
+
 
 __all__ = ["lr_psnr", "psnr", "ssim"]
 
@@ -146,7 +158,8 @@ def lr_psnr(
 
     Example:
         >>> hr = torch.rand(3, 32, 32)
-        >>> lr_psnr(hr, round_to_8bit(bicubic_down(round_to_8bit(hr), 4)), upscale=4)
+        >>> from flowsr.images import make_lr
+        >>> lr_psnr(hr, make_lr(round_to_8bit(hr), 4), upscale=4)
         tensor(inf, dtype=torch.float64)
     """
     check_image(sr, name="sr", tolerance=None)

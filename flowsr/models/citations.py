@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from flowsr.models.base import ImageModel
 from flowsr.models.glow import Glow
 from flowsr.models.hcflow import HCFlow
+from flowsr.models.image_model import ImageModel
 from flowsr.models.irn import IRN
 from flowsr.models.realnvp import RealNVP
 from flowsr.models.srflow import SRFlow

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr._shapes import check_image_shape, check_same_batch
+from flowsr._support.shapes import check_image_shape, check_same_batch
 from flowsr.distributions import FlowDistribution, Temperature
 from flowsr.images import check_image, crop_to
-from flowsr.models.base import ImageModel
 from flowsr.models.capabilities import Capability
+from flowsr.models.image_model import ImageModel
 from flowsr.models.latents import Latents, check_latents, draw_normal
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-from flowsr.models.base_config import ModelConfig
 from flowsr.models.blocks import MIXINGS, Mixing, flow_step, split_head
+from flowsr.models.image_model import ModelConfig
 from flowsr.models.unconditional import UnconditionalModel
 from flowsr.transforms import (
     AdditiveMap,
@@ -16,7 +16,7 @@ from flowsr.transforms import (
     Multiscale,
     PixelShuffle,
 )
-from flowsr.transforms.log_scale import Sigmoid
+from flowsr.transforms.elementwise import Sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr._shapes import check_image_shape, sum_event
+from flowsr._support.shapes import check_image_shape, sum_event
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, normal_log_prob
 from flowsr.images import check_image, pad_to_multiple, round_to_8bit
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents, check_latents
-from flowsr.models.terms import LRLikelihood, Term, TermKind, lr_term
+from flowsr.models.latents import Latents, LRLikelihood, Term, TermKind, check_latents, lr_term
 from flowsr.transforms import Hierarchy, UnconditionalLevel
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flowsr.models.base_config import ModelConfig, is_int
 from flowsr.models.hierarchy_model import HierarchyModel
+from flowsr.models.image_model import ModelConfig, is_int
 from flowsr.transforms import Compose, Haar, Hierarchy, ImageTransform, LearnedDownsampling, irn_couplings
-from flowsr.transforms.unconditional_level import UnconditionalLevel
+from flowsr.transforms.levels import UnconditionalLevel
 
 _HALVINGS = {2: 1, 4: 2, 8: 3}
 

@@ -1,13 +1,16 @@
-"""What an image is under a model: its latents, from coarse to fine, and the log-determinant."""
+"""What an image is under a model: its latents, coarse to fine, and the terms that its log-likelihood is the sum of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from flowsr.distributions import Temperature, level_temperatures
+from flowsr._support.shapes import sum_event
+from flowsr.distributions import DiscretizedNormal, Temperature, level_temperatures, normal_log_prob
 from flowsr.images import check_image
+from flowsr.transforms import Compose, Multiscale, MultiscaleEncoding
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,106 @@ def check_latents(z: Sequence[Tensor], shapes: Sequence[torch.Size], *, batch: S
             f"expected z to be latents of event shapes {[tuple(s) for s in shapes]}, coarsest first, with a batch "
             f"that ends in that of lr, {own}; got shapes {got}"
         )
+
+
+TermKind = Literal["lr", "latent", "main", "conditional", "head", "preprocessing", "dequantization"]
+
+LRLikelihood = Literal["density", "mass"]
+
+_NAMES: dict[str, str] = {
+    "lr": "LR image",
+    "latent": "latent z_{}",
+    "main": "main flow {}",
+    "conditional": "conditional steps {}",
+    "head": "Gaussian head {}",
+    "preprocessing": "preprocessing",
+    "dequantization": "dequantization",
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a log-likelihood.
+
+    Args:
+        kind: lr (log-density of the LR image), latent (of a latent), main, conditional, head, preprocessing
+            (log-determinants of parts of the flow), dequantization (minus the log-density of the noise).
+        value: in nats, ``(*batch)``; within :func:`flowsr.transforms.per_pixel` a map ``(*batch, h, w)``.
+        level: number of the level, 1 the finest, as in the paper; None where levels have no meaning.
+
+    Example:
+        >>> Term("latent", torch.zeros(()), level=2).name
+        'latent z_2'
+    """
+
+    kind: TermKind
+    value: Tensor
+    level: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the term is called in tables."""
+        return _NAMES[self.kind].format("" if self.level is None else self.level).strip(" _")
+
+
+@runtime_checkable
+class HasTerms(Protocol):
+    """A model that can say what its log-likelihood consists of."""
+
+    def log_likelihood_terms(
+        self,
+        hr: Tensor,
+        lr: Tensor | None = None,
+        *,
+        lr_log_scale: float | None = None,
+        lr_likelihood: LRLikelihood = "density",
+    ) -> tuple[Term, ...]:
+        """The terms of ``log p(hr | lr)``, or of ``log p(hr)`` for a model without LR image. Cost: one encoding."""
+        ...
+
+
+def lr_term(y: Tensor, lr: Tensor, *, log_scale: float | Tensor, likelihood: LRLikelihood = "density") -> Term:
+    """The term of the LR image: the density of ``N(lr, σ²)`` at y, or its mass on the grey level that y falls into.
+
+    Args:
+        y: the flow's LR image, ``(*batch, C, h, w)``.
+        lr: the LR image given, in [0, 1].
+        log_scale: log σ.
+        likelihood: "density" or "mass".
+
+    Raises:
+        ValueError: for another likelihood.
+    """
+    if likelihood == "density":
+        return Term("lr", sum_event(normal_log_prob(y - lr, log_scale=log_scale)))
+    if likelihood == "mass":
+        scale = torch.as_tensor(log_scale, dtype=y.dtype, device=y.device).exp()
+        levels = DiscretizedNormal(lr.expand_as(y), scale)
+        return Term("lr", sum_event(levels.log_prob((y.clamp(0, 1) * 255).round() / 255)))
+    raise ValueError(f"expected lr_likelihood to be density or mass; got {likelihood!r}")
+
+
+def multiscale_terms(transform: Multiscale, encoding: MultiscaleEncoding) -> tuple[Term, ...]:
+    """The terms of a multiscale flow: latents, then log-determinants of main flows and Gaussian heads, by level."""
+    latents = [
+        Term("latent", sum_event(normal_log_prob(z)), level)
+        for level, z in zip(transform.latent_levels, encoding.z, strict=True)
+    ]
+    levels = range(len(encoding.ladj_main), 0, -1)
+    mains = [Term("main", value, level) for level, value in zip(levels, encoding.ladj_main, strict=True)]
+    heads = [
+        Term("head", value, level)
+        for level, value, head in zip(levels, encoding.ladj_head, reversed(transform.heads), strict=True)
+        if not (isinstance(head, Compose) and not len(head.parts))  # levels that factor nothing out have none
+    ]
+    return (*latents, *mains, *heads)
+
+
+def multiscale_noise(transform: Multiscale, encoding: MultiscaleEncoding) -> dict[str, Tensor]:
+    """The latents of a multiscale flow by name, coarsest first."""
+    return {f"z_{level}": z for level, z in zip(transform.latent_levels, encoding.z, strict=True)}
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Mean and standard deviation over space of features ``(*batch, F, h, w)``: ``(*batch, 2·F)``."""
+    return torch.cat([features.mean((-2, -1)), features.std((-2, -1), correction=0)], -1)

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from flowsr.images import check_image
-from flowsr.models.base_config import ModelConfig
-from flowsr.models.terms import LRLikelihood, Term
+from flowsr.models.image_model import ModelConfig
+from flowsr.models.latents import LRLikelihood, Term
 from flowsr.models.unconditional import UnconditionalModel
 from flowsr.nn import BatchNorm, ChannelAffine, ResidualNet
 from flowsr.transforms import (
@@ -27,7 +27,7 @@ from flowsr.transforms import (
     Partial,
     PixelShuffle,
 )
-from flowsr.transforms.log_scale import Tanh
+from flowsr.transforms.elementwise import Tanh
 
 Keep = Literal["first", "last"]
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flowsr._spelling import did_you_mean
-from flowsr.models.base import ImageModel
+from flowsr._support.spelling import did_you_mean
 from flowsr.models.glow import Glow
 from flowsr.models.hcflow import HCFlow
+from flowsr.models.image_model import ImageModel
 from flowsr.models.irn import IRN
 from flowsr.models.realnvp import RealNVP
 from flowsr.models.srflow import SRFlow

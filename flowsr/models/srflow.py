@@ -11,11 +11,10 @@ from torch import Tensor
 
 from flowsr.distributions import FlowDistribution, Temperature, packed_standard_normal
 from flowsr.images import bicubic_down, check_image, pad_to_multiple
-from flowsr.models.base_config import ModelConfig, is_int
 from flowsr.models.blocks import flow_step, split_head
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.latents import Latents
-from flowsr.models.terms import LRLikelihood, Term, multiscale_noise, multiscale_terms, pooled
+from flowsr.models.image_model import ModelConfig, is_int
+from flowsr.models.latents import Latents, LRLikelihood, Term, multiscale_noise, multiscale_terms, pooled
 from flowsr.nn import RegressionHead, RRDBPyramid
 from flowsr.transforms import (
     ActNorm,
@@ -28,7 +27,7 @@ from flowsr.transforms import (
     MultiscaleEncoding,
     PixelShuffle,
 )
-from flowsr.transforms.log_scale import Sigmoid
+from flowsr.transforms.elementwise import Sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)

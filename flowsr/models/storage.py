@@ -14,18 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from flowsr._files import atomic_path
-from flowsr._spelling import did_you_mean
+from flowsr._support.files import atomic_path
+from flowsr._support.spelling import did_you_mean
 from flowsr.errors import CheckpointError
-from flowsr.models import official_hcflow, official_irn, official_srflow
-from flowsr.models.base import ImageModel
-from flowsr.models.official import find_layout, from_official
+from flowsr.models.image_model import ImageModel
+from flowsr.models.official import HCFLOW_LAYOUT, IRN_LAYOUT, SRFLOW_LAYOUT, find_layout, from_official
 from flowsr.models.registry import REGISTRY, presets
 from flowsr.models.weights import RELEASES, fetch_release, shipped_path
 
 _FORMAT = "1"
 
-OFFICIAL_LAYOUTS = (official_hcflow.LAYOUT, official_srflow.LAYOUT, official_irn.LAYOUT)
+OFFICIAL_LAYOUTS = (HCFLOW_LAYOUT, SRFLOW_LAYOUT, IRN_LAYOUT)
 """The key layouts of released weights that :func:`load` reads."""
 
 

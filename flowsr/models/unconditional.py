@@ -8,10 +8,17 @@ from torch import Tensor
 
 from flowsr.distributions import FlowDistribution, Temperature, packed_standard_normal
 from flowsr.images import check_image, crop_to, pad_to_multiple
-from flowsr.models.base import ImageModel
 from flowsr.models.capabilities import Capability
-from flowsr.models.latents import ImageLatents, check_latents, draw_normal
-from flowsr.models.terms import LRLikelihood, Term, multiscale_noise, multiscale_terms
+from flowsr.models.image_model import ImageModel
+from flowsr.models.latents import (
+    ImageLatents,
+    LRLikelihood,
+    Term,
+    check_latents,
+    draw_normal,
+    multiscale_noise,
+    multiscale_terms,
+)
 from flowsr.transforms import Multiscale
 
 

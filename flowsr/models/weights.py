@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from flowsr._files import atomic_path
+from flowsr._support.files import atomic_path
 from flowsr.errors import DownloadError
 
 RELEASE_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"

@@ -3,11 +3,9 @@
 from flowsr.nn.batch_norm import BatchNorm, BatchStatistics, batch_statistics
 from flowsr.nn.channel_affine import ChannelAffine, initialize_from_data
 from flowsr.nn.conv import Conv2d, NormedConv2d, WeightNormConv2d, ZeroConv2d, conv2d
-from flowsr.nn.dense_block import DenseBlock
-from flowsr.nn.fcn import FCN
-from flowsr.nn.parallel import Parallel
+from flowsr.nn.fcn import FCN, Parallel
 from flowsr.nn.residual_net import ResidualNet
-from flowsr.nn.rrdb import RRDB, RRDBEncoder
+from flowsr.nn.rrdb import RRDB, DenseBlock, RRDBEncoder
 from flowsr.nn.rrdb_pyramid import RegressionHead, RRDBPyramid, upsample_nearest
 
 __all__ = [

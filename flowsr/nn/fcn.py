@@ -1,4 +1,4 @@
-"""The conditioner of Glow, SRFlow and HCFlow: three convolutions that start at zero output."""
+"""The conditioner of Glow, SRFlow and HCFlow, whose last convolution starts at zero; and networks side by side."""
 
 import torch
 from jaxtyping import Float
@@ -53,3 +53,23 @@ class FCN(nn.Module):
         """Compute shift and scale; the batch of ``context`` must broadcast against that of ``x``."""
         h = torch.relu(self.conv1(x, context))
         return self.conv3(torch.relu(self.conv2(h)))
+
+
+class Parallel(nn.ModuleList):
+    """Several networks on the same input, ``h = [f₁(x), f₂(x), …]``: a conditioner with a network for each parameter.
+
+    Args:
+        networks: modules from ``(*batch, in, H, W)`` to ``(*batch, out_i, H, W)``.
+
+    Example:
+        >>> from flowsr.nn import Conv2d
+        >>> Parallel(Conv2d(3, 4), Conv2d(3, 2))(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 6, 8, 8])
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        super().__init__(networks)
+
+    def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
+        """Run all networks; any batch shape."""
+        return torch.cat([network(x) for network in self], -3)

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowsr.nn.conv import Conv2d
-from flowsr.nn.dense_block import DenseBlock
-from flowsr.nn.rrdb import RRDB
+from flowsr.nn.rrdb import RRDB, DenseBlock
 
 
 class RRDBPyramid(nn.Module):

@@ -1,6 +1,5 @@
-"""Figures: grids of images, the terms of a likelihood, the demonstration. They never touch pyplot's global state."""
+"""Figures: grids of images, heat maps, the terms of a likelihood. They never touch pyplot's global state."""
 
-from flowsr.plots.demo import demo_figure
 from flowsr.plots.grid import Panel, draw_panel, image_grid
 from flowsr.plots.heat_map import draw_heat_map
 from flowsr.plots.style import PALETTE, new_figure, plain_axes, save_figure
@@ -10,7 +9,6 @@ __all__ = [
     "PALETTE",
     "Panel",
     "TermBar",
-    "demo_figure",
     "draw_heat_map",
     "draw_panel",
     "draw_term_bars",

@@ -2,23 +2,20 @@
 
 from flowsr.posterior.arviz_export import to_arviz
 from flowsr.posterior.consistency import LRConsistency, lr_consistency
-from flowsr.posterior.crank_nicolson import CrankNicolson
 from flowsr.posterior.diagnostics import Diagnostics
-from flowsr.posterior.draw_summary import DrawSummary
-from flowsr.posterior.image_summaries import image_summaries
-from flowsr.posterior.inverse_problem import InverseProblem
-from flowsr.posterior.langevin import Langevin
+from flowsr.posterior.inverse_problem import GaussianLR, InverseProblem
 from flowsr.posterior.linear_gaussian import Gaussian, LinearGaussianFlow, gaussian_posterior, operator_matrix
-from flowsr.posterior.lr_prior import GaussianLR
 from flowsr.posterior.model import ImageFlow, draw_latents, draw_posterior
 from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNoise
 from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_operator
+from flowsr.posterior.samplers import CrankNicolson, Langevin
 from flowsr.posterior.solution import Solution
 from flowsr.posterior.solve import solve
-from flowsr.posterior.streaming import StreamingSummary
+from flowsr.posterior.streaming import DrawSummary, StreamingSummary
 from flowsr.posterior.summarize import summarize_draws
 from flowsr.posterior.surgery import interpolate, resample, restore, sample_with_temperature_map, transfer
 from flowsr.posterior.uncertainty import UncertaintyQuality, uncertainty_quality
+from flowsr.statistics.scalar_summaries import image_summaries
 
 __all__ = [
     "Blur",

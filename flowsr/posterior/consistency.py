@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowsr.distributions import Temperature
-from flowsr.images import bicubic_down, round_to_8bit
+from flowsr.images import make_lr, round_to_8bit
 from flowsr.metrics import lr_psnr, psnr
 from flowsr.posterior.model import ImageFlow, draw_posterior
 from flowsr.results import Result, text_table
@@ -114,7 +114,7 @@ def lr_consistency(
     small, drift = first, []
     for cycle in range(cycles):
         image = images[0] if cycle == 0 else draw(small)
-        small = round_to_8bit(bicubic_down(image, flow.upscale))
+        small = make_lr(image, flow.upscale)
         drift.append(float(psnr(small, round_to_8bit(first), border=0)))
     several = not isinstance(temperature, int | float)
     taus = tuple(float(tau) for tau in temperature) if several else float(temperature)  # type: ignore[union-attr,arg-type]

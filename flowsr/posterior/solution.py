@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowsr.moments import RunningMoments
 from flowsr.posterior.diagnostics import RHAT_LIMIT, Diagnostics
 from flowsr.posterior.inverse_problem import InverseProblem
 from flowsr.results import Result, text_table, to_plain
+from flowsr.statistics.moments import RunningMoments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,6 @@ import pyro
 import torch
 from torch import Tensor
 
-from flowsr.posterior.crank_nicolson import CrankNicolson
 from flowsr.posterior.diagnostics import (
     Diagnostics,
     chain_remarks,
@@ -22,10 +21,10 @@ from flowsr.posterior.diagnostics import (
     residual_interval,
     residual_remarks,
 )
-from flowsr.posterior.image_summaries import image_summaries
 from flowsr.posterior.inverse_problem import SITE, InverseProblem
-from flowsr.posterior.langevin import Langevin
+from flowsr.posterior.samplers import CrankNicolson, Langevin
 from flowsr.posterior.solution import Solution
+from flowsr.statistics.scalar_summaries import image_summaries
 
 Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
 Guide = Literal["normal", "lowrank", "flow"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr.images import check_image
-from flowsr.posterior.draw_summary import DrawSummary
+from flowsr.posterior.streaming import DrawSummary
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:

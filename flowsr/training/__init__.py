@@ -4,23 +4,18 @@
 data, and a loop that can be read. Nothing heavy is imported before a run starts.
 """
 
-from flowsr.training.adversarial import critic_loss, generator_loss
+from flowsr.training.adversarial import Discriminator, critic_loss, generator_loss
 from flowsr.training.checkpoint import CheckpointFolder, read_checkpoint
 from flowsr.training.crops import Batch, CropBatches
-from flowsr.training.degradation import BlurNoiseJPEG, Degradation
-from flowsr.training.discriminator import Discriminator
-from flowsr.training.ema import WeightAverage
+from flowsr.training.data import BlurNoiseJPEG, Degradation, ImageFolder
 from flowsr.training.fit import Trained, train
-from flowsr.training.folder import ImageFolder
-from flowsr.training.memory import set_memory
-from flowsr.training.objectives import l1_loss, likelihood_loss, rescaling_loss
+from flowsr.training.objectives import l1_loss, likelihood_loss, likelihood_svi, rescaling_loss
 from flowsr.training.perceptual import VGGFeatures
-from flowsr.training.recipes import RECIPES, Recipe, recipe
-from flowsr.training.schedule import learning_rate, lr_log_scale
+from flowsr.training.recipes import RECIPES, Recipe, learning_rate, lr_log_scale, recipe
 from flowsr.training.settings import Data, Run
-from flowsr.training.svi import likelihood_svi
+from flowsr.training.trainer import WeightAverage
 from flowsr.training.validation import ImageScores, score_images, summarize
-from flowsr.training.wrapper import Objective
+from flowsr.training.wrapper import Objective, set_memory
 
 __all__ = [
     "RECIPES",

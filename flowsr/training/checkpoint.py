@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flowsr._files import sweep_unfinished
-from flowsr._state import read_state, write_state
+from flowsr._support.files import sweep_unfinished
+from flowsr._support.states import read_state, write_state
 from flowsr.errors import CheckpointError
 
 _KIND = "training checkpoint"

@@ -1,21 +1,24 @@
 """``train``: from a folder of images to a trained model, with everything a run leaves behind in one folder."""
 
+import json
+import platform
+import sys
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from flowsr._files import sweep_unfinished
-from flowsr._json import write_json
+from flowsr._support.files import sweep_unfinished
+from flowsr._support.json import write_json
 from flowsr.models import ImageModel
-from flowsr.models.start import Start
+from flowsr.models.hcflow import Start
 from flowsr.training.checkpoint import CheckpointFolder
-from flowsr.training.folder import Folder
+from flowsr.training.data import Folder
 from flowsr.training.journal import require_tensorboard
-from flowsr.training.manifest import MANIFEST, manifest
-from flowsr.training.memory import set_memory
 from flowsr.training.preparation import (
     build_model,
     build_trainer,
@@ -29,6 +32,51 @@ from flowsr.training.preparation import (
 )
 from flowsr.training.recipes import Recipe
 from flowsr.training.settings import Data, Run
+from flowsr.training.wrapper import set_memory
+
+MANIFEST = "run.json"
+"""Its name in the folder of a run."""
+
+_PACKAGES = ("flowsr", "torch", "pyro-ppl", "lightning", "numpy", "pillow")
+
+
+def manifest(**facts: Any) -> dict[str, Any]:
+    """Facts of a run together with the versions, the platform, the command and the time.
+
+    Example:
+        >>> manifest(seed=3)["seed"]
+        3
+    """
+    return {
+        **facts,
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def recorded_recipe(out: Path) -> Recipe | None:
+    """The recipe of the run in a folder, or None where no run was begun.
+
+    Raises:
+        ValueError: if ``run.json`` cannot be read.
+    """
+    path = out / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return Recipe.from_dict(json.loads(path.read_text(encoding="utf-8"))["recipe"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"expected the recipe of a run in {path}; it cannot be read: {error!r}") from error
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,62 @@
 """The loop around the steps: logs, validation, checkpoints at intervals, and a clean stop when asked for one."""
 
+import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from flowsr._json import json_number
+from flowsr._support.json import json_number
 from flowsr.errors import ImageError
 from flowsr.models import Capability, save
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
-from flowsr.training.journal import CsvLog, tensorboard_writer
-from flowsr.training.labels import in_words
+from flowsr.training.journal import CsvLog, ProgressBar, in_words, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
-from flowsr.training.process import StopSignals
-from flowsr.training.progress import ProgressBar
 from flowsr.training.trainer import Numbers, Trainer
 from flowsr.training.validation import NUMBERS, Named, score_images, summarize
+
+
+class StopSignals:
+    """Within this context SIGINT and SIGTERM set ``received`` instead of ending the process; a second one ends it.
+
+    Args:
+        says_so: answer a signal with a line on stderr.
+    """
+
+    def __init__(self, *, says_so: bool = False) -> None:
+        self._says_so = says_so
+        self.received: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: signals are somebody else's
+                break
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self._old[number])
+        if self._says_so:
+            # Not print: the signal may have come in the midst of one, whose stream does not bear another.
+            with suppress(OSError):
+                os.write(2, b"\nStopping after this step; once more ends at once, without a checkpoint\n")
+
 
 _FIRST = [
     "step",

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsr.encoded import encoded_lr
-from flowsr.images import bicubic_down, bicubic_up, crop_to, round_to_8bit, write_image
+from flowsr.evaluation.encoded import encoded_lr
+from flowsr.images import bicubic_up, crop_to, make_lr, write_image
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
 from flowsr.models.unconditional import UnconditionalModel
-from flowsr.training.journal import read_csv
-from flowsr.training.labels import label_of
+from flowsr.training.journal import label_of, read_csv
 from flowsr.training.validation import Named
 
 
@@ -153,5 +152,5 @@ def _middle(hr: Tensor, lr: Tensor | None = None, *, side: int, multiple: int, u
     )
     hr = crop_to(hr[..., top:, left:], (height, width))
     if lr is None:
-        return hr, round_to_8bit(bicubic_down(hr, upscale))
+        return hr, make_lr(hr, upscale)
     return hr, crop_to(lr[..., top // upscale :, left // upscale :], (height // upscale, width // upscale))

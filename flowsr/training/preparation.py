@@ -11,15 +11,14 @@ from flowsr.errors import CheckpointError
 from flowsr.evaluation import EvaluationPlan
 from flowsr.models import ImageModel, from_preset, presets
 from flowsr.models.conditional import as_conditional
-from flowsr.models.start import Start
+from flowsr.models.hcflow import Start
 from flowsr.training.crops import CropBatches
-from flowsr.training.folder import ImageFolder
-from flowsr.training.memory import set_memory
+from flowsr.training.data import ImageFolder
 from flowsr.training.recipes import Recipe, check_recipe, default_recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
 from flowsr.training.validation import Named
-from flowsr.training.wrapper import Objective, dequantize
+from flowsr.training.wrapper import Objective, dequantize, set_memory
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -186,7 +185,7 @@ def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric
 
         features = VGGFeatures(run.vgg).to(fabric.device, flow.dtype)
     if recipe.gan:
-        from flowsr.training.discriminator import Discriminator
+        from flowsr.training.adversarial import Discriminator
 
         critic = Discriminator(recipe.crop, image_channels=flow.config.image_channels).to(flow.dtype)
     objective = Objective(flow, recipe, features=features, critic=critic)

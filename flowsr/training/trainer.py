@@ -1,29 +1,168 @@
-"""One step of training: passes, guarded optimizer steps, and all the state that the next step depends on.
+"""One step of training: passes, guarded optimizer steps, averaged weights, and all that the next step depends on."""
 
-Lightning Fabric places the model, sets the precision and reduces gradients over processes; the steps are here,
-because HCFlow++ steps two networks in four passes, and because a resumed run must be the same bit for bit.
-"""
+from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from flowsr.errors import NonFiniteError
 from flowsr.nn import BatchStatistics
 from flowsr.training.adversarial import CriticObjective
 from flowsr.training.crops import Batch
-from flowsr.training.ema import WeightAverage
-from flowsr.training.guard import NonFiniteGuard, clip_gradients, gradient_norm
-from flowsr.training.process import random_state, set_random_state
-from flowsr.training.recipes import Recipe
-from flowsr.training.schedule import learning_rate, lr_log_scale
+from flowsr.training.recipes import Recipe, learning_rate, lr_log_scale
 from flowsr.training.settings import Run
 from flowsr.training.wrapper import Objective
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the global random generators of Python, numpy and torch, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global one is what other code uses
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *(float(value) for value in rest)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of :func:`random_state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), int(position), int(has_gauss), cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together; not finite if any entry is not."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_gradients(parameters: Iterable[Tensor], *, value: float | None, norm: float | None) -> None:
+    """Bound each gradient entry by ``value``, then the norm of all by ``norm``, as HCFlow does; None for no bound."""
+    parameters = [p for p in parameters if p.grad is not None]
+    if value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, value)
+    if norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, norm)
+
+
+class NonFiniteGuard:
+    """Counts steps whose loss or gradient is not finite, and stops a run that does nothing else.
+
+    Args:
+        patience: how many such steps in a row to allow.
+
+    Example:
+        >>> guard = NonFiniteGuard(patience=3)
+        >>> guard.accept(True), guard.accept(False), guard.total
+        (True, False, 1)
+    """
+
+    def __init__(self, *, patience: int = 50) -> None:
+        if patience < 1:
+            raise ValueError(f"expected patience >= 1; got {patience}")
+        self.patience, self.total, self.in_a_row = patience, 0, 0
+
+    def accept(self, finite: bool) -> bool:
+        """Whether to make the step; counts those refused.
+
+        Raises:
+            NonFiniteError: when ``patience`` steps in a row were not finite.
+        """
+        if finite:
+            self.in_a_row = 0
+            return True
+        self.total += 1
+        self.in_a_row += 1
+        if self.in_a_row >= self.patience:
+            raise NonFiniteError(
+                f"{self.in_a_row} steps in a row had a loss or gradient that is not finite ({self.total} in this run), "
+                "so it was stopped. Resume, from the last checkpoint before them, with a lower learning rate, a longer "
+                'warm-up, an annealed LR width (lr_log_scale_start=-1), start="haar", or fp32 instead of bf16; and '
+                "look at the training images: a constant image has unbounded likelihood without dequantization"
+            )
+        return False
+
+
+class WeightAverage:
+    """Exponential moving average ``a ← d·a + (1 − d)·w`` of a module's parameters; other buffers are copied.
+
+    The decay rises with the number of updates t, ``d_t = min(decay, (1 + t)/(10 + t))``, so that the average forgets
+    the random start.
+
+    Cost: one pass over the weights per update.
+
+    Args:
+        module: whose weights to average.
+        decay: d in [0, 1); 0 keeps the last weights.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> average = WeightAverage(layer, decay=0.999)
+        >>> average.update()
+        >>> average.updates
+        1
+    """
+
+    def __init__(self, module: nn.Module, *, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"expected a decay in [0, 1); got {decay}")
+        self.module, self.decay = module, decay
+        self.average: dict[str, Tensor] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was averaged, and begin with the module's present weights."""
+        self.updates = 0
+        self.average = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the module's present weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        state = self.module.state_dict()
+        names = [name for name, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], 1.0 - decay)
+        for name, value in state.items():
+            if not value.is_floating_point():
+                self.average[name].copy_(value)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within this context the module has the averaged weights."""
+        own = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Average and number of updates."""
+        return {"average": self.average, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        average: dict[str, Tensor] = state["average"]
+        for name, value in self.average.items():
+            value.copy_(average[name])
+        self.updates = int(state["updates"])
+
 
 Numbers = dict[str, float]
 

@@ -1,31 +1,38 @@
 """Bijections of images, one per file; :class:`ImageTransform` is the contract they all keep."""
 
-from flowsr._shapes import add_ladj, constant_ladj, per_pixel, pixelwise_ladj, sum_event
+from flowsr._support.shapes import add_ladj, constant_ladj, per_pixel, pixelwise_ladj, sum_event
 from flowsr.transforms.actnorm import ActNorm
 from flowsr.transforms.base import Conditioned, ImageTransform, Inverse
-from flowsr.transforms.checkerboard import Checkerboard, CheckerboardConditioner
-from flowsr.transforms.checkerboard_shuffle import CheckerboardShuffle
-from flowsr.transforms.compose import Compose
-from flowsr.transforms.conditional_affine import ConditionalAffine
-from flowsr.transforms.conditional_level import ConditionalLevel
+from flowsr.transforms.checkerboard import Checkerboard, CheckerboardConditioner, CheckerboardShuffle
+from flowsr.transforms.compose import Compose, Partial
 from flowsr.transforms.conv1x1 import InvertibleConv1x1, InvertibleConv1x1Orthogonal, InvertibleConv1x1PLU
-from flowsr.transforms.coupling import Coupling, affine_coupling, irn_couplings, rescaling_coupling
-from flowsr.transforms.elementwise import AdditiveMap, AffineMap, ElementwiseMap
+from flowsr.transforms.coupling import (
+    ConditionalAffine,
+    Coupling,
+    FlowStep,
+    affine_coupling,
+    irn_couplings,
+    rescaling_coupling,
+)
+from flowsr.transforms.elementwise import (
+    LOG_SCALE_MAPS,
+    AdditiveMap,
+    AffineMap,
+    ElementwiseMap,
+    LogScaleMap,
+    SplineMap,
+    log_scale_map,
+)
 from flowsr.transforms.encoded_context import EncodedContext
 from flowsr.transforms.flow_batch_norm import FlowBatchNorm
-from flowsr.transforms.flow_step import FlowStep
 from flowsr.transforms.haar import Haar
 from flowsr.transforms.hierarchy import Encoding, Hierarchy
 from flowsr.transforms.learned_downsampling import LearnedDownsampling
-from flowsr.transforms.learned_normal import LearnedNormal
-from flowsr.transforms.log_scale import LOG_SCALE_MAPS, LogScaleMap, log_scale_map
+from flowsr.transforms.levels import ConditionalLevel, UnconditionalLevel
 from flowsr.transforms.logit import Logit
-from flowsr.transforms.multiscale import Multiscale, MultiscaleEncoding
-from flowsr.transforms.partial import Partial
+from flowsr.transforms.multiscale import LearnedNormal, Multiscale, MultiscaleEncoding
 from flowsr.transforms.pixel_shuffle import PixelShuffle, depth_to_space, space_to_depth
 from flowsr.transforms.recording import Call, record_calls
-from flowsr.transforms.spline_map import SplineMap
-from flowsr.transforms.unconditional_level import UnconditionalLevel
 
 __all__ = [
     "LOG_SCALE_MAPS",

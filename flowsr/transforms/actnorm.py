@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowsr._shapes import pixelwise_ladj
+from flowsr._support.shapes import pixelwise_ladj
 from flowsr.nn import ChannelAffine
 from flowsr.transforms.base import SameShapeTransform
 

@@ -16,7 +16,7 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 
-from flowsr._shapes import check_image_shape
+from flowsr._support.shapes import check_image_shape
 
 
 class ImageTransform(TransformModule):

@@ -1,15 +1,16 @@
-"""Couplings: change some channels by an elementwise map whose parameters are computed from the others."""
+"""Couplings, injectors, and the flow step that normalizes, mixes the channels and couples."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import check_context
+from flowsr._support.shapes import check_context
 from flowsr.nn import DenseBlock, Parallel
-from flowsr.transforms.base import SameShapeTransform
-from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap
-from flowsr.transforms.log_scale import LogScaleMap
-from flowsr.transforms.partial import check_kept, join_kept, split_kept
+from flowsr.transforms.actnorm import ActNorm
+from flowsr.transforms.base import ImageTransform, SameShapeTransform
+from flowsr.transforms.compose import check_kept, join_kept, split_kept
+from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap, LogScaleMap
 
 
 class Coupling(SameShapeTransform):
@@ -177,3 +178,101 @@ def irn_couplings(channels: int, *, image_channels: int = 3, growth: int = 32) -
         interleaved=False,
     )
     return rescaling_coupling(channels, step=1, image_channels=image_channels, growth=growth), affine
+
+
+class ConditionalAffine(SameShapeTransform):
+    """Affine bijection with ``h = conditioner(context)``: a Gaussian of x given the context, or SRFlow's injector.
+
+    With ``AffineMap(form="standardize", log_scale="exp")`` and a standard normal latent, x is Gaussian with the mean
+    and the log standard deviation that the conditioner predicts.
+
+    Cost: one run of the conditioner.
+
+    Args:
+        channels: channels of the image.
+        conditioner: module from the features to ``map.params_per_channel`` times ``channels``.
+        map: the affine map, or another elementwise one.
+        context_channels: channels of the features.
+
+    Raises:
+        ValueError: on wrong channels, or a context that is missing or does not fit.
+
+    References:
+        Liang et al., HCFlow (ICCV 2021), section 3; Lugmayr et al., SRFlow (ECCV 2020), section 3.3.
+
+    Example:
+        >>> from flowsr.nn import ZeroConv2d
+        >>> from flowsr.transforms import AffineMap
+        >>> head = ConditionalAffine(4, ZeroConv2d(8, 8), map=AffineMap(form="standardize"), context_channels=8)
+        >>> head.call_and_ladj(torch.ones(4, 2, 2), torch.ones(8, 2, 2))[1].item()
+        0.0
+    """
+
+    def __init__(self, channels: int, conditioner: nn.Module, *, map: ElementwiseMap, context_channels: int) -> None:
+        super().__init__(channels)
+        self.context_channels = context_channels
+        self.conditioner = conditioner
+        self.map = map
+
+    def call_and_ladj(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.map.decode(z, self._condition(z, context))
+
+    def inv_call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.map.encode(x, self._condition(x, context))
+
+    def _condition(self, x: Tensor, context: Tensor | None) -> Tensor:
+        self.inverse_shape(x.shape)
+        return self.conditioner(check_context(x, context, channels=self.context_channels, name="ConditionalAffine"))
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, context_channels={self.context_channels}"
+
+
+class FlowStep(ImageTransform):
+    """One flow step; encoding is ActNorm, then ``mixing`` (if any), then ``coupling``, which alone sees the context.
+
+    Cost: nearly all of it is the coupling's conditioner.
+
+    Args:
+        channels: channels of the image.
+        coupling: the bijection that does the work.
+        mixing: what lets channels change places, usually an invertible 1x1 convolution; None for nothing.
+
+    References:
+        Kingma and Dhariwal, Glow (NeurIPS 2018), figure 2a; Liang et al., HCFlow (ICCV 2021), section 3.
+
+    Example:
+        >>> from flowsr.nn import FCN
+        >>> from flowsr.transforms import InvertibleConv1x1, affine_coupling
+        >>> coupling = affine_coupling(6, FCN(3, 6, hidden_channels=8), kept_channels=3)
+        >>> FlowStep(6, coupling=coupling, mixing=InvertibleConv1x1(6)).inv(torch.zeros(6, 4, 4)).shape
+        torch.Size([6, 4, 4])
+    """
+
+    def __init__(self, channels: int, *, coupling: ImageTransform, mixing: ImageTransform | None = None) -> None:
+        super().__init__()
+        self.actnorm = ActNorm(channels)
+        self.mixing = mixing
+        self.coupling = coupling
+
+    def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        x, ladj = self.coupling.call_and_ladj(z, context)
+        if self.mixing is not None:
+            x, mixing_ladj = self.mixing.call_and_ladj(x)
+            ladj = ladj + mixing_ladj
+        x, norm_ladj = self.actnorm.call_and_ladj(x)
+        return x, ladj + norm_ladj
+
+    def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        z, ladj = self.actnorm.inv_call_and_ladj(x)
+        if self.mixing is not None:
+            z, mixing_ladj = self.mixing.inv_call_and_ladj(z)
+            ladj = ladj + mixing_ladj
+        z, coupling_ladj = self.coupling.inv_call_and_ladj(z, context)
+        return z, ladj + coupling_ladj
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self.inverse_shape(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        return self.actnorm.inverse_shape(shape)

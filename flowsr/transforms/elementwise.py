@@ -1,11 +1,109 @@
-"""Elementwise bijections whose parameters a conditioner predicts: what a coupling does to the part it changes."""
+"""Elementwise bijections whose parameters a conditioner predicts: what a coupling does to the part it changes.
 
-from typing import Literal
+Affine maps with their log-scales, additive ones, and rational-quadratic splines.
+"""
 
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from flowsr._shapes import constant_ladj, sum_event
-from flowsr.transforms.log_scale import LogScaleMap, log_scale_map
+from flowsr._support.precision import full_precision
+from flowsr._support.shapes import constant_ladj, sum_event
+
+
+class LogScaleMap(nn.Module):
+    """Elementwise map from a conditioner's raw output to a log-scale; ``LOG_SCALE_MAPS`` lists them by name."""
+
+    name: ClassVar[str]
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the log-scale, of the shape of ``h``."""
+        raise NotImplementedError
+
+
+class Exp(LogScaleMap):
+    """``log_scale = h``: unbounded, as in the Gaussian heads of Glow and HCFlow."""
+
+    name = "exp"
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h
+
+
+class Atan(LogScaleMap):
+    """``log_scale = 0.318·atan(2h)``, within ±0.5: HCFlow's couplings (released code)."""
+
+    name = "atan"
+
+    def forward(self, h: Tensor) -> Tensor:
+        return 0.318 * torch.atan(2.0 * h)
+
+
+class Sigmoid(LogScaleMap):
+    """``log_scale = log(σ(h + 2) + eps)``, below 0: Glow (``eps = 0``) and SRFlow (``eps = 1e-4``)."""
+
+    name = "sigmoid"
+
+    def __init__(self, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.eps == 0:
+            return F.logsigmoid(h + 2.0)
+        # logaddexp(log σ, log ε) has no underflow where σ itself would round to zero.
+        return torch.logaddexp(F.logsigmoid(h + 2.0), torch.full_like(h, math.log(self.eps)))
+
+
+class SymmetricSigmoid(LogScaleMap):
+    """``log_scale = c·(2σ(h) − 1)``, within ±c: IRN (Xiao et al., ECCV 2020, section 3.2)."""
+
+    name = "symmetric-sigmoid"
+
+    def __init__(self, bound: float = 1.0) -> None:
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.bound * torch.tanh(0.5 * h)
+
+
+class Tanh(LogScaleMap):
+    """``log_scale = a·tanh(h)`` with learned ``a``: RealNVP (Dinh et al., ICLR 2017, section 4.1)."""
+
+    name = "tanh"
+
+    def __init__(self, start: float = 1.0) -> None:
+        super().__init__()
+        self.amplitude = nn.Parameter(torch.tensor(float(start)))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.amplitude * torch.tanh(h)
+
+
+LOG_SCALE_MAPS: dict[str, type[LogScaleMap]] = {cls.name: cls for cls in (Exp, Atan, Sigmoid, SymmetricSigmoid, Tanh)}
+
+
+def log_scale_map(name_or_map: str | LogScaleMap) -> LogScaleMap:
+    """A log-scale map by its name, with its default parameters; a map passes through.
+
+    Raises:
+        ValueError: for a name that is not in ``LOG_SCALE_MAPS``.
+
+    Example:
+        >>> print(f"{log_scale_map('atan')(torch.tensor(1e9)).item():.3f}")
+        0.500
+    """
+    if isinstance(name_or_map, LogScaleMap):
+        return name_or_map
+    if name_or_map not in LOG_SCALE_MAPS:
+        raise ValueError(f"expected a log-scale map among {', '.join(LOG_SCALE_MAPS)}; got {name_or_map!r}")
+    return LOG_SCALE_MAPS[name_or_map]()
+
 
 AffineForm = Literal["shift-then-scale", "scale-then-shift", "standardize"]
 
@@ -124,3 +222,70 @@ class AdditiveMap(ElementwiseMap):
     def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         self.check_parameters(z, h)
         return z - h.to(z.dtype), constant_ladj(z, 0.0)
+
+
+_LEAST_SLOPE = 1e-3  # what Pyro's function adds to every slope
+
+
+class SplineMap(ElementwiseMap):
+    """Monotonic rational-quadratic spline on ``[−bound, bound]``, the identity outside ("linear tails").
+
+    Of the ``3·bins − 1`` parameters per channel the first ``bins`` give the widths of the bins (softmax), the next
+    their heights (softmax), the rest the slopes at the knots between them (softplus). At zero all bins are equal and
+    all inner slopes are 1, the identity to within 1e-3. Outside the interval values cannot grow at all, inside each
+    bin's slope is bounded: the published cure for inverses that explode on images unlike the training data.
+
+    Cost: O(bins) per value, with a search for the bin; several times an affine map.
+
+    Args:
+        bins: number of bins, at least 2.
+        bound: where the tails begin; activations behind an ActNorm have standard deviation 1.
+
+    Raises:
+        ValueError: for fewer bins, more than a thousand of them, or a bound that is not positive.
+
+    References:
+        Durkan et al., Neural Spline Flows (NeurIPS 2019), section 3.1.
+
+    Example:
+        >>> spline = SplineMap(bins=4, bound=3.0)
+        >>> z, ladj = spline.encode(torch.full((1, 1, 1), 7.0), torch.randn(11, 1, 1))
+        >>> z.item(), ladj.item()
+        (7.0, 0.0)
+    """
+
+    def __init__(self, *, bins: int = 8, bound: float = 5.0) -> None:
+        super().__init__()
+        if not 2 <= bins < 1000:
+            raise ValueError(f"expected from 2 to 999 bins; got {bins}")
+        if not (bound > 0 and math.isfinite(bound)):
+            raise ValueError(f"expected a positive bound; got {bound}")
+        self.bins, self.bound = bins, float(bound)
+        self.params_per_channel = 3 * bins - 1
+
+    def encode(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply_spline(x, h, inverse=False)
+
+    def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply_spline(z, h, inverse=True)
+
+    def _apply_spline(self, x: Tensor, h: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        self.check_parameters(x, h)
+        with full_precision(x):
+            h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
+            h = h.unflatten(-3, (x.shape[-3], self.params_per_channel)).movedim(-3, -1)
+            widths, heights, slopes = h.split((self.bins, self.bins, self.bins - 1), -1)
+            unit_slope = math.log(math.expm1(1.0 - _LEAST_SLOPE))
+            y, log_slope = _monotonic_rational_spline(
+                x,
+                widths.softmax(-1),
+                heights.softmax(-1),
+                F.softplus(slopes + unit_slope),
+                inverse=inverse,
+                bound=self.bound,
+                min_derivative=_LEAST_SLOPE,
+            )
+        return y, sum_event(log_slope)
+
+    def extra_repr(self) -> str:
+        return f"bins={self.bins}, bound={self.bound}"

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import check_image_shape, check_same_batch
+from flowsr._support.shapes import check_image_shape, check_same_batch
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.multiscale import Multiscale
 

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._shapes import add_ladj, check_image_shape, constant_ladj
+from flowsr._support.shapes import add_ladj, check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
-from flowsr.transforms.conditional_level import ConditionalLevel, stack_context
-from flowsr.transforms.packing import pack_latents, unpack_latents
-from flowsr.transforms.unconditional_level import UnconditionalLevel
+from flowsr.transforms.levels import ConditionalLevel, UnconditionalLevel, stack_context
+from flowsr.transforms.pixel_shuffle import pack_latents, unpack_latents
 
 
 class Encoding(NamedTuple):

@@ -8,7 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowsr._shapes import check_image_shape, sum_event
+from flowsr._support.shapes import check_image_shape, sum_event
 from flowsr.transforms.base import ImageTransform
 
 

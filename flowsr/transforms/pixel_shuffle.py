@@ -1,12 +1,13 @@
 """Pixel shuffle: space to depth and back, the flow's way to change resolution without losing anything."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowsr._shapes import check_image_shape, constant_ladj
+from flowsr._support.shapes import check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 
 
@@ -80,3 +81,22 @@ def depth_from_space(shape: torch.Size, factor: int, *, name: str) -> torch.Size
     check_image_shape(shape, multiple=factor, name=f"the image of {name}")
     *batch, channels, height, width = shape
     return torch.Size([*batch, channels * factor**2, height // factor, width // factor])
+
+
+def pack_latents(parts: Sequence[Tensor], factors: Sequence[int]) -> Tensor:
+    """Stack the parts along the channels, part i after space-to-depth by ``factors[i]``; their batches broadcast.
+
+    Example:
+        >>> pack_latents([torch.zeros(3, 2, 2), torch.zeros(2, 4, 4)], [1, 2]).shape
+        torch.Size([11, 2, 2])
+    """
+    batch = torch.broadcast_shapes(*(part.shape[:-3] for part in parts))
+    coarse = [space_to_depth(part, factor) for part, factor in zip(parts, factors, strict=True)]
+    return torch.cat([part.expand(*batch, *part.shape[-3:]) for part in coarse], -3)
+
+
+def unpack_latents(packed: Tensor, channels: Sequence[int], factors: Sequence[int]) -> tuple[Tensor, ...]:
+    """The inverse of :func:`pack_latents`, for parts of ``channels[i]`` channels before their space-to-depth."""
+    sizes = [c * factor**2 for c, factor in zip(channels, factors, strict=True)]
+    parts = packed.split(sizes, -3)
+    return tuple(depth_to_space(part, factor) for part, factor in zip(parts, factors, strict=True))

@@ -1,0 +1,73 @@
+"""JSON that every parser reads: infinities and NaN, which JSON lacks, are strings."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from flowsr._support.files import atomic_path
+
+
+def json_number(value: float | None) -> float | str | None:
+    """A number as JSON can hold it: infinities and NaN, which JSON lacks, become strings that ``float`` reads.
+
+    Example:
+        >>> json_number(1.5), json_number(math.inf), json_number(None)
+        (1.5, 'inf', None)
+    """
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """A document as JSON text; paths become strings, and numbers go through :func:`json_number`.
+
+    Raises:
+        TypeError: for what JSON cannot hold.
+
+    Example:
+        >>> to_json({"unit": "dB", "temperature": "τ", "psnr": math.inf})
+        '{\\n  "unit": "dB",\\n  "temperature": "τ",\\n  "psnr": "inf"\\n}\\n'
+    """
+    return json.dumps(to_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document as JSON, whole or not at all; whether it may be overwritten was decided before."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(to_json(document), encoding="utf-8")
+
+
+def to_plain(value: Any) -> Any:
+    """A value as JSON can hold it.
+
+    Raises:
+        TypeError: for a value of a kind that JSON has no place for.
+
+    Example:
+        >>> import torch
+        >>> to_plain({"mean": torch.tensor([1.0, math.inf]), "of": (1, None)})
+        {'mean': [1.0, 'inf'], 'of': [1, None]}
+    """
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return json_number(value)
+    if hasattr(value, "tolist"):  # tensors and arrays; torch need not be loaded to know them
+        return to_plain(value.tolist())
+    if hasattr(value, "to_dict"):
+        return to_plain(value.to_dict())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [to_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"expected a value that JSON can hold; got {type(value).__name__}")

@@ -1,0 +1,115 @@
+"""Files in, figures out: pairs of HR and LR files, read one at a time, measured by this process or by several."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from flowsr.evaluation.columns import EvaluationPlan, list_columns
+from flowsr.evaluation.many_images import Evaluation, merge_rows
+from flowsr.evaluation.one_image import score_pair
+from flowsr.images import pair_by_name
+from flowsr.metrics.comparison import Score
+from flowsr.models import Capability, ImageModel
+from flowsr.workflows.pairs import read_pair
+from flowsr.workflows.processes import Processes
+
+
+def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
+    """The files of one kind where a folder holds two, told apart by a word such as HR or LR in their names.
+
+    Example:
+        >>> keep_named([Path("a_HR.png"), Path("a_LR.png")], "HR", other="LR")
+        [PosixPath('a_HR.png')]
+    """
+    if not any(_has_word(path, word) for path in files):
+        return list(files)
+    return [path for path in files if _has_word(path, word) or not _has_word(path, other)]
+
+
+def misnamed(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
+    """The files whose names say the other kind, where :func:`keep_named` had no choice but to keep them.
+
+    Example:
+        >>> misnamed([Path("a_LR.png"), Path("b.png")], "HR", other="LR")
+        [PosixPath('a_LR.png')]
+    """
+    return [path for path in files if _has_word(path, other) and not _has_word(path, word)]
+
+
+def _has_word(path: Path, word: str) -> bool:
+    return word in re.split(r"[_\-. ]", path.stem.upper())
+
+
+def evaluate_files(
+    flow: ImageModel,
+    files: Sequence[Path],
+    *,
+    plan: EvaluationPlan | None = None,
+    lr: Sequence[Path] | None = None,
+    title: str = "",
+    processes: Processes | None = None,
+    on_image: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measure a model on files of HR images, alone or paired with LR images.
+
+    Of a density of images alone (Glow, RealNVP) the bits per dimension and the time are measured.
+
+    Under torchrun every process calls this with the same files, measures its share of them, and gets the whole result.
+
+    Cost: one or two encoding passes per image, and one decoding pass per draw; files are read twice, all of them first.
+
+    Args:
+        flow: the model; put into evaluation mode.
+        files: HR images, of different names.
+        plan: what is measured.
+        lr: LR images with the same names; by default LR is bicubic, rounded to 8 bits.
+        title: heading of the result.
+        processes: which of several processes this is; by default what torchrun's environment says.
+        on_image: called with the name of each image measured here.
+
+    Raises:
+        ValueError: if the plan does not fit the model, LR images are given to one that makes or needs none, or names do
+            not match.
+        ImageError: for a file that cannot be used.
+    """
+    plan, processes = plan or EvaluationPlan(), processes or Processes.from_environment()
+    plan.check(flow)
+    if lr is not None and Capability.CONDITION not in flow.capabilities:
+        raise ValueError(
+            f"expected no LR images for {type(flow).__name__}, a density of images alone; got some: leave them out"
+        )
+    if lr is not None and Capability.DOWNSCALE in flow.capabilities:
+        raise ValueError("expected no LR images for a rescaling model, which is measured on those it makes; got some")
+    pairs = {} if lr is None else pair_by_name(files, lr, kind="LR")
+    columns = tuple(list_columns(flow, plan, given_lr=lr is not None))
+    flow.eval()
+
+    def measure() -> dict[str, dict[str, Score]]:
+        own = processes.share(files)
+        for path in own:
+            _read(flow, path, pairs.get(path), plan)  # a damaged file shows now, not after hours
+        rows = {}
+        for path in own:
+            rows[path.name] = _measure(flow, path, pairs.get(path), plan)
+            if on_image is not None:
+                on_image(path.name)
+        return rows
+
+    rows = merge_rows(processes.gather(measure), [path.name for path in files])
+    many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
+    heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {plan.multiple_of(flow)}"
+    return Evaluation(heading, columns, rows)
+
+
+def _read(flow: ImageModel, path: Path, lr: Path | None, plan: EvaluationPlan) -> tuple[Tensor, Tensor | None]:
+    return read_pair(flow, path, lr, multiple=plan.multiple_of(flow))
+
+
+def _measure(flow: ImageModel, path: Path, lr_path: Path | None, plan: EvaluationPlan) -> dict[str, Score]:
+    hr, lr = _read(flow, path, lr_path, plan)
+    try:
+        return score_pair(flow, hr, lr, plan=plan)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,227 @@
+"""Files made small and brought back: what ``flowsr downscale`` and ``flowsr upscale`` do, for use from Python too.
+
+A rescaling model's LR image is a picture to look at that hides what is needed to restore the HR image. It is an 8-bit
+PNG file; the size of the HR image, which is not a multiple of the factor in general, is written into the file as text.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsr._support.files import atomic_path
+from flowsr._support.json import json_number
+from flowsr._support.png_text import add_text, read_text
+from flowsr.errors import ImageError
+from flowsr.evaluation import Metric, MetricCard
+from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
+from flowsr.images import crop_to, make_lr, pad_to_multiple, read_image, round_to_8bit, write_image
+from flowsr.metrics import compare
+from flowsr.models import Capability, ConditionalModel, ImageModel
+from flowsr.models.draws import draw_images
+
+SIZE_KEY = "flowsr:hr-size"
+"""Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """One file made from another.
+
+    Attributes:
+        source: the file read.
+        file: the file written.
+        size: height and width of what was written.
+        padded: whether the model saw a padded image.
+        encoded_lr_psnr: downscaling: the LR image against the bicubic one, both 8-bit, RGB, no border, in dB.
+        card: upscaling: the loss against the original, if it was given.
+    """
+
+    source: Path
+    file: Path
+    size: tuple[int, int]
+    padded: bool = False
+    encoded_lr_psnr: float | None = None
+    card: MetricCard | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values; what does not apply is left out."""
+        record: dict[str, Any] = {"source": str(self.source), "file": str(self.file), "size": list(self.size)}
+        if self.encoded_lr_psnr is not None:
+            record |= {"padded": self.padded, "encoded_lr_psnr": json_number(self.encoded_lr_psnr)}
+        return {**record, "card": self.card.to_dict()} if self.card is not None else record
+
+
+def lr_name(path: Path) -> str:
+    """The name of the LR file made from an HR file.
+
+    Example:
+        >>> lr_name(Path("baby.jpg")), hr_name(Path("baby_LR.png"))
+        ('baby_LR.png', 'baby_HR.png')
+    """
+    return f"{path.stem}_LR.png"
+
+
+def hr_name(path: Path) -> str:
+    """The name of the HR file made from an LR file."""
+    return f"{path.stem.removesuffix('_LR')}_HR.png"
+
+
+def check_rescaling(flow: ImageModel) -> None:
+    """Raise ValueError for a model that was not made to write LR images."""
+    if Capability.CONDITION not in flow.capabilities:
+        raise ValueError(
+            f"expected a rescaling model, such as rescaling-x4-small; got {type(flow).__name__}, a density of images "
+            "alone, which knows no LR images: take another model"
+        )
+    if Capability.DOWNSCALE not in flow.capabilities:
+        raise ValueError(
+            "expected a rescaling model, such as rescaling-x4-small; got a super-resolution model, whose LR images are "
+            "bicubic ones: shrink with any bicubic tool instead"
+        )
+
+
+@torch.no_grad()
+def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrite: bool = False) -> Rescaled:
+    """Write the 8-bit LR image of a rescaling model; sides that are not multiples of the factor are padded first.
+
+    Padding is by reflection at the bottom and right, so the LR image has the sides ``⌈H/s⌉, ⌈W/s⌉``. The HR image's
+    size is kept in the PNG file, for :func:`upscale_file` to crop to.
+
+    Cost: one encoding pass.
+
+    Args:
+        flow: the model.
+        path: HR image of any size.
+        target: PNG file to write.
+        overwrite: replace an existing file.
+
+    Raises:
+        ValueError: for a model without the capability ``downscale``, or if the LR image is not finite.
+        ImageError: for an image that cannot be used.
+        FileExistsError: if the file exists and ``overwrite`` is False.
+    """
+    check_rescaling(flow)
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"expected a PNG file to write, as other formats lose what it hides; got {target.name}")
+    padded, size = pad_to_multiple(_read(flow, path), flow.upscale)
+    lr = encoded_lr(flow, padded).cpu()
+    if not bool(torch.isfinite(lr).all()):
+        raise ValueError(f"{path}: expected a finite LR image; got NaN or infinity: use float64")
+    bicubic = make_lr(padded, flow.upscale)
+    with atomic_path(target, overwrite=overwrite) as temporary:
+        write_image(temporary, lr, overwrite=True)
+        temporary.write_bytes(add_text(temporary.read_bytes(), SIZE_KEY, f"{size[0]}x{size[1]}"))
+    shape = (lr.shape[-2], lr.shape[-1])
+    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), encoded_lr_psnr(lr, bicubic))
+
+
+def upscale_file(
+    flow: ConditionalModel,
+    path: Path,
+    target: Path,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    original: Path | None = None,
+    overwrite: bool = False,
+) -> Rescaled:
+    """Write the HR image of an LR image: one that a rescaling model made, or any for a super-resolution model.
+
+    Its size is s times the LR image's, cropped at the bottom and right to ``size``, or else to the size that
+    :func:`downscale_file` left in the PNG file, or else to that of the original.
+
+    Cost: one decoding pass.
+
+    Args:
+        flow: the model.
+        path: LR image of any size.
+        target: file to write, 8 bits.
+        temperature: τ ≥ 0 of the latents.
+        seed: of the latents.
+        size: height and width of the HR image.
+        original: the true HR image, to measure the loss.
+        overwrite: replace an existing file.
+
+    Raises:
+        ValueError: if a size does not fit, or the HR image is not finite.
+        ImageError: for an image that cannot be used, or an original of another size.
+        FileExistsError: if the file exists and ``overwrite`` is False.
+    """
+    lr, s = _read(flow, path), flow.upscale
+    truth = None if original is None else _read(flow, original)
+    whole = (s * lr.shape[-2], s * lr.shape[-1])
+    size = size or stored_size(path) or (whole if truth is None else (truth.shape[-2], truth.shape[-1]))
+    if any(not full - s < side <= full for side, full in zip(size, whole, strict=True)):
+        raise ValueError(
+            f"{path}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this x{s} model; "
+            f"got {_text(size)}: check model and size"
+        )
+    if truth is not None and tuple(truth.shape[-2:]) != size:
+        raise ImageError(f"{original}: expected the original of {path}, {_text(size)}; got {_text(truth.shape[-2:])}")
+    hr = crop_to(next(draw_images(flow, lr, num_samples=1, temperature=temperature, seed=seed)).cpu(), size)
+    if not bool(torch.isfinite(hr).all()):
+        raise ValueError(f"{path}: expected a finite HR image; got NaN or infinity: lower the temperature, or float64")
+    hr = round_to_8bit(hr)
+    write_image(target, hr, overwrite=overwrite)
+    card = None if truth is None else loss_card(hr, truth, upscale=s, title=f"{target.name} against {original}")
+    return Rescaled(path, target, size, card=card)
+
+
+def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss") -> MetricCard:
+    """PSNR and SSIM, RGB and luma, of a restored image against the original, as a card.
+
+    Example:
+        >>> image = torch.rand(3, 32, 32)
+        >>> print(loss_card(image, round_to_8bit(image), upscale=4).to_text().splitlines()[1])
+        PSNR (RGB, border 4, rounded to 8 bits), dB: loss ∞
+    """
+    how, luma = f"border {upscale}, rounded to 8 bits", "BT.601 luma 16–235"
+    colours = "RGB" if hr.shape[-3] == 3 else "gray"
+    scores = compare(hr, round_to_8bit(original), border=upscale)
+    names = {
+        "psnr": ("PSNR", colours),
+        "psnr_y": ("PSNR-Y", luma),
+        "ssim": ("SSIM", colours),
+        "ssim_y": ("SSIM-Y", luma),
+    }
+    metrics = []
+    for key, (name, colour) in names.items():
+        score, unit = scores[key], "dB" if key.startswith("psnr") else ""
+        values, reason = ({}, score) if isinstance(score, str) else ({"loss": score}, "")
+        metrics.append(Metric(name, f"{colour}, {how}", values, unit=unit, reason=reason))
+    return MetricCard(title, ("loss",), tuple(metrics))
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """The HR image's size that :func:`downscale_file` left in a PNG file, or None."""
+    text = read_text(path.read_bytes(), SIZE_KEY)
+    return None if text is None else parse_size(text)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from a text such as ``480x640``.
+
+    Raises:
+        ValueError: for another text.
+
+    Example:
+        >>> parse_size("480x640")
+        (480, 640)
+    """
+    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
+    if found is None or 0 in (size := (int(found[1]), int(found[2]))):
+        raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 480x640; got {text!r}")
+    return size
+
+
+def _read(flow: ConditionalModel, path: Path) -> Tensor:
+    return read_image(path, mode="gray" if flow.config.image_channels == 1 else "RGB", dtype=flow.dtype)
+
+
+def _text(size: tuple[int, ...] | torch.Size) -> str:
+    return f"{size[0]} x {size[1]}"

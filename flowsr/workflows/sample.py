@@ -1,0 +1,194 @@
+"""Files of LR images in, files of draws out: what ``flowsr sample`` does, for use from Python too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsr.errors import ImageError
+from flowsr.evaluation import MetricCard, fidelity_metrics
+from flowsr.images import bicubic_up, read_image, size_text, write_image
+from flowsr.models import ConditionalModel
+from flowsr.models.draws import RunningMoments, draw_images
+
+STD_GAIN = 4.0
+"""Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawPlan:
+    """What to draw for each image.
+
+    Args:
+        num_samples: draws per temperature; at temperature 0, where all would be the same, one is made.
+        temperatures: τ ≥ 0, all different.
+        moments: mean and standard deviation over the draws too, but at temperature 0.
+        seed: of the noise of every image, so that an image's draws do not depend on the other images.
+
+    Raises:
+        ValueError: for values out of range, or moments of a single draw.
+
+    Example:
+        >>> DrawPlan(num_samples=2, temperatures=(0.8,), moments=True).names(Path("baby.png"))
+        ['baby_tau0.8_0.png', 'baby_tau0.8_1.png', 'baby_tau0.8_mean.png', 'baby_tau0.8_std.png']
+    """
+
+    num_samples: int = 1
+    temperatures: tuple[float, ...] = (0.8,)
+    moments: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperatures or any(not math.isfinite(tau) or tau < 0 for tau in self.temperatures):
+            raise ValueError(
+                f"expected finite temperatures >= 0; got {', '.join(map(str, self.temperatures)) or 'none'}"
+            )
+        if len(set(map(_label, self.temperatures))) < len(self.temperatures):
+            raise ValueError(f"expected different temperatures; got {', '.join(map(_label, self.temperatures))}")
+        least = 2 if self.moments else 1
+        if self.num_samples < least:
+            why = " for mean and standard deviation" if self.moments else ""
+            raise ValueError(f"expected at least {least} draws{why}; got {self.num_samples}")
+
+    @property
+    def draws(self) -> int:
+        """Decoding passes per image."""
+        return sum(map(self.draws_at, self.temperatures))
+
+    def draws_at(self, temperature: float) -> int:
+        """Decoding passes per image at a temperature."""
+        return self.num_samples if temperature > 0 else 1
+
+    def names(self, path: Path) -> list[str]:
+        """The names of all files written for an LR image."""
+        names = []
+        for tau in self.temperatures:
+            parts = [*map(str, range(self.draws_at(tau))), *(("mean", "std") if self.moments and tau > 0 else ())]
+            names.extend(f"{path.stem}_tau{_label(tau)}_{part}.png" for part in parts)
+        return names
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "seed": self.seed}
+        return {**record, "std_gain": STD_GAIN} if self.moments else record
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was written for one LR image, and how good it is if the truth is known."""
+
+    source: Path
+    files: tuple[str, ...]
+    size: tuple[int, int]
+    card: MetricCard | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values; size is that of the HR image, height first."""
+        record = {"source": str(self.source), "files": list(self.files), "size": list(self.size)}
+        return {**record, "card": self.card.to_dict()} if self.card is not None else record
+
+
+def superresolve_file(
+    flow: ConditionalModel,
+    path: Path,
+    folder: Path,
+    *,
+    plan: DrawPlan,
+    hr: Path | None = None,
+    on_draw: Callable[[], None] | None = None,
+) -> Draws:
+    """Draw HR images of one LR file and write them as 8-bit PNG, replacing files of those names.
+
+    Cost: one decoding pass per draw. Memory for one draw; for all of them if the truth is given.
+
+    Args:
+        flow: the model.
+        path: the LR image, of any size.
+        folder: where to write; it must exist.
+        plan: what to draw.
+        hr: the truth, for metrics.
+        on_draw: called after each draw.
+
+    Raises:
+        ImageError: if a file is not an image that can be used, or the truth is not s times as large.
+        ValueError: if a draw is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_image(folder / "baby.png", torch.rand(3, 6, 8))
+        >>> import flowsr
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
+        >>> drawn = superresolve_file(flow, folder / "baby.png", folder, plan=DrawPlan(temperatures=(0.0, 0.8)))
+        >>> drawn.files, drawn.size
+        (('baby_tau0_0.png', 'baby_tau0.8_0.png'), (24, 32))
+    """
+    channels = flow.config.image_channels
+    lr = _read(path, channels, flow.dtype)
+    size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
+    truth = _read(hr, channels, flow.dtype) if hr is not None else None
+    if truth is not None and hr is not None:
+        _check_truth(truth, hr, path, size, flow.upscale)
+    names = iter(plan.names(path))
+    columns = {"bicubic": bicubic_up(lr, flow.upscale)}
+    for tau in plan.temperatures:
+        moments, kept = RunningMoments(), []
+        for draw in draw_images(flow, lr, num_samples=plan.draws_at(tau), temperature=tau, seed=plan.seed):
+            draw = draw.cpu()
+            _write(folder / next(names), draw, path)
+            if plan.moments:
+                moments.add(draw)
+            if truth is not None:
+                kept.append(draw)
+            if on_draw is not None:
+                on_draw()
+        if kept:
+            columns[f"τ={_label(tau)}"] = torch.stack(kept)
+        if plan.moments and tau > 0:
+            _write(folder / next(names), moments.mean, path)
+            _write(folder / next(names), (STD_GAIN * moments.std).clamp(0, 1), path)
+            if truth is not None:
+                columns[f"mean τ={_label(tau)}"] = moments.mean.to(truth.dtype)
+    card = None
+    if truth is not None:
+        title = f"{path.name}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
+        card = MetricCard(title, tuple(columns), tuple(fidelity_metrics(columns, truth, lr, upscale=flow.upscale)))
+    return Draws(path, tuple(plan.names(path)), size, card)
+
+
+def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) -> None:
+    """Raise ImageError now, before hours of drawing, if an LR image or its truth cannot be used.
+
+    Cost: reading the files once more.
+    """
+    lr = _read(path, flow.config.image_channels, flow.dtype)
+    if hr is not None:
+        size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
+        _check_truth(_read(hr, flow.config.image_channels, flow.dtype), hr, path, size, flow.upscale)
+
+
+def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], upscale: int) -> None:
+    if tuple(truth.shape[-2:]) != size:
+        got = size_text(truth.shape[-2:])
+        raise ImageError(f"expected {hr} to be {upscale} times {path}, {size_text(size)}; got {got}")
+
+
+def _read(path: Path, channels: int, dtype: torch.dtype) -> Tensor:
+    return read_image(path, mode="gray" if channels == 1 else "RGB", dtype=dtype)
+
+
+def _write(path: Path, image: Tensor, source: Path) -> None:
+    """Write a draw; one that ran away (high τ, LR images unlike the training data) is clamped, not refused."""
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"expected finite draws of {source}; got NaN or infinity: lower --temperature or use float64")
+    write_image(path, image.clamp(0, 1), overwrite=True)
+
+
+def _label(tau: float) -> str:
+    return f"{tau:g}"

@@ -1,0 +1,346 @@
+"""Named studies: a question about a model and a folder of images, answered with figures, tables and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from flowsr.calibration import Recalibration, calibrate, flow_sampler, latent_pit, recalibrate_temperature
+from flowsr.calibration.simulation_based import RankTest
+from flowsr.images import make_lr
+from flowsr.posterior import (
+    Blur,
+    GaussianNoise,
+    ImageFlow,
+    InverseProblem,
+    Mask,
+    StreamingSummary,
+    solve,
+    summarize_draws,
+    uncertainty_quality,
+)
+from flowsr.posterior.solve import Method
+from flowsr.results import Result
+from flowsr.workflows.pairs import centre_crop, random_crops, varied_crop
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a study can be told.
+
+    Args:
+        crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
+            deblurring take the square of the first image that varies most, uncertainty the middle of each.
+        num_draws: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
+        pairs: crops for calibration, at least 20.
+        temperature: τ of the draws; 1 is the model.
+        lr_std: σ of the flow's LR image in units of [0, 1]; 0 is the Dirac limit.
+        noise: standard deviation of the observation's noise, for inpainting and deblurring.
+        method: solver, for inpainting and deblurring.
+        seed: of all randomness.
+
+    Raises:
+        ValueError: for numbers out of range.
+    """
+
+    crop: int | None = None
+    num_draws: int | None = None
+    pairs: int = 60
+    temperature: float = 1.0
+    lr_std: float = 0.0
+    noise: float = 0.02
+    method: Method = "svi"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and (self.crop < 16 or self.crop % 8):
+            raise ValueError(f"expected a crop of at least 16 pixels, a multiple of 8; got {self.crop}")
+        if self.pairs < 20 or (self.num_draws is not None and self.num_draws < 4):
+            raise ValueError(f"expected pairs >= 20 and num_draws >= 4; got {self.pairs} and {self.num_draws}")
+        if not self.temperature > 0 or not 0 <= self.lr_std <= 1 or not self.noise > 0:
+            raise ValueError(
+                "expected temperature and noise > 0 and lr_std from 0 to 1; got "
+                f"{self.temperature}, {self.noise} and {self.lr_std}"
+            )
+
+
+def pairs_remark(pairs: int, images: int) -> str | None:
+    """That crops of one image are not independent, if there are several of one.
+
+    Example:
+        >>> pairs_remark(20, 20) is None
+        True
+    """
+    if pairs <= images:
+        return None
+    return (
+        f"{pairs} pairs come from {images} image{'s' if images > 1 else ''}: crops of one image are alike, yet p and "
+        "intervals count them as independent, so p is too small and intervals are too short: give more images"
+    )
+
+
+def temperature_remark(pit: RankTest, recalibrated: Recalibration) -> str | None:
+    """That τ may be below 1 although norms of latents are more spread out than the model says.
+
+    Args:
+        pit: of :func:`flowsr.calibration.latent_pit`.
+        recalibrated: of :func:`flowsr.calibration.recalibrate_temperature`.
+    """
+    levels = len(recalibrated.temperature)
+    found = []
+    for index, tau in enumerate(recalibrated.temperature):
+        norm = f"z_{levels - index} norm"
+        if tau < 1 and norm in pit.names and pit.shape(norm).startswith("too narrow"):
+            found.append(f"τ = {tau:.2f} for z_{levels - index}")
+    if not found:
+        return None
+    return (
+        "norms of latents vary more between pairs than the model says: of some they are larger, of others smaller. "
+        "That does not ask for a larger τ: CRPS, which rewards draws near their mean, is still least at "
+        + ", ".join(found)
+    )
+
+
+@dataclass(frozen=True)
+class StudyReport(Result):
+    """What a study found: one or more results, each with a table and a figure.
+
+    Attributes:
+        name: of the study.
+        question: it answers.
+        subject: what of the images was looked at.
+        parts: results by name.
+        remarks: what a reader could misread.
+        settings: it was run with.
+        images: names of the images.
+    """
+
+    name: str
+    question: str
+    subject: str
+    parts: Mapping[str, Result]
+    remarks: tuple[str, ...]
+    settings: StudySettings
+    images: tuple[str, ...]
+
+    def to_text(self) -> str:
+        """All tables under each other, and the remarks."""
+        tables = [part.to_text() for part in self.parts.values()]
+        remarks = ["\n".join(["Remarks", *(f"- {remark}" for remark in self.remarks)])] if self.remarks else []
+        return "\n\n".join([f"{self.question}\n{self.subject}", *tables, *remarks])
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """The figure of the first part; :meth:`figures` has all."""
+        return next(iter(self.parts.values())).plot(ax)
+
+    def figures(self) -> dict[str, Figure]:
+        """A figure for each part."""
+        return {name: part.plot() for name, part in self.parts.items()}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the work of a study returns: see :class:`StudyReport`."""
+
+    subject: str
+    parts: Mapping[str, Result]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named study: its question, its work, and how many steps of a progress bar it takes."""
+
+    question: str
+    run: Callable[[ImageFlow, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
+    steps: Callable[[int, StudySettings], int] = field(repr=False)
+
+
+def run_study(
+    name: str,
+    flow: ImageFlow,
+    images: Mapping[str, Tensor],
+    settings: StudySettings | None = None,
+    *,
+    on_step: Callable[..., None] | None = None,
+) -> StudyReport:
+    """Run a named study on HR images.
+
+    Cost: see the functions of :mod:`flowsr.posterior` and :mod:`flowsr.calibration` that it calls.
+
+    Args:
+        name: one of ``STUDIES``: uncertainty, calibration, inpainting, deblurring.
+        flow: the model.
+        images: HR images ``(C, H, W)`` in [0, 1], by name.
+        settings: by default ``StudySettings()``.
+        on_step: called after each step, ``STUDIES[name].steps(len(images), settings)`` times.
+
+    Raises:
+        ValueError: for an unknown study, no images, or images that are too small.
+
+    Example:
+        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
+        >>> settings = StudySettings(crop=16, num_draws=8)
+        >>> sorted(run_study("uncertainty", flow, {"noise": torch.rand(3, 20, 20)}, settings).parts)
+        ['draws', 'uncertainty']
+    """
+    if name not in STUDIES:
+        raise ValueError(f"expected a study among {', '.join(STUDIES)}; got {name!r}")
+    if not images:
+        raise ValueError("expected at least one image; got none")
+    settings = settings or StudySettings()
+    found = STUDIES[name].run(flow, images, settings, on_step or (lambda *_: None))
+    return StudyReport(
+        name=name,
+        question=STUDIES[name].question,
+        subject=found.subject,
+        parts=found.parts,
+        remarks=found.remarks,
+        settings=settings,
+        images=tuple(images),
+    )
+
+
+def _uncertainty(
+    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+) -> Findings:
+    size = settings.crop or 96
+    summaries, truths = [], []
+    for name, image in images.items():
+        hr = centre_crop(image, size, name=name)
+        summary = StreamingSummary(levels=tuple(i / 10 for i in range(1, 10)), truth=hr)
+        found = summarize_draws(
+            flow,
+            make_lr(hr, flow.upscale),
+            num_draws=settings.num_draws or 100,
+            summary=summary,
+            temperature=settings.temperature,
+            lr_std=settings.lr_std,
+            seed=settings.seed,
+        )
+        summaries.append(replace(found, name=f"{name}, the {size}x{size} pixels in its middle"))
+        truths.append(hr)
+        advance()
+    subject = f"the {size}x{size} pixels in the middle of {_count(len(images), 'image')}"
+    if len(images) > 1:
+        subject += "; the draws shown are of the first"
+    return Findings(subject, {"uncertainty": uncertainty_quality(summaries, truths), "draws": summaries[0]})
+
+
+def _calibration(
+    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+) -> Findings:
+    size = settings.crop or 16
+    hr = random_crops(images, settings.pairs, size, seed=settings.seed)
+    lr = make_lr(hr, flow.upscale)
+    draws = max(19, settings.num_draws or 49)
+    sampler = flow_sampler(flow, temperature=settings.temperature, lr_std=settings.lr_std)
+    report = calibrate(sampler, hr, lr, num_draws=draws, seed=settings.seed, on_pair=advance)
+    pit = latent_pit(flow, hr, lr, lr_std=settings.lr_std)
+    advance()
+    recalibrated = recalibrate_temperature(
+        flow, hr, lr, lr_std=settings.lr_std, num_draws=19, sweeps=1, seed=settings.seed
+    )
+    advance()
+    used = min(settings.pairs, len(images))
+    remarks = (pairs_remark(settings.pairs, used), temperature_remark(pit, recalibrated))
+    return Findings(
+        f"{settings.pairs} crops of {size}x{size} pixels of {_count(used, 'image')}",
+        {"calibration": report, "latent PIT": pit, "temperature": recalibrated},
+        tuple(remark for remark in remarks if remark),
+    )
+
+
+def _inpainting(
+    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+) -> Findings:
+    size = settings.crop or 32
+    mask = torch.ones(size, size)
+    mask[size // 4 : -(size // 4), size // 4 : -(size // 4)] = 0
+    return _solve(Mask(mask), flow, images, settings, advance, size)
+
+
+def _deblurring(
+    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+) -> Findings:
+    return _solve(Blur.gaussian(1.5), flow, images, settings, advance, settings.crop or 32)
+
+
+def _solve(
+    operator: Any,
+    flow: ImageFlow,
+    images: Mapping[str, Tensor],
+    settings: StudySettings,
+    advance: Callable[..., None],
+    size: int,
+) -> Findings:
+    name, image = next(iter(images.items()))
+    hr = varied_crop(image, size, name=name).to(flow.device, flow.dtype)
+    noise = GaussianNoise(settings.noise)
+    generator = torch.Generator().manual_seed(settings.seed)
+    observation = noise.simulate(operator.to(flow.device)(hr[None])[0], generator=generator)
+    problem = InverseProblem(
+        flow,
+        make_lr(hr, flow.upscale),
+        operator,
+        observation,
+        noise,
+        temperature=settings.temperature,
+        lr_std=settings.lr_std,
+    )
+    draws = settings.num_draws or 200
+    solution = solve(
+        problem,
+        settings.method,
+        num_draws=draws,
+        num_warmup=draws,
+        num_chains=2,
+        steps=_OPTIMIZATION,
+        guide="lowrank",
+        start="mode" if settings.method != "pcn" else "draw",
+        seed=settings.seed,
+        on_step=advance,
+    )
+    return Findings(f"{size}x{size} pixels of {name}", {"solution": replace(solution, truth=hr.cpu())})
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+_OPTIMIZATION = 600
+
+
+def _solver_steps(_images: int, settings: StudySettings) -> int:
+    return _OPTIMIZATION if settings.method in ("svi", "map") else 4 * (settings.num_draws or 200)
+
+
+STUDIES: dict[str, Study] = {
+    "uncertainty": Study(
+        "Does the spread of the draws say where their mean is wrong?", _uncertainty, lambda images, _: images
+    ),
+    "calibration": Study(
+        "Are the draws given LR images what they claim to be, on pairs (the model must not have been trained on them)?",
+        _calibration,
+        lambda _, settings: settings.pairs + 2,
+    ),
+    "inpainting": Study(
+        "What may be hidden in the middle of a crop of the first image, where it varies most?",
+        _inpainting,
+        _solver_steps,
+    ),
+    "deblurring": Study(
+        "What may a crop of the first image be, where it varies most, given its LR image and a blurred one?",
+        _deblurring,
+        _solver_steps,
+    ),
+}
+"""Studies by name."""

@@ -1,0 +1,200 @@
+"""Evaluation: figures equal to those of the metrics by hand, summaries, files, and two real processes."""
+
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import tiny_flow
+from typer.testing import CliRunner
+
+import flowsr
+from flowsr.cli.app import app
+from flowsr.evaluation import EvaluationPlan, likelihood_metrics, list_columns, score_pair
+from flowsr.images import bicubic_down, make_lr, read_image, round_to_8bit, write_image
+from flowsr.metrics import lr_psnr, ntire_diversity, pixel_std, psnr, ssim
+from flowsr.models.draws import draw_images
+from flowsr.workflows.evaluate import evaluate_files
+from flowsr.workflows.processes import Processes
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def flow():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return flowsr.HCFlow(tiny_flow().config, start="haar").eval()
+
+
+@pytest.fixture
+def model(flow, tmp_path):
+    flowsr.save(flow, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    for i, size in enumerate([(40, 36), (37, 50), (48, 33)]):
+        write_image(folder / f"image{i}.png", torch.rand(3, *size))
+    return folder
+
+
+def test_figures_are_those_of_the_metrics(flow):
+    hr = round_to_8bit(torch.rand(3, 37, 50))
+    scores = score_pair(flow, hr, plan=EvaluationPlan(num_samples=3, temperatures=(0.0, 0.8), seed=5))
+    hr = hr[:, :32, :48]
+    lr = make_lr(hr, 4)
+    metrics, _ = likelihood_metrics(flow, hr, lr=lr, column="flow", seed=5)
+    assert scores["bits_per_dim"] == pytest.approx(metrics[0].values["flow"], rel=1e-6)
+    own = flow.encode(hr).lr.detach().clamp(0, 1)
+    assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, lr, border=0)), rel=1e-6)
+    assert metrics[1].values["flow"] == scores["encoded_lr_psnr"]
+    assert metrics[1].convention.startswith("encode(hr).lr clamped, not rounded")
+    draws = torch.stack(list(draw_images(flow, lr, num_samples=3, temperature=0.8, seed=5)))
+    rounded = round_to_8bit(draws)
+    expected = {
+        "psnr": psnr(rounded, hr, border=4).mean(),
+        "psnr_y": psnr(rounded, hr, border=4, colour="y").mean(),
+        "ssim": ssim(rounded, hr, border=4).mean(),
+        "ssim_y": ssim(rounded, hr, border=4, colour="y").mean(),
+        "lr_psnr": lr_psnr(rounded, lr, upscale=4).mean(),
+        "pixel_std": pixel_std(draws),
+        "ntire": ntire_diversity((draws.double() - hr.double()).square().mean(-3)),
+    }
+    for key, value in expected.items():
+        assert scores[f"{key} τ=0.8"] == pytest.approx(float(value), rel=1e-6), key
+    assert "pixel_std τ=0" not in scores
+    assert set(scores) == {c.key for c in list_columns(flow, EvaluationPlan(num_samples=3))}
+
+
+def test_rescaling_models_are_measured_through_their_own_8bit_image(tmp_path):
+    flow = tiny_flow("rescaling-x4").eval()
+    hr = round_to_8bit(torch.rand(3, 32, 48))
+    scores = score_pair(flow, hr, plan=EvaluationPlan())
+    own = round_to_8bit(flow.encode(hr).lr.detach())
+    back = round_to_8bit(flow.decode(own).detach())
+    assert scores["psnr_y τ=0"] == pytest.approx(float(psnr(back, hr, border=4, colour="y")), rel=1e-6)
+    bicubic = make_lr(hr, 4)
+    assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, bicubic, border=0)), rel=1e-6)
+    assert "psnr_y τ=1" in scores and "bits_per_dim" not in scores
+    write_image(tmp_path / "a.png", hr)
+    with pytest.raises(ValueError, match="expected no LR images for a rescaling model"):
+        evaluate_files(flow, [tmp_path / "a.png"], lr=[tmp_path / "a.png"])
+
+
+def test_gray_and_tiny_images_have_reasons(tmp_path):
+    flow = tiny_flow("sr-x4", image_channels=1).eval()
+    write_image(tmp_path / "a.png", torch.rand(1, 16, 16))
+    result = evaluate_files(flow, [tmp_path / "a.png"])
+    assert "gray" in result.reason("psnr_y τ=0") and "needs 11 pixels" in result.reason("ssim τ=0")
+    assert result.summary("bits_per_dim")["standard error"] is None
+    assert result.to_dict()["images"][0]["psnr_y τ=0"] is None
+
+
+def test_the_command_writes_table_csv_and_json(model, images, tmp_path):
+    out = tmp_path / "out"
+    result = run("evaluate", model, images, "--out", out, "-t", 0, "-t", 0.5, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads((out / "evaluation.json").read_text())
+    assert json.loads(result.stdout) == document
+    assert [row["image"] for row in document["images"]] == [f"image{i}.png" for i in range(3)]
+    columns = {column["key"]: column for column in document["columns"]}
+    assert all(column["convention"] for column in columns.values())
+    bits = [row["bits_per_dim"] for row in document["images"]]
+    over = columns["bits_per_dim"]["over images"]
+    assert over["mean"] == pytest.approx(sum(bits) / 3)
+    assert over["standard error"] == pytest.approx(torch.tensor(bits).double().std().item() / math.sqrt(3))
+    assert over["worst"] == max(bits)
+    with (out / "evaluation.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:4] == ["image", "bits_per_dim", "encoded_lr_psnr", "psnr_bicubic"] and len(rows) == 4
+    assert "psnr_y_tau0.5" in rows[0] and rows[0][1:] == [column["csv"] for column in document["columns"]]
+    assert all(re.fullmatch(r"[a-z0-9_.]+", head) for head in rows[0])
+    assert columns["psnr τ=0.5"]["convention"].endswith("average of the figures of 2 draws")
+    assert document["title"].startswith(f"{model} on 3 images")
+    worst = max(document["images"], key=lambda row: row["bits_per_dim"])["image"]
+    assert f"the worst image by bits per dimension is {worst}" in result.stderr
+    again = run("evaluate", model, images, "--out", out)
+    assert again.exit_code == 2 and "--force" in again.stderr
+    shown = run("evaluate", model, images, "--out", out, "--force", "-n", 1, "-t", 0)
+    assert "border 4" in shown.stdout and "standard error" in shown.stdout
+
+
+def test_paired_lr_images_are_used(flow, model, images, tmp_path):
+    lr = tmp_path / "lr"
+    lr.mkdir()
+    for path in images.iterdir():
+        size = [side // 4 * 4 for side in read_image(path).shape[-2:]]
+        hr = read_image(path)[:, : size[0], : size[1]]
+        write_image(lr / f"{path.stem}x4.png", 0.9 * bicubic_down(hr, 4).clamp(0, 1))
+    result = run("evaluate", model, images, "--lr", lr, "--out", tmp_path / "a", "-t", 0, "-n", 1, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["columns"][1]["convention"].endswith("the LR image given")
+    assert document["images"][0]["encoded_lr_psnr"] < 40
+    next(lr.iterdir()).unlink()
+    missing = run("evaluate", model, images, "--lr", lr, "--out", tmp_path / "b")
+    assert missing.exit_code == 2 and "expected one LR image named like" in " ".join(missing.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("--crop-to-multiple", 6),
+            "expected images cropped to a multiple of 4, as sides of this HCFlow's images are; got 6",
+        ),
+        (("--crop-to-multiple", 64), "expected at least 64 pixels on each side"),
+        (("-t", -1), "expected finite temperatures >= 0"),
+    ],
+)
+def test_mistakes_write_nothing(model, images, tmp_path, arguments, words):
+    result = run("evaluate", model, images, "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_shares_are_disjoint_and_complete():
+    shares = [Processes(rank=rank, count=3).share(range(8)) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == list(range(8))
+
+
+def _launch(arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "flowsr"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(model, images, tmp_path):
+    two = _launch(["evaluate", model, images, "--out", tmp_path / "two", "--json", "--device", "cpu"])
+    assert two.returncode == 0, two.stderr[-3000:]
+    assert run("evaluate", model, images, "--out", tmp_path / "one", "--quiet", "--device", "cpu").exit_code == 0
+    one, both = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    assert (one["processes"], both["processes"]) == (1, 2)
+    assert json.loads(two.stdout) == both
+    for a, b in zip(one["images"], both["images"], strict=True):
+        for key in a.keys() - {"seconds encode", "seconds draw"}:
+            assert b[key] == (a[key] if isinstance(a[key], str | None) else pytest.approx(a[key], rel=1e-5)), key
+
+
+@pytest.mark.slow
+def test_a_mistake_in_one_process_stops_all(model, images, tmp_path):
+    write_image(images / "zz.png", torch.rand(3, 8, 8))
+    result = _launch(["evaluate", model, images, "--out", tmp_path / "out"])
+    assert result.returncode != 0
+    assert result.stderr.count("zz.png: expected at least 16 pixels on each side; got 8 × 8 pixels") >= 1
+    assert not (tmp_path / "out").exists()

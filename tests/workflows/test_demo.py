@@ -1,0 +1,186 @@
+"""The demonstration: it runs, it is reproducible, its figures agree with each other, and every one has a convention."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import flowsr
+from flowsr._support.json import write_json
+from flowsr.cli.app import app
+from flowsr.evaluation import Metric, MetricCard, fidelity_metrics, likelihood_metrics
+from flowsr.images import bicubic_up, make_lr, round_to_8bit
+from flowsr.models.draws import RunningMoments, draw_images
+from flowsr.workflows.demo import (
+    DemoSettings,
+    study_photograph,
+    train_demo_model,
+    training_photographs,
+    unseen_photograph,
+)
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return out, run("demo", "--train", "--smoke", "--seed", 1, "--out", out, "--json")
+
+
+def test_smoke_writes_all_it_says(smoke):
+    out, result = smoke
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == ["demo.json", "demo.png", "demo.safetensors"]
+    document = json.loads(result.stdout)
+    assert document == json.loads((out / "demo.json").read_text(encoding="utf-8"))
+    assert document["seed"] == 1
+    rows = [row for card in document["cards"] for row in card["metrics"]]
+    assert all(row["convention"] and (row["values"] or row["reason"]) for row in rows)
+    assert {"PSNR", "PSNR-Y", "SSIM", "LPIPS", "LR-PSNR", "Diversity"} <= {row["name"] for row in rows}
+    assert "bicubic" in document["cards"][0]["columns"]
+    bits = next(row for row in rows if row["name"].startswith("Bits"))
+    assert bits["convention"] == "D = C·H·W = 6912, σ = e^-6, uniform noise 1/256, one draw"
+    likelihood = document["likelihood"]
+    assert bits["values"]["truth"] == pytest.approx(likelihood["bits_per_dim"] + 8, abs=1e-4)
+    assert sum(likelihood["terms_nats"].values()) == pytest.approx(likelihood["total_nats"], rel=1e-4)
+    assert flowsr.load(out / "demo.safetensors").provenance["trained by"] == "flowsr demo"
+
+
+def test_same_seed_same_files_another_seed_others(smoke, tmp_path):
+    out, _ = smoke
+    for name, seed in (("again", 1), ("other", 2)):
+        assert run("demo", "--train", "--smoke", "--seed", seed, "--out", tmp_path / name, "-q").output == ""
+    # The weights file is left out: safetensors writes its metadata in no fixed order.
+    for name in ("demo.json", "demo.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
+        assert (tmp_path / "other" / name).read_bytes() != (out / name).read_bytes(), name
+    same, again = (flowsr.load(folder / "demo.safetensors").state_dict() for folder in (out, tmp_path / "again"))
+    assert all(torch.equal(value, again[key]) for key, value in same.items())
+
+
+def test_refuses_to_overwrite_before_training(smoke):
+    out, _ = smoke
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    result = run("demo", "--train", "--out", out)
+    assert result.exit_code == 2
+    assert "demo.png exists" in result.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_uses_shipped_weights_unless_told_to_train(smoke, tmp_path, monkeypatch):
+    out, _ = smoke
+    package = tmp_path / "package"
+    (package / "weights").mkdir(parents=True)
+    shutil.copy(out / "demo.safetensors", package / "weights" / "sr-x4-small.safetensors")
+    monkeypatch.setattr("flowsr.models.weights.files", lambda name: package)
+    result = run("demo", "--smoke", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["weights"] == "shipped weights"
+    assert not (tmp_path / "out" / "demo.safetensors").exists()
+    assert json.loads(run("info", "sr-x4-small", "--json").stdout)["weights"] == "shipped"
+
+
+def test_training_lowers_the_bits_and_leaves_global_state():
+    seen = []
+    state = torch.get_rng_state()
+    settings = DemoSettings(steps=8, batch_size=2, crop=32, learning_rate=2e-3)
+    flow = train_demo_model(list(training_photographs().values()), settings, on_step=lambda _, bits: seen.append(bits))
+    assert torch.equal(state, torch.get_rng_state())
+    assert len(seen) == 8
+    assert min(seen[-3:]) < seen[0]
+    assert not flow.training
+
+
+@pytest.mark.slow
+def test_training_reaches_five_bits_per_dimension():
+    flow = train_demo_model(list(training_photographs().values()), DemoSettings(steps=120))
+    study = study_photograph(flow, unseen_photograph(multiple=4, largest=128), num_samples=2)
+    assert study.cards[1].metrics[0].values["truth"] < 5.0
+
+
+def test_training_refuses_small_photographs_and_odd_crops():
+    with pytest.raises(ValueError, match="at least 64 x 64"):
+        train_demo_model([torch.rand(3, 32, 99)], DemoSettings())
+    with pytest.raises(ValueError, match="multiple of 4; got 30"):
+        train_demo_model([torch.rand(3, 32, 32)], DemoSettings(crop=30))
+    with pytest.raises(ValueError, match="positive numbers"):
+        DemoSettings(steps=0)
+
+
+def test_the_unseen_photograph_is_not_trained_on():
+    photographs = training_photographs()
+    assert all(image.shape[0] == 3 and min(image.shape[1:]) >= 256 for image in photographs.values())
+    assert "chelsea" not in photographs
+    assert "cat" not in photographs
+
+
+def test_draws_depend_on_seed_and_number_only():
+    flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 4, 4)
+    many = list(draw_images(flow, lr, num_samples=3, temperature=0.5, seed=7))
+    assert torch.equal(next(draw_images(flow, lr, num_samples=1, temperature=0.5, seed=7)), many[0])
+    assert not torch.equal(many[0], many[1])
+    reference = flow.sample(lr, temperature=0.0)[0]
+    assert torch.equal(next(draw_images(flow, lr, num_samples=1, temperature=0.0, seed=7)), reference)
+    with pytest.raises(ValueError, match="num_samples >= 1; got 0"):
+        next(draw_images(flow, lr, num_samples=0, temperature=0.5, seed=7))
+
+
+def test_running_moments_are_those_of_the_stack():
+    images = torch.rand(5, 3, 4, 4)
+    moments = RunningMoments()
+    with pytest.raises(ValueError, match="at least one image"):
+        _ = moments.mean
+    for image in images:
+        moments.add(image)
+    assert torch.allclose(moments.mean, images.double().mean(0))
+    assert torch.allclose(moments.std, images.double().std(0))
+
+
+def test_a_metric_needs_a_convention_and_a_reason():
+    with pytest.raises(ValueError, match="convention for PSNR"):
+        Metric("PSNR", "", {"a": 1.0})
+    with pytest.raises(ValueError, match="a reason why there are none"):
+        Metric("LPIPS", "AlexNet", {})
+    with pytest.raises(ValueError, match=r"got \['b'\] too"):
+        MetricCard("card", ("a",), (Metric("PSNR", "RGB", {"b": 1.0}),))
+
+
+def test_json_is_strict_wherever_a_number_is_missing(tmp_path):
+    write_json(tmp_path / "a.json", {"of": tmp_path, "rows": [{"x": math.nan}, {"x": (-math.inf, 1.5, 2, True, None)}]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    rows = [{"x": "nan"}, {"x": ["-inf", 1.5, 2, True, None]}]
+    assert json.loads(text, parse_constant=refuse) == {"of": str(tmp_path), "rows": rows}
+    with pytest.raises(TypeError, match="expected a value that JSON can hold"):
+        write_json(tmp_path / "a.json", {"x": {1, 2}})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == text
+
+
+def test_cards_say_what_cannot_be_measured():
+    hr = round_to_8bit(torch.rand(1, 16, 16))
+    lr = make_lr(hr, 4)
+    rows = {row.name: row for row in fidelity_metrics({"bicubic": bicubic_up(lr, 4)}, hr, lr, upscale=4)}
+    assert rows["PSNR"].values["bicubic"] > 0
+    assert "gray" in rows["PSNR-Y"].reason
+    assert "needs 11 pixels inside the border; has 8" in rows["SSIM"].reason
+    assert rows["LPIPS"].reason
+    assert rows["Diversity"].reason == "needs at least two draws"
+
+
+def test_bits_of_the_card_are_those_of_the_likelihood():
+    flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
+    hr = round_to_8bit(torch.rand(3, 16, 16))
+    lr = make_lr(hr, 4)
+    metrics, terms = likelihood_metrics(flow, hr, lr=lr, column="x")
+    assert metrics[0].values["x"] == pytest.approx(float(terms.bits_per_dim) + 8)
+    again, _ = likelihood_metrics(flow, hr, lr=lr, column="x")
+    assert again == metrics

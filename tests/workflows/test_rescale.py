@@ -1,0 +1,114 @@
+"""`flowsr downscale` and `flowsr upscale`: any size there and back, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from cases import tiny_flow
+from PIL import Image
+from typer.testing import CliRunner
+
+import flowsr
+from flowsr._support.png_text import add_text, read_text
+from flowsr.cli.app import app
+from flowsr.images import pad_to_multiple, read_image, round_to_8bit, write_image
+from flowsr.metrics import psnr
+from flowsr.workflows.rescale import SIZE_KEY, downscale_file, parse_size, stored_size, upscale_file
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def models(tmp_path):
+    paths = {}
+    for name in ("sr-x4", "rescaling-x4"):
+        paths[name] = tmp_path / f"{name}.safetensors"
+        flowsr.save(flowsr.HCFlow(tiny_flow(name).config, start="haar"), paths[name])
+    return paths
+
+
+@pytest.fixture
+def hr(tmp_path):
+    path = tmp_path / "hr" / "fly.png"
+    path.parent.mkdir()
+    small = torch.rand(1, 3, 6, 7)
+    write_image(path, torch.nn.functional.interpolate(small, size=(37, 50), mode="bilinear")[0])
+    return path
+
+
+def test_there_and_back_keeps_the_size_and_prints_the_loss(models, hr, tmp_path):
+    down = run("downscale", models["rescaling-x4"], hr, "--out", tmp_path / "lr", "--json")
+    assert down.exit_code == 0, down.output
+    record = json.loads(down.stdout)["images"][0]
+    assert record["size"] == [10, 13] and record["padded"]
+    lr = tmp_path / "lr" / "fly_LR.png"
+    with Image.open(lr) as image:  # another reader finds a whole file, and the text
+        image.load()
+        assert (image.size, image.text) == ((13, 10), {SIZE_KEY: "37x50"})
+    flow = flowsr.load(models["rescaling-x4"])
+    expected = round_to_8bit(flow.encode(pad_to_multiple(read_image(hr), 4)[0]).lr.detach())
+    assert torch.equal(read_image(lr), expected)
+    up = run("upscale", models["rescaling-x4"], lr, "--verify", hr, "--out", tmp_path / "hr2", "--json")
+    assert up.exit_code == 0, up.output
+    card = json.loads(up.stdout)["images"][0]["card"]
+    restored = read_image(tmp_path / "hr2" / "fly_HR.png")
+    assert restored.shape == (3, 37, 50)
+    found = {metric["name"]: metric["values"]["loss"] for metric in card["metrics"]}
+    assert found["PSNR"] == pytest.approx(float(psnr(restored, read_image(hr), border=4)), rel=1e-6)
+    assert set(found) == {"PSNR", "PSNR-Y", "SSIM", "SSIM-Y"}
+    assert "Note:" not in up.stderr
+
+
+def test_super_resolution_models_only_upscale(models, hr, tmp_path):
+    refused = run("downscale", models["sr-x4"], hr, "--out", tmp_path / "lr")
+    assert refused.exit_code == 2 and "expected a rescaling model" in refused.stderr
+    assert not (tmp_path / "lr").exists()
+    up = run("upscale", models["sr-x4"], hr, "--out", tmp_path / "up", "-t", 0.5)
+    assert up.exit_code == 0, up.output
+    assert read_image(tmp_path / "up" / "fly_HR.png").shape == (3, 148, 200)
+    note = run("upscale", models["rescaling-x4"], hr, "--out", tmp_path / "up", "--force", "--size", "147x198")
+    assert "Note: this is a rescaling model" in note.stderr
+    assert read_image(tmp_path / "up" / "fly_HR.png").shape == (3, 147, 198)
+
+
+def test_nothing_is_overwritten_without_force(models, hr, tmp_path):
+    for command in ("downscale", "upscale"):
+        arguments = (command, models["rescaling-x4"], hr, "--out", tmp_path / command)
+        assert run(*arguments, "--quiet").output == ""
+        again = run(*arguments)
+        assert again.exit_code == 2 and "--force" in again.stderr
+        assert run(*arguments, "--force").exit_code == 0
+
+
+def test_sizes_that_do_not_fit_are_refused(models, hr, tmp_path):
+    flow = flowsr.load(models["rescaling-x4"])
+    downscale_file(flow, hr, tmp_path / "a_LR.png")
+    with pytest.raises(ValueError, match=r"expected an HR image of 40 x 52 less at most 3 on each side.*got 36 x 50"):
+        upscale_file(flow, tmp_path / "a_LR.png", tmp_path / "b.png", size=(36, 50))
+    other = tmp_path / "other.png"
+    write_image(other, torch.rand(3, 38, 50))
+    with pytest.raises(ValueError, match=r"expected the original of .*, 37 x 50; got 38 x 50"):
+        upscale_file(flow, tmp_path / "a_LR.png", tmp_path / "b.png", original=other)
+    with pytest.raises(ValueError, match="expected a PNG file to write"):
+        downscale_file(flow, hr, tmp_path / "a.jpg")
+    with pytest.raises(FileExistsError):
+        downscale_file(flow, hr, tmp_path / "a_LR.png")
+    with pytest.raises(ValueError, match="expected a size as HEIGHTxWIDTH"):
+        parse_size("640")
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_text_in_png_files(tmp_path):
+    write_image(tmp_path / "a.png", torch.rand(3, 4, 4))
+    png = (tmp_path / "a.png").read_bytes()
+    assert read_text(png, "key") is None and read_text(b"no png", "key") is None
+    assert read_text(add_text(add_text(png, "key", "one"), "other", "two"), "key") == "one"
+    assert read_text(add_text(png, "key", "one")[:-20], "absent") is None
+    with pytest.raises(ValueError, match="expected the bytes of a PNG file"):
+        add_text(b"GIF89a", "key", "text")
+    with pytest.raises(ValueError, match="expected a key of 1 to 79 characters"):
+        add_text(png, "", "text")
+    write_image(tmp_path / "a.tif", torch.rand(3, 4, 4))
+    assert stored_size(tmp_path / "a.tif") is None

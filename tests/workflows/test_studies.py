@@ -1,0 +1,159 @@
+"""Named studies, from the library and from the command line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import flowsr
+from flowsr.calibration import RankTest, Recalibration
+from flowsr.cli.app import app
+from flowsr.cli.study import _FIGURES, Solver, StudyName
+from flowsr.images import make_lr, write_image
+from flowsr.posterior.solve import Method
+from flowsr.statistics.intervals import bootstrap_interval
+from flowsr.testing import randomize
+from flowsr.workflows.pairs import centre_crop, varied_crop
+from flowsr.workflows.study import STUDIES, StudySettings, pairs_remark, run_study, temperature_remark
+
+TINY = flowsr.HCFlowConfig(
+    steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
+)
+
+
+def _flow():
+    torch.manual_seed(0)
+    flow = flowsr.HCFlow(TINY, start="haar")
+    flow.initialize(torch.rand(2, 3, 16, 16))
+    return randomize(flow, strength=0.02)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):
+        write_image(images / f"{name}.png", torch.rand(3, 24, 32, generator=generator))
+    return images
+
+
+def test_the_command_knows_the_studies_and_solvers():
+    from typing import get_args
+
+    assert {name.value for name in StudyName} == set(STUDIES)
+    assert {solver.value for solver in Solver} == set(get_args(Method))
+
+
+@pytest.mark.parametrize("name", list(StudyName))
+def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypatch):
+    flowsr.save(_flow(), tmp_path / "tiny.safetensors")
+    monkeypatch.setattr("flowsr.workflows.study._OPTIMIZATION", 5)
+    out = tmp_path / "out"
+    args = ["study", name, folder, "--model", tmp_path / "tiny.safetensors", "--out", out]
+    args += ["--crop", 16, "-n", 8, "--pairs", 20, "--device", "cpu", "--json"]
+    result = CliRunner().invoke(app, list(map(str, args)))
+    assert result.exit_code == 0, result.output
+    expected = {f"{name}.json", f"{name}.txt", *(f"{name}_{part.replace(' ', '_')}.png" for part in _FIGURES[name])}
+    assert {path.name for path in out.iterdir()} == expected
+    document = json.loads(result.stdout)
+    assert document == json.loads((out / f"{name}.json").read_text())
+    assert set(document["parts"]) == set(_FIGURES[name])
+    assert document["images"] == ["a", "b"] and document["settings"]["seed"] == 0
+    assert STUDIES[name].question in (out / f"{name}.txt").read_text()
+    again = CliRunner().invoke(app, list(map(str, args)))
+    assert again.exit_code == 2 and "--force" in again.stderr
+
+
+def test_chains_by_the_command(folder):
+    images = {"a": torch.rand(3, 20, 20)}
+    counts = []
+    settings = StudySettings(crop=16, num_draws=4, method="pcn")
+    report = run_study("deblurring", _flow(), images, settings, on_step=lambda: counts.append(1))
+    assert len(counts) == STUDIES["deblurring"].steps(1, settings)
+    assert "residual / noise" in report.to_text()
+    assert report.plot().axes
+
+
+def test_the_crop_is_where_the_image_varies_most():
+    generator = torch.Generator().manual_seed(0)
+    image = 0.5 + 0.01 * torch.randn(3, 40, 56, generator=generator)
+    image[:, 11:27, 29:45] += 0.3 * torch.randn(3, 16, 16, generator=generator)
+    assert torch.equal(varied_crop(image, 16, name="a"), image[:, 11:27, 29:45])
+    everywhere = [image[:, top : top + 24, left : left + 24] for top in range(17) for left in range(33)]
+    variances = torch.stack([crop.var((1, 2), correction=0).sum() for crop in everywhere])
+    assert torch.equal(varied_crop(image, 24, name="a"), everywhere[int(variances.argmax())])
+    assert torch.equal(varied_crop(torch.full((1, 9, 9), 0.3), 8, name="flat"), torch.full((1, 8, 8), 0.3))
+    with pytest.raises(ValueError, match="got small of 9x12: lower --crop"):
+        varied_crop(torch.rand(1, 9, 12), 10, name="small")
+
+
+@pytest.mark.parametrize("name", ["inpainting", "deblurring"])
+def test_the_figure_shows_the_truth(name, monkeypatch):
+    monkeypatch.setattr("flowsr.workflows.study._OPTIMIZATION", 5)
+    image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    report = run_study(name, _flow(), {"a": image}, StudySettings(crop=16, num_draws=8))
+    axes = report.plot().axes[0]
+    assert axes.get_title(loc="left") == "truth"
+    shown = torch.as_tensor(axes.images[0].get_array()).movedim(-1, 0)
+    assert torch.equal(shown, varied_crop(image, 16, name="a"))
+
+
+def test_uncertainty_names_the_image_and_shows_truth_and_input():
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(3, 24, 32, generator=generator) for name in ("cat", "dog")}
+    report = run_study("uncertainty", _flow(), images, StudySettings(crop=16, num_draws=8))
+    text = report.to_text()
+    assert "posterior of cat, the 16x16 pixels in its middle" in text and "posterior of dog" not in text
+    assert "16x16 pixels in the middle of 2 images; the draws shown are of the first" in text
+    assert "mean of 1 draw " in text and "mean of 2 draws" in text
+    assert report.to_dict()["parts"]["draws"]["name"].startswith("cat") and "truth" not in report.to_dict()["parts"]
+    figure = report.figures()["draws"]
+    assert figure.get_suptitle().startswith("Posterior of cat")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[:3] == ["truth", "LR image: the input", "mean of 8 draws"]
+    hr = centre_crop(images["cat"], 16, name="cat")
+    for axes, image in zip(figure.axes, (hr, make_lr(hr, 4)), strict=False):
+        assert torch.equal(torch.as_tensor(axes.images[0].get_array()).movedim(-1, 0), image)
+    exceedance = figure.axes[titles.index("P(value > 0.5)")]
+    assert [text.get_text() for text in exceedance.texts] == ["mean over the channels"]
+
+
+def test_calibration_says_of_how_many_images_its_pairs_are():
+    subject = "20 crops of 16x16 pixels of 5 images"
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(3, 16, 16, generator=generator) for name in "abcde"}
+    report = run_study("calibration", _flow(), images, StudySettings(pairs=20, num_draws=19))
+    assert report.subject == subject
+    assert any("20 pairs come from 5 images" in remark for remark in report.remarks)
+    assert f"- {report.remarks[0]}" in report.to_text() and subject in report.to_text()
+    assert "must not have been trained on them" in report.question and "held-out" not in report.to_text()
+    assert report.to_dict()["remarks"] == list(report.remarks)
+
+
+def test_remarks():
+    assert pairs_remark(20, 20) is None and "1 image:" in pairs_remark(20, 1)
+    ranks = torch.stack([torch.arange(40) % 2 * 49, torch.arange(40) % 50], 1)  # norms at both ends, and even ones
+    pit = RankTest("PIT", ("z_1 norm", "z_2 norm"), ranks, 50, (1e-9, 0.9), 0.01)
+    interval = bootstrap_interval(torch.linspace(0, 1, 20).numpy())
+    recalibrated = Recalibration((0.9, 0.31), ((1, 1.0, 1.0),), 1.0, 0.9, interval, (0.3, 1.7))
+    remark = temperature_remark(pit, recalibrated)
+    assert remark is not None and remark.endswith("τ = 0.31 for z_1") and "z_2" not in remark
+    assert temperature_remark(pit, replace(recalibrated, temperature=(0.9, 1.2))) is None
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="uncertainty, calibration, inpainting"):
+        run_study("psnr", _flow(), {"a": torch.rand(3, 16, 16)})
+    with pytest.raises(ValueError, match="at least one image"):
+        run_study("uncertainty", _flow(), {})
+    with pytest.raises(ValueError, match="got small of 16x16: lower --crop"):
+        run_study("uncertainty", _flow(), {"small": torch.rand(3, 16, 16)}, StudySettings(crop=24))
+    with pytest.raises(ValueError, match="multiple of 8"):
+        StudySettings(crop=20)
+    with pytest.raises(ValueError, match="pairs >= 20"):
+        StudySettings(pairs=3)
+    with pytest.raises(ValueError, match="temperature and noise > 0"):
+        StudySettings(noise=0.0)
