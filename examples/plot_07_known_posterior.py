@@ -38,15 +38,15 @@ hr, lr = model_pairs(flow, prior, 1, lr_std=lr_std, seed=1)
 hr, lr = hr[0], lr[0]
 exact = flow.posterior(lr, lr_std=lr_std)
 
-num_draws = 400 if SMOKE else 20_000
-draws = draw_posterior(flow, lr, num_draws=num_draws, lr_std=lr_std, generator=generator).flatten(1)
-mean_error = ((draws.mean(0) - exact.mean) / exact.std).abs().max() * math.sqrt(num_draws)
+num_samples = 400 if SMOKE else 20_000
+draws = draw_posterior(flow, lr, num_samples=num_samples, lr_std=lr_std, generator=generator).flatten(1)
+mean_error = ((draws.mean(0) - exact.mean) / exact.std).abs().max() * math.sqrt(num_samples)
 scale = (exact.covariance.square() + exact.std.square().outer(exact.std.square())).sqrt()
-covariance_error = ((torch.cov(draws.T) - exact.covariance) / scale).abs().max() * math.sqrt(num_draws)
+covariance_error = ((torch.cov(draws.T) - exact.covariance) / scale).abs().max() * math.sqrt(num_samples)
 formula = torch.distributions.MultivariateNormal(exact.mean, exact.covariance)
 log_prob = float(flow.condition(lr, lr_log_scale=math.log(lr_std)).log_prob(hr))
 expected = float(formula.log_prob(hr.flatten()))
-print(f"mean of {num_draws} draws: largest error {mean_error:.1f} standard errors, of {exact.mean.numel()} pixels")
+print(f"mean of {num_samples} draws: largest error {mean_error:.1f} standard errors, of {exact.mean.numel()} pixels")
 print(f"covariance: largest error {covariance_error:.1f} standard errors, of {exact.covariance.numel()} entries")
 print(f"log p(hr | lr): {log_prob:.6f} nats by the flow, {expected:.6f} by the formula")
 
@@ -68,7 +68,7 @@ samplers = {"right": flow_sampler(flow, lr_std=lr_std), **faulty_samplers(flow, 
 if SMOKE:
     samplers = {name: samplers[name] for name in ("right", "mode collapse")}
 reports = {
-    name: calibrate(sampler, images, conditions, num_draws=19 if SMOKE else 99) for name, sampler in samplers.items()
+    name: calibrate(sampler, images, conditions, num_samples=19 if SMOKE else 99) for name, sampler in samplers.items()
 }
 for name, report in reports.items():
     verdict = "passes" if report.passed else "fails " + ", ".join(report.failures)
@@ -93,7 +93,7 @@ panels = [
     ("mean by formula", exact.mean.reshape(shape), grey),
     ("one draw", draws[0].reshape(shape), grey),
     ("std by formula", 255 * exact.std.reshape(shape), heat),
-    (f"std of {num_draws} draws", 255 * draws.std(0).reshape(shape), heat),
+    (f"std of {num_samples} draws", 255 * draws.std(0).reshape(shape), heat),
 ]
 axes = top.subplots(1, len(panels))
 for axis, (title, image, style) in zip(axes, panels, strict=True):

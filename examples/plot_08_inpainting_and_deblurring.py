@@ -62,7 +62,7 @@ for name, operator in operators.items():
 
 steps, draws = (5, 8) if SMOKE else (400, 200)
 solutions = {
-    name: solve(problem, "svi", guide="lowrank", steps=steps, num_draws=draws, learning_rate=0.05)
+    name: solve(problem, "svi", guide="lowrank", steps=steps, num_samples=draws, learning_rate=0.05)
     for name, problem in problems.items()
 }
 prior = flow.sample(lr, num_samples=draws, generator=generator).detach()
@@ -81,7 +81,7 @@ for name, solution in solutions.items():
 # standard deviation is grainy. The remarks say so, and what to do for a result to publish.
 
 centre = solutions["inpainting"].latents[0].mean(0)
-length = {"num_draws": 4, "num_warmup": 2} if SMOKE else {"num_draws": 60, "num_warmup": 30}
+length = {"num_samples": 4, "num_warmup": 2} if SMOKE else {"num_samples": 60, "num_warmup": 30}
 chains = solve(problems["inpainting"], "hmc", start=centre, num_chains=2, trajectory=0.7, **length)
 print(chains.to_text())
 moments = {name: solution.moments() for name, solution in {**solutions, "HMC": chains}.items()}

@@ -68,7 +68,7 @@ def calibrate(
     hr: Tensor,
     lr: Tensor,
     *,
-    num_draws: int = 99,
+    num_samples: int = 99,
     functions: TestFunctions = default_functions,
     alpha: float = 0.01,
     seed: int = 0,
@@ -78,13 +78,13 @@ def calibrate(
 
     A model that is right fails with probability at most ``alpha``, which the three tests share.
 
-    Cost: ``num_draws`` decoded images per pair.
+    Cost: ``num_samples`` decoded images per pair.
 
     Args:
         sampler: the model, see :func:`flow_sampler`.
         hr: true images ``(n, C, H, W)``; a few hundred to see errors of some ten percent of a width.
         lr: their LR images ``(n, C, h, w)``.
-        num_draws: per pair, at least 19 for the default levels of coverage.
+        num_samples: per pair, at least 19 for the default levels of coverage.
         functions: test functions.
         alpha: probability of a false alarm, in (0, 1).
         seed: of all noise.
@@ -99,14 +99,14 @@ def calibrate(
         >>> from flowsr.posterior import GaussianLR, LinearGaussianFlow
         >>> flow = LinearGaussianFlow(detail_std=(0.1,))
         >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 100)
-        >>> calibrate(flow_sampler(flow), hr, lr, num_draws=39).passed
+        >>> calibrate(flow_sampler(flow), hr, lr, num_samples=39).passed
         True
-        >>> calibrate(flow_sampler(flow, temperature=0.5), hr, lr, num_draws=39).passed
+        >>> calibrate(flow_sampler(flow, temperature=0.5), hr, lr, num_samples=39).passed
         False
     """
     if not 0 < alpha < 1:
         raise ValueError(f"expected alpha in (0, 1); got {alpha}")
-    held_out = hold_out(sampler, hr, lr, num_draws=num_draws, functions=functions, seed=seed, on_pair=on_pair)
+    held_out = hold_out(sampler, hr, lr, num_samples=num_samples, functions=functions, seed=seed, on_pair=on_pair)
     share = alpha / 3
     return CalibrationReport(
         sbc=simulation_based_calibration(held_out, alpha=share, seed=seed),

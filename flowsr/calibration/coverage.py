@@ -124,7 +124,7 @@ def interval_coverage(
         raise ValueError(f"expected levels in (0, 1); got {tuple(levels)}")
     if not 0 < alpha < 1:
         raise ValueError(f"expected alpha in (0, 1); got {alpha}")
-    values = held_out.num_draws + 1
+    values = held_out.num_samples + 1
     cuts = [round((1 - level) / 2 * values) for level in levels]
     if min(cuts) < 1:
         raise ValueError(

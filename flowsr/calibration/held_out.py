@@ -48,7 +48,7 @@ class HeldOut:
         return len(self.truth)
 
     @property
-    def num_draws(self) -> int:
+    def num_samples(self) -> int:
         """Draws per pair."""
         return self.draws.shape[1]
 
@@ -62,9 +62,9 @@ def flow_sampler(flow: ImageFlow, *, temperature: Temperature = 1.0, lr_std: flo
         torch.Size([2, 3, 16, 16])
     """
 
-    def draw(lr: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+    def draw(lr: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
         return draw_posterior(
-            flow, lr, num_draws=num_draws, temperature=temperature, lr_std=lr_std, generator=generator
+            flow, lr, num_samples=num_samples, temperature=temperature, lr_std=lr_std, generator=generator
         )
 
     return draw
@@ -111,7 +111,7 @@ def hold_out(
     hr: Tensor,
     lr: Tensor,
     *,
-    num_draws: int = 99,
+    num_samples: int = 99,
     functions: TestFunctions = default_functions,
     seed: int = 0,
     on_pair: Callable[[], None] | None = None,
@@ -121,13 +121,13 @@ def hold_out(
     The reference of a pair, for TARP, is the enlarged LR image with the details of another pair: it depends on the LR
     image, without which TARP cannot see that a model ignores it, and not on the truth.
 
-    Cost: ``num_draws`` decoded images per pair, and their pairwise distances; memory for those of one pair.
+    Cost: ``num_samples`` decoded images per pair, and their pairwise distances; memory for those of one pair.
 
     Args:
         sampler: the model, see :func:`flow_sampler`.
         hr: true images ``(n, C, H, W)``, n ≥ 10.
         lr: their LR images ``(n, C, h, w)``.
-        num_draws: per pair; ranks have one value more, so 99 gives 100 cells.
+        num_samples: per pair; ranks have one value more, so 99 gives 100 cells.
         functions: test functions.
         seed: of all noise; pair by pair, so that a subset of the pairs has other draws only after its first gap.
         on_pair: called after each pair, for a progress bar.
@@ -143,15 +143,15 @@ def hold_out(
         >>> from flowsr.posterior import LinearGaussianFlow
         >>> flow = LinearGaussianFlow(detail_std=(0.1,))
         >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 12)
-        >>> hold_out(flow_sampler(flow), hr, lr, num_draws=19).draws.shape[:2]
+        >>> hold_out(flow_sampler(flow), hr, lr, num_samples=19).draws.shape[:2]
         torch.Size([12, 19])
     """
     if hr.dim() != 4 or lr.dim() != 4 or len(hr) != len(lr):
         raise ValueError(
             f"expected as many HR as LR images, (n, C, H, W) and (n, C, h, w); got {tuple(hr.shape)}, {tuple(lr.shape)}"
         )
-    if len(hr) < 10 or num_draws < 9:
-        raise ValueError(f"expected at least 10 pairs and 9 draws of each; got {len(hr)} and {num_draws}")
+    if len(hr) < 10 or num_samples < 9:
+        raise ValueError(f"expected at least 10 pairs and 9 draws of each; got {len(hr)} and {num_samples}")
     check_image(hr, name="hr", tolerance=None)
     check_image(lr, name="lr", tolerance=None)
     factor = hr.shape[-1] // lr.shape[-1]
@@ -161,10 +161,10 @@ def hold_out(
     names: tuple[str, ...] = ()
     truth, values, reference_truth, reference_draws, energy = [], [], [], [], []
     for i, (image, small) in enumerate(zip(hr, lr, strict=True)):
-        draws = sampler(small, num_draws, generator)
-        if draws.shape != (num_draws, *image.shape) or not bool(torch.isfinite(draws).all()):
+        draws = sampler(small, num_samples, generator)
+        if draws.shape != (num_samples, *image.shape) or not bool(torch.isfinite(draws).all()):
             raise ValueError(
-                f"expected finite draws of shape {(num_draws, *image.shape)}; got {tuple(draws.shape)} for pair {i}: "
+                f"expected finite draws of shape {(num_samples, *image.shape)}; got {tuple(draws.shape)} for pair {i}: "
                 "check the sampler"
             )
         image, small = image.to(draws), small.to(draws)
@@ -223,7 +223,7 @@ def model_pairs(
         raise ValueError(f"expected count >= 1; got {count}")
     generator = torch.Generator().manual_seed(seed)
     lr = lr_prior(torch.randn((count, *lr_prior.mean.shape), generator=generator).to(lr_prior.mean))
-    hr = [draw_posterior(flow, small, num_draws=1, lr_std=lr_std, generator=generator)[0] for small in lr]
+    hr = [draw_posterior(flow, small, num_samples=1, lr_std=lr_std, generator=generator)[0] for small in lr]
     return torch.stack(hr), lr
 
 

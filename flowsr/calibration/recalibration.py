@@ -104,7 +104,7 @@ def recalibrate_temperature(
     *,
     lr_std: float = 0.0,
     bounds: tuple[float, float] = (0.3, 1.7),
-    num_draws: int = 39,
+    num_samples: int = 39,
     functions: TestFunctions = default_functions,
     sweeps: int = 2,
     seed: int = 0,
@@ -115,7 +115,7 @@ def recalibrate_temperature(
     All trials share their noise, so that differences are those of τ. Brent's method within bounds, one level after the
     other, coarse to fine; twice, as levels interact.
 
-    Cost: about ``10·levels·sweeps`` trials of ``num_draws`` decoded images per pair of one half.
+    Cost: about ``10·levels·sweeps`` trials of ``num_samples`` decoded images per pair of one half.
 
     Args:
         flow: the model.
@@ -123,7 +123,7 @@ def recalibrate_temperature(
         lr: their LR images ``(n, C, h, w)``.
         lr_std: σ of the flow's LR image.
         bounds: of τ.
-        num_draws: per pair.
+        num_samples: per pair.
         functions: test functions.
         sweeps: over the levels.
         seed: of all noise.
@@ -141,7 +141,7 @@ def recalibrate_temperature(
         >>> from flowsr.posterior import GaussianLR, LinearGaussianFlow
         >>> flow = LinearGaussianFlow(detail_std=(0.1,))
         >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 60)
-        >>> 0.7 < recalibrate_temperature(flow, hr, lr, num_draws=19, sweeps=1).temperature[0] < 1.3
+        >>> 0.7 < recalibrate_temperature(flow, hr, lr, num_samples=19, sweeps=1).temperature[0] < 1.3
         True
     """
     from scipy.optimize import minimize_scalar
@@ -158,7 +158,7 @@ def recalibrate_temperature(
     def scores(temperature: tuple[float, ...], part: slice) -> np.ndarray:
         sampler = flow_sampler(flow, temperature=temperature, lr_std=lr_std)
         return mean_crps(
-            hold_out(sampler, hr[part], lr[part], num_draws=num_draws, functions=functions, seed=seed)
+            hold_out(sampler, hr[part], lr[part], num_samples=num_samples, functions=functions, seed=seed)
         ).numpy()
 
     tried: list[tuple[int, float, float]] = []

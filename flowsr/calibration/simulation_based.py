@@ -168,7 +168,7 @@ def simulation_based_calibration(held_out: HeldOut, *, alpha: float = 0.01, seed
         >>> from flowsr.posterior import GaussianLR, LinearGaussianFlow
         >>> flow = LinearGaussianFlow(detail_std=(0.1,))
         >>> hr, lr = model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 60)
-        >>> simulation_based_calibration(hold_out(flow_sampler(flow), hr, lr, num_draws=19)).passed
+        >>> simulation_based_calibration(hold_out(flow_sampler(flow), hr, lr, num_samples=19)).passed
         True
     """
     return _rank_test(
@@ -235,14 +235,14 @@ def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_std: float) -> d
     ).to(flow.device, flow.dtype)
     right = flow_sampler(flow, lr_std=lr_std)
 
-    def ignoring(small: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
-        others = lr[torch.randint(len(lr), (num_draws,), generator=generator)]
-        z = draw_latents(flow, small, num_draws=num_draws, generator=generator)
+    def ignoring(small: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
+        others = lr[torch.randint(len(lr), (num_samples,), generator=generator)]
+        z = draw_latents(flow, small, num_samples=num_samples, generator=generator)
         return flow.decode(others + lr_std * torch.randn(others.shape, generator=generator).to(others), z)
 
-    def collapsed(small: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+    def collapsed(small: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
         modes = right(small, 3, torch.Generator().manual_seed(0))
-        return modes[torch.randint(3, (num_draws,), generator=generator)]
+        return modes[torch.randint(3, (num_samples,), generator=generator)]
 
     return {
         "sigma too small": flow_sampler(flow, lr_std=lr_std / 4),

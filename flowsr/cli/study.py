@@ -92,7 +92,7 @@ def study(
 
     settings = StudySettings(
         crop=crop,
-        num_draws=num_samples,
+        num_samples=num_samples,
         pairs=pairs,
         temperature=temperature,
         lr_std=lr_std,

@@ -34,7 +34,7 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
         >>> from flowsr.posterior import GaussianNoise, Identity, InverseProblem, LinearGaussianFlow, solve
         >>> flow, lr = LinearGaussianFlow(detail_std=(0.1,)), torch.full((1, 2, 2), 0.5)
         >>> problem = InverseProblem(flow, lr, Identity(), torch.rand(1, 4, 4), GaussianNoise(0.1))
-        >>> data = to_arviz(solve(problem, "pcn", num_draws=10, num_warmup=5, num_chains=2))
+        >>> data = to_arviz(solve(problem, "pcn", num_samples=10, num_warmup=5, num_chains=2))
         >>> dict(data.posterior.sizes)["draw"]
         10
     """

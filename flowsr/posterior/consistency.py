@@ -67,7 +67,7 @@ def lr_consistency(
     flow: ImageFlow,
     lr: Tensor,
     *,
-    num_draws: int = 8,
+    num_samples: int = 8,
     cycles: int = 5,
     temperature: Temperature = 1.0,
     generator: torch.Generator | None = None,
@@ -77,12 +77,12 @@ def lr_consistency(
     A posterior draw must shrink back to its LR image. What is lost each time accumulates over cycles
     ``lr ← shrink(draw(lr))``, each with an 8-bit image in between, as if the files were passed on.
 
-    Cost: ``num_draws + cycles − 1`` decoding passes.
+    Cost: ``num_samples + cycles − 1`` decoding passes.
 
     Args:
         flow: the model.
         lr: 8-bit LR image ``(C, h, w)`` in [0, 1].
-        num_draws: draws of the first cycle, at least 1.
+        num_samples: draws of the first cycle, at least 1.
         cycles: at least 1.
         temperature: τ ≥ 0, or one per level, coarse to fine.
         generator: source of randomness, on the CPU; the global one by default.
@@ -95,21 +95,21 @@ def lr_consistency(
 
     Example:
         >>> from flowsr.posterior import LinearGaussianFlow
-        >>> found = lr_consistency(LinearGaussianFlow(), torch.full((1, 4, 4), 0.5), num_draws=2, cycles=3)
+        >>> found = lr_consistency(LinearGaussianFlow(), torch.full((1, 4, 4), 0.5), num_samples=2, cycles=3)
         >>> len(found.draws), len(found.drift)
         (2, 3)
     """
-    if num_draws < 1 or cycles < 1:
-        raise ValueError(f"expected at least one draw and one cycle; got {num_draws} and {cycles}")
+    if num_samples < 1 or cycles < 1:
+        raise ValueError(f"expected at least one draw and one cycle; got {num_samples} and {cycles}")
 
     def draw(small: Tensor) -> Tensor:
-        image = draw_posterior(flow, small, num_draws=1, temperature=temperature, generator=generator)[0]
+        image = draw_posterior(flow, small, num_samples=1, temperature=temperature, generator=generator)[0]
         if not bool(image.isfinite().all()):
             raise ValueError("expected finite draws; got NaN or infinity: lower the temperature, or use float64")
         return round_to_8bit(image)
 
     first = lr.to(flow.device, flow.dtype)
-    images = [draw(first) for _ in range(num_draws)]
+    images = [draw(first) for _ in range(num_samples)]
     draws = tuple(float(lr_psnr(image, first, upscale=flow.upscale)) for image in images)
     small, drift = first, []
     for cycle in range(cycles):

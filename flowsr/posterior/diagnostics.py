@@ -84,7 +84,7 @@ def chain_statistics(summaries: Mapping[str, Tensor]) -> tuple[dict[str, float],
         if values.dim() != 2 or values.shape[1] < 4:
             raise ValueError(
                 f"expected at least four draws per chain, (chains, draws); got shape {tuple(values.shape)} for {name}: "
-                "raise num_draws"
+                "raise num_samples"
             )
         values = values.double().cpu()
         if float(values.max() - values.min()) <= 1e-5 * float(values.abs().max()):
@@ -127,14 +127,14 @@ def chain_remarks(
         name = max(bad, key=lambda key: bad[key])
         remarks.append(
             f"Chains have not mixed: R-hat {bad[name]:.2f} of {name}, expected below {RHAT_LIMIT} ({len(bad)} of "
-            f"{len(rhat)} summaries). Do not use these draws as the posterior: raise num_warmup and num_draws, start "
+            f"{len(rhat)} summaries). Do not use these draws as the posterior: raise num_warmup and num_samples, start "
             "at the mode (start='mode'), or take method='nuts'."
         )
     if ess and min(ess.values()) < ESS_LIMIT:
         name = min(ess, key=lambda key: ess[key])
         remarks.append(
             f"Few effective draws: {ess[name]:.0f} of {draws} for {name}, expected {ESS_LIMIT:g}: means are good to "
-            f"{1 / math.sqrt(ess[name]):.0%} of a standard deviation. Raise num_draws, or num_steps of pcn and "
+            f"{1 / math.sqrt(ess[name]):.0%} of a standard deviation. Raise num_samples, or num_steps of pcn and "
             "langevin."
         )
     if divergences:

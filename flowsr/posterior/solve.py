@@ -45,7 +45,7 @@ def solve(
     problem: InverseProblem,
     method: Method = "nuts",
     *,
-    num_draws: int = 500,
+    num_samples: int = 500,
     num_warmup: int = 300,
     num_chains: int = 4,
     start: Literal["draw", "mode"] | Tensor = "draw",
@@ -85,7 +85,7 @@ def solve(
     Args:
         problem: the inverse problem.
         method: see above.
-        num_draws: draws per chain after the warm-up, at least 4; draws of the guide for SVI.
+        num_samples: draws per chain after the warm-up, at least 4; draws of the guide for SVI.
         num_warmup: draws discarded while step size and mass matrix adapt.
         num_chains: chains, which start at different places; at least 2 to notice that one is stuck.
         start: "draw": each chain at a draw of the prior; "mode": at the MAP, moved by a tenth of a prior's draw; or a
@@ -101,7 +101,7 @@ def solve(
         learning_rate: of Adam, falling to a hundredth.
         num_particles: images per SVI step.
         on_step: called after each draw, or each optimization step, for a progress bar: ``num_chains·(num_warmup +
-            num_draws)`` times, or ``steps``.
+            num_samples)`` times, or ``steps``.
 
     Returns:
         Draws, diagnostics and timings. Chains that have not mixed are no error: see ``diagnostics.remarks``, or call
@@ -118,7 +118,7 @@ def solve(
         >>> from flowsr.posterior import GaussianNoise, Identity, LinearGaussianFlow
         >>> flow, lr = LinearGaussianFlow(detail_std=(0.1,)), torch.full((1, 2, 2), 0.5)
         >>> problem = InverseProblem(flow, lr, Identity(), torch.rand(1, 4, 4), GaussianNoise(0.1))
-        >>> solution = solve(problem, "hmc", num_draws=50, num_warmup=30, num_chains=2)
+        >>> solution = solve(problem, "hmc", num_samples=50, num_warmup=30, num_chains=2)
         >>> solution.latents.shape, solution.images().shape
         (torch.Size([2, 50, 12]), torch.Size([100, 1, 4, 4]))
     """
@@ -126,10 +126,10 @@ def solve(
         raise ValueError(f"expected method to be one of {', '.join(get_args(Method))}; got {method!r}")
     if guide not in get_args(Guide):
         raise ValueError(f"expected guide to be one of {', '.join(get_args(Guide))}; got {guide!r}")
-    if num_draws < 4 or num_chains < 1 or num_warmup < 0 or steps < 1 or num_particles < 1:
+    if num_samples < 4 or num_chains < 1 or num_warmup < 0 or steps < 1 or num_particles < 1:
         raise ValueError(
-            "expected num_draws >= 4, num_chains, steps and num_particles >= 1, num_warmup >= 0; got "
-            f"{num_draws}, {num_chains}, {steps}, {num_particles} and {num_warmup}"
+            "expected num_samples >= 4, num_chains, steps and num_particles >= 1, num_warmup >= 0; got "
+            f"{num_samples}, {num_chains}, {steps}, {num_particles} and {num_warmup}"
         )
     if target_accept is not None and not 0 < target_accept < 1:
         raise ValueError(f"expected target_accept in (0, 1); got {target_accept}")
@@ -152,7 +152,7 @@ def solve(
         if method in ("svi", "map"):
             begin = time.perf_counter()
             draws, objective = optimization.run(
-                problem, guide=guide if method == "svi" else None, rank=rank, num_draws=num_draws, on_step=advance
+                problem, guide=guide if method == "svi" else None, rank=rank, num_samples=num_samples, on_step=advance
             )
             seconds = {"optimizing": time.perf_counter() - begin}
             name = f"svi ({guide})" if method == "svi" else "map"
@@ -166,7 +166,9 @@ def solve(
             max_tree_depth=max_tree_depth,
             num_steps=_DEFAULT_STEPS.get(method, 1) if num_steps is None else num_steps,
         )[method]
-        draws, found, seconds = _run_chains(kernel, starts, num_draws=num_draws, num_warmup=num_warmup, advance=advance)
+        draws, found, seconds = _run_chains(
+            kernel, starts, num_samples=num_samples, num_warmup=num_warmup, advance=advance
+        )
         return _judged(problem, method, draws, found, seconds, seed)
 
 
@@ -195,7 +197,7 @@ def _kernels(
 
 
 def _run_chains(
-    make_kernel: Callable[[], Any], starts: Tensor, *, num_draws: int, num_warmup: int, advance: Callable[[], None]
+    make_kernel: Callable[[], Any], starts: Tensor, *, num_samples: int, num_warmup: int, advance: Callable[[], None]
 ) -> tuple[Tensor, dict[str, Any], dict[str, float]]:
     from pyro.infer import MCMC
 
@@ -213,7 +215,7 @@ def _run_chains(
         # One chain at a time: Pyro's own parallel chains start processes, to which a flow would have to be pickled.
         mcmc = MCMC(
             make_kernel(),
-            num_samples=num_draws,
+            num_samples=num_samples,
             warmup_steps=num_warmup,
             initial_params={SITE: start.clone()},
             hook_fn=tick,
@@ -232,7 +234,7 @@ def _starts(problem: InverseProblem, start: str | Tensor, num_chains: int, optim
     if isinstance(start, Tensor):
         return start.to(problem.lr) + 0.1 * noise
     if start == "mode":
-        mode, _ = optimization.run(problem, guide=None, rank=None, num_draws=1, on_step=lambda: None)
+        mode, _ = optimization.run(problem, guide=None, rank=None, num_samples=1, on_step=lambda: None)
         return mode.to(problem.lr) + 0.1 * noise
     return noise
 
@@ -260,10 +262,10 @@ class _Optimization:
         *,
         guide: str | None,
         rank: int | None,
-        num_draws: int,
+        num_samples: int,
         on_step: Callable[[], None],
     ) -> tuple[Tensor, Tensor]:
-        """Draws ``(num_draws, dims)``, one without a guide, and the objective at each step."""
+        """Draws ``(num_samples, dims)``, one without a guide, and the objective at each step."""
         from pyro.infer import SVI, Trace_ELBO
         from pyro.optim import ClippedAdam
 
@@ -284,7 +286,7 @@ class _Optimization:
             objective.append(value)
             on_step()
         with torch.no_grad(), pyro.poutine.block():
-            draws = torch.stack([made()[SITE].detach().cpu() for _ in range(num_draws if guide else 1)])
+            draws = torch.stack([made()[SITE].detach().cpu() for _ in range(num_samples if guide else 1)])
         return draws, torch.tensor(objective)
 
 

@@ -89,7 +89,7 @@ def summarize_draws(
     flow: ImageFlow,
     lr: Tensor,
     *,
-    num_draws: int,
+    num_samples: int,
     summary: StreamingSummary | None = None,
     temperature: Temperature = 1.0,
     lr_std: float = 0.0,
@@ -110,7 +110,7 @@ def summarize_draws(
     Args:
         flow: the model.
         lr: LR image ``(C, h, w)`` in [0, 1].
-        num_draws: how many in all, at least 2.
+        num_samples: how many in all, at least 2.
         summary: what to accumulate, without draws yet; by default ``StreamingSummary()``.
         temperature: τ ≥ 0, or one per level.
         lr_std: σ of the flow's LR image; 0 is the Dirac limit.
@@ -126,12 +126,14 @@ def summarize_draws(
 
     Example:
         >>> from flowsr.posterior import LinearGaussianFlow
-        >>> result = summarize_draws(LinearGaussianFlow(), torch.full((1, 2, 2), 0.5), num_draws=100)
+        >>> result = summarize_draws(LinearGaussianFlow(), torch.full((1, 2, 2), 0.5), num_samples=100)
         >>> result.count, result.std.shape
         (100, torch.Size([1, 8, 8]))
     """
-    if num_draws < 2 or checkpoint_every < 1:
-        raise ValueError(f"expected num_draws >= 2 and checkpoint_every >= 1; got {num_draws} and {checkpoint_every}")
+    if num_samples < 2 or checkpoint_every < 1:
+        raise ValueError(
+            f"expected num_samples >= 2 and checkpoint_every >= 1; got {num_samples} and {checkpoint_every}"
+        )
     check_image(lr, name="lr", tolerance=0.25)
     if lr.dim() != 3:
         raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}")
@@ -147,7 +149,7 @@ def summarize_draws(
     }
 
     def draw(n: int, source: torch.Generator) -> Tensor:
-        return draw_posterior(flow, lr, num_draws=n, temperature=temperature, lr_std=lr_std, generator=source)
+        return draw_posterior(flow, lr, num_samples=n, temperature=temperature, lr_std=lr_std, generator=source)
 
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
@@ -159,12 +161,12 @@ def summarize_draws(
             _write(path, summary, generator, run)
     batch = batch_for_memory(lambda: draw(1, torch.Generator().manual_seed(0)), memory=memory)
     written = summary.count
-    while summary.count < num_draws:
-        number = min(batch, num_draws - summary.count)
+    while summary.count < num_samples:
+        number = min(batch, num_samples - summary.count)
         summary.add(draw(number, generator))
         if on_draws is not None:
             on_draws(number)
-        if path is not None and (summary.count - written >= checkpoint_every or summary.count >= num_draws):
+        if path is not None and (summary.count - written >= checkpoint_every or summary.count >= num_samples):
             _write(path, summary, generator, run)
             written = summary.count
     return replace(summary.result(), lr=lr.detach().cpu().float())

@@ -26,7 +26,7 @@ def resample(
     levels: Sequence[int] | None = None,
     mask: Tensor | None = None,
     temperature: Temperature = 1.0,
-    num_draws: int = 1,
+    num_samples: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw some latents of an image anew, by level or by region, and keep the others.
@@ -45,11 +45,11 @@ def resample(
         mask: ``(H, W)``, 1 where to draw and 0 where to keep, or in between: a latent is then
             ``√(1 − m)·old + √m·new``, which stays standard normal. Averaged over the block of each latent.
         temperature: τ ≥ 0 of the new latents, or one per level, coarse to fine.
-        num_draws: how many.
+        num_samples: how many.
         generator: source of randomness, on the CPU.
 
     Returns:
-        Images ``(num_draws, C, H, W)``, not clamped.
+        Images ``(num_samples, C, H, W)``, not clamped.
 
     Raises:
         ValueError: for levels that do not exist, an LR image or mask of another size, or a mask with values outside of
@@ -60,12 +60,12 @@ def resample(
 
     Example:
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
-        >>> resample(flow, torch.rand(3, 16, 16), levels=[1], num_draws=2).shape
+        >>> resample(flow, torch.rand(3, 16, 16), levels=[1], num_samples=2).shape
         torch.Size([2, 3, 16, 16])
     """
     encoding = flow.encode(_one(hr, "hr"))
     base = _lr_for(encoding.lr, lr)
-    new = draw_latents(flow, base, num_draws=num_draws, temperature=temperature, generator=generator)
+    new = draw_latents(flow, base, num_samples=num_samples, temperature=temperature, generator=generator)
     count = len(new)
     chosen = set(range(1, count + 1)) if levels is None else set(levels)
     if not chosen <= set(range(1, count + 1)):
@@ -88,7 +88,7 @@ def sample_with_temperature_map(
     lr: Tensor,
     maps: Tensor | float | Sequence[Tensor | float],
     *,
-    num_draws: int = 1,
+    num_samples: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw with a temperature that varies over the image, and from level to level.
@@ -101,11 +101,11 @@ def sample_with_temperature_map(
         flow: the model.
         lr: LR image ``(C, h, w)`` in [0, 1].
         maps: τ ≥ 0: a map ``(H, W)`` at HR size or a number for all levels, or one of them for each, coarse to fine.
-        num_draws: how many.
+        num_samples: how many.
         generator: source of randomness, on the CPU.
 
     Returns:
-        Images ``(num_draws, C, H, W)``, not clamped.
+        Images ``(num_samples, C, H, W)``, not clamped.
 
     Raises:
         ValueError: for negative temperatures, or maps of another size.
@@ -115,7 +115,7 @@ def sample_with_temperature_map(
         >>> sample_with_temperature_map(flow, torch.rand(3, 4, 4), [0.0, torch.rand(16, 16)]).shape
         torch.Size([1, 3, 16, 16])
     """
-    noise = draw_latents(flow, _one(lr, "lr"), num_draws=num_draws, generator=generator)
+    noise = draw_latents(flow, _one(lr, "lr"), num_samples=num_samples, generator=generator)
     per_level = [maps] * len(noise) if isinstance(maps, Tensor | int | float) else list(maps)
     if len(per_level) != len(noise):
         raise ValueError(f"expected one map or {len(noise)}, one per level from coarse to fine; got {len(per_level)}")

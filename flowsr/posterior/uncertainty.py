@@ -136,8 +136,8 @@ def uncertainty_quality(
     Example:
         >>> from flowsr.posterior import LinearGaussianFlow, draw_posterior, summarize_draws
         >>> flow, lr = LinearGaussianFlow(), torch.full((1, 8, 8), 0.5)
-        >>> summary = summarize_draws(flow, lr, num_draws=200)
-        >>> truth = draw_posterior(flow, lr, num_draws=1)[0]
+        >>> summary = summarize_draws(flow, lr, num_samples=200)
+        >>> truth = draw_posterior(flow, lr, num_samples=1)[0]
         >>> 0.7 < uncertainty_quality([summary], [truth]).calibration_slope < 1.3
         True
     """

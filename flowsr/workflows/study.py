@@ -39,7 +39,7 @@ class StudySettings:
     Args:
         crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
             deblurring take the square of the first image that varies most, uncertainty the middle of each.
-        num_draws: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
+        num_samples: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
         pairs: crops for calibration, at least 20.
         temperature: τ of the draws; 1 is the model.
         lr_std: σ of the flow's LR image in units of [0, 1]; 0 is the Dirac limit.
@@ -52,7 +52,7 @@ class StudySettings:
     """
 
     crop: int | None = None
-    num_draws: int | None = None
+    num_samples: int | None = None
     pairs: int = 60
     temperature: float = 1.0
     lr_std: float = 0.0
@@ -63,8 +63,8 @@ class StudySettings:
     def __post_init__(self) -> None:
         if self.crop is not None and (self.crop < 16 or self.crop % 8):
             raise ValueError(f"expected a crop of at least 16 pixels, a multiple of 8; got {self.crop}")
-        if self.pairs < 20 or (self.num_draws is not None and self.num_draws < 4):
-            raise ValueError(f"expected pairs >= 20 and num_draws >= 4; got {self.pairs} and {self.num_draws}")
+        if self.pairs < 20 or (self.num_samples is not None and self.num_samples < 4):
+            raise ValueError(f"expected pairs >= 20 and num_samples >= 4; got {self.pairs} and {self.num_samples}")
         if not self.temperature > 0 or not 0 <= self.lr_std <= 1 or not self.noise > 0:
             raise ValueError(
                 "expected temperature and noise > 0 and lr_std from 0 to 1; got "
@@ -188,7 +188,7 @@ def run_study(
 
     Example:
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
-        >>> settings = StudySettings(crop=16, num_draws=8)
+        >>> settings = StudySettings(crop=16, num_samples=8)
         >>> sorted(run_study("uncertainty", flow, {"noise": torch.rand(3, 20, 20)}, settings).parts)
         ['draws', 'uncertainty']
     """
@@ -220,7 +220,7 @@ def _uncertainty(
         found = summarize_draws(
             flow,
             make_lr(hr, flow.upscale),
-            num_draws=settings.num_draws or 100,
+            num_samples=settings.num_samples or 100,
             summary=summary,
             temperature=settings.temperature,
             lr_std=settings.lr_std,
@@ -241,13 +241,13 @@ def _calibration(
     size = settings.crop or 16
     hr = random_crops(images, settings.pairs, size, seed=settings.seed)
     lr = make_lr(hr, flow.upscale)
-    draws = max(19, settings.num_draws or 49)
+    draws = max(19, settings.num_samples or 49)
     sampler = flow_sampler(flow, temperature=settings.temperature, lr_std=settings.lr_std)
-    report = calibrate(sampler, hr, lr, num_draws=draws, seed=settings.seed, on_pair=advance)
+    report = calibrate(sampler, hr, lr, num_samples=draws, seed=settings.seed, on_pair=advance)
     pit = latent_pit(flow, hr, lr, lr_std=settings.lr_std)
     advance()
     recalibrated = recalibrate_temperature(
-        flow, hr, lr, lr_std=settings.lr_std, num_draws=19, sweeps=1, seed=settings.seed
+        flow, hr, lr, lr_std=settings.lr_std, num_samples=19, sweeps=1, seed=settings.seed
     )
     advance()
     used = min(settings.pairs, len(images))
@@ -296,11 +296,11 @@ def _solve(
         temperature=settings.temperature,
         lr_std=settings.lr_std,
     )
-    draws = settings.num_draws or 200
+    draws = settings.num_samples or 200
     solution = solve(
         problem,
         settings.method,
-        num_draws=draws,
+        num_samples=draws,
         num_warmup=draws,
         num_chains=2,
         steps=_OPTIMIZATION,
@@ -320,7 +320,7 @@ _OPTIMIZATION = 600
 
 
 def _solver_steps(_images: int, settings: StudySettings) -> int:
-    return _OPTIMIZATION if settings.method in ("svi", "map") else 4 * (settings.num_draws or 200)
+    return _OPTIMIZATION if settings.method in ("svi", "map") else 4 * (settings.num_samples or 200)
 
 
 STUDIES: dict[str, Study] = {

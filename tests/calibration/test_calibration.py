@@ -134,7 +134,7 @@ def test_temperature_recalibration_finds_the_scale_that_is_off():
     """Details of the second level are 1.4 times as wide as the model believes: its temperature should be near 1.4."""
     _, hr, lr = _known(n=120, detail_std=(0.08, 0.056))
     believed = LinearGaussianFlow(detail_std=(0.08, 0.04))
-    found = recalibrate_temperature(believed, hr, lr, lr_std=LR_STD, num_draws=29, sweeps=1)
+    found = recalibrate_temperature(believed, hr, lr, lr_std=LR_STD, num_samples=29, sweeps=1)
     assert abs(found.temperature[1] - 1.4) < 0.2
     assert abs(found.temperature[0] - 1.0) < 0.3
     assert found.gain.low > 0 and math.isclose(found.before - found.after, found.gain.value, rel_tol=1e-9)
@@ -146,9 +146,9 @@ def test_temperature_recalibration_finds_the_scale_that_is_off():
 
 def test_the_same_seed_gives_the_same_report(known):
     flow, hr, lr = known
-    one, two = (calibrate(flow_sampler(flow), hr[:30], lr[:30], num_draws=19, seed=3).to_dict() for _ in range(2))
+    one, two = (calibrate(flow_sampler(flow), hr[:30], lr[:30], num_samples=19, seed=3).to_dict() for _ in range(2))
     assert one == two
-    other = calibrate(flow_sampler(flow), hr[:30], lr[:30], num_draws=19, seed=4).to_dict()
+    other = calibrate(flow_sampler(flow), hr[:30], lr[:30], num_samples=19, seed=4).to_dict()
     assert one["sbc"]["ranks"] != other["sbc"]["ranks"]
 
 
@@ -187,7 +187,7 @@ def test_p_values_are_never_printed_as_zero(p):
 
 def test_tables_explain_their_names_and_name_the_finest_and_the_coarsest_band(known):
     flow, hr, lr = known
-    report = calibrate(flow_sampler(flow, lr_std=LR_STD), hr[:20], lr[:20], num_draws=19)
+    report = calibrate(flow_sampler(flow, lr_std=LR_STD), hr[:20], lr[:20], num_samples=19)
     bands = [name for name in report.sbc.names if name.startswith("band")]
     assert bands[0] == "band 0, finest" and bands[-1].endswith(", coarsest")
     for kind in ("projection: ", "band: ", "patch: ", "along LR: "):
@@ -227,7 +227,7 @@ def test_each_level_of_temperature_has_its_own_scale():
 
 def test_the_legend_lies_outside_the_band(known):
     flow, hr, lr = known
-    figure = calibrate(flow_sampler(flow), hr[:20], lr[:20], num_draws=19).plot()
+    figure = calibrate(flow_sampler(flow), hr[:20], lr[:20], num_samples=19).plot()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     for axes in figure.axes[:2]:
@@ -238,7 +238,7 @@ def test_the_legend_lies_outside_the_band(known):
 
 def test_figures(known):
     flow, hr, lr = known
-    report = calibrate(faulty_samplers(flow, lr, lr_std=LR_STD)["temperature 0.8"], hr[:60], lr[:60], num_draws=39)
+    report = calibrate(faulty_samplers(flow, lr, lr_std=LR_STD)["temperature 0.8"], hr[:60], lr[:60], num_samples=39)
     figure = report.plot()
     assert len(figure.axes) == 4
     assert "FAILED" in report.sbc.to_text()
@@ -257,16 +257,16 @@ def test_messages(known):
     with pytest.raises(ValueError, match="ranks from 0 to 9"):
         uniformity_p_value(np.array([10]), cells=10)
     with pytest.raises(ValueError, match="alpha in"):
-        tarp(hold_out(sampler, hr[:10], lr[:10], num_draws=9), alpha=0.0)
+        tarp(hold_out(sampler, hr[:10], lr[:10], num_samples=9), alpha=0.0)
     for alpha in (0.0, 2.5):
         with pytest.raises(ValueError, match="alpha in"):
-            calibrate(sampler, hr[:10], lr[:10], num_draws=19, alpha=alpha)
+            calibrate(sampler, hr[:10], lr[:10], num_samples=19, alpha=alpha)
     with pytest.raises(ValueError, match="hr: expected finite"):
         hold_out(sampler, torch.full_like(hr, math.nan), lr)
     with pytest.raises(ValueError, match="at least one test function"):
-        hold_out(sampler, hr[:10], lr[:10], num_draws=9, functions=lambda hr, lr: {})
+        hold_out(sampler, hr[:10], lr[:10], num_samples=9, functions=lambda hr, lr: {})
     with pytest.raises(ValueError, match=r"shape \(10,\), from the test function 'whole'"):
-        hold_out(sampler, hr[:10], lr[:10], num_draws=9, functions=lambda hr, lr: {"whole": hr})
+        hold_out(sampler, hr[:10], lr[:10], num_samples=9, functions=lambda hr, lr: {"whole": hr})
     with pytest.raises(ValueError, match="expected count >= 1"):
         model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 0)
     with pytest.raises(ValueError, match="lr_std >= 0"):
@@ -279,6 +279,6 @@ def test_messages(known):
         recalibrate_temperature(flow, hr, lr, bounds=(1.2, 2.0))
     values = default_functions(hr[:3], lr[0])
     assert all(value.shape == (3,) for value in values.values())
-    held_out = hold_out(sampler, hr[:12], lr[:12], num_draws=19)
+    held_out = hold_out(sampler, hr[:12], lr[:12], num_samples=19)
     assert score_draws(held_out).energy.value > 0
     assert simulation_based_calibration(held_out).ranks.shape == (12, len(values))

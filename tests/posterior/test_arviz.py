@@ -22,7 +22,7 @@ def _solution():
     flow = LinearGaussianFlow(detail_std=(0.1, 0.05), image_channels=2)
     prior = GaussianLR(torch.full((2, 2, 3), 0.5), std=0.1)
     problem = InverseProblem(flow, prior, Identity(), torch.rand(2, 8, 12), GaussianNoise(0.1))
-    return solve(problem, "pcn", num_draws=8, num_warmup=4, num_chains=3, num_steps=2, seed=5)
+    return solve(problem, "pcn", num_samples=8, num_warmup=4, num_chains=3, num_steps=2, seed=5)
 
 
 def test_round_trip(tmp_path):

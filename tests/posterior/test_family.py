@@ -15,7 +15,7 @@ from flowsr.posterior import GaussianNoise, InverseProblem, Mask, lr_consistency
 def test_summaries_and_inverse_problems_serve_every_conditional_model(name):
     model = tiny(name, strength=0.05).requires_grad_(False)
     lr = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))
-    summary = summarize_draws(model, lr, num_draws=20)
+    summary = summarize_draws(model, lr, num_samples=20)
     draws = torch.stack([model.decode(lr, z) for z in _latents(model, lr, 20)])
     assert summary.mean.shape == (3, 8, 8) and (summary.std > 0).all()
     assert (summary.mean - draws.mean(0)).abs().mean() < draws.std(0).mean()
@@ -23,7 +23,7 @@ def test_summaries_and_inverse_problems_serve_every_conditional_model(name):
     visible[:, 4:] = 0
     truth = draws[0]
     problem = InverseProblem(model, lr, Mask(visible), Mask(visible)(truth[None])[0], GaussianNoise(0.05))
-    found = solve(problem, "svi", steps=40, num_draws=20)
+    found = solve(problem, "svi", steps=40, num_samples=20)
     moments = found.moments()
     assert moments.mean.shape == (3, 8, 8)
     # Where the image was seen the mean has moved towards it.
@@ -42,7 +42,9 @@ def test_consistency_of_the_shipped_model_and_its_drift():
 
     hr = torch.from_numpy(data.chelsea()[64:128, 128:192].copy()).movedim(-1, 0).float() / 255
     lr = make_lr(hr, 4)
-    found = lr_consistency(flow, lr, num_draws=3, cycles=3, temperature=0.8, generator=torch.Generator().manual_seed(0))
+    found = lr_consistency(
+        flow, lr, num_samples=3, cycles=3, temperature=0.8, generator=torch.Generator().manual_seed(0)
+    )
     assert len(found.draws) == 3 and min(found.draws) > 40
     # The first cycle is the first draw, and what is lost adds up.
     assert found.drift[0] == pytest.approx(found.draws[0], abs=1e-3)

@@ -42,7 +42,7 @@ def _inpainting(lr_std=0.0, operator=None, seed=0):
     flow = LinearGaussianFlow(detail_std=(0.1,)).double()
     generator = torch.Generator().manual_seed(seed)
     lr = torch.rand(1, 2, 2, generator=generator, dtype=torch.float64)
-    hr = draw_posterior(flow, lr, num_draws=1, lr_std=lr_std, generator=generator)[0]
+    hr = draw_posterior(flow, lr, num_samples=1, lr_std=lr_std, generator=generator)[0]
     operator = operator or Mask((torch.rand(4, 4, generator=generator) < 0.6).int())
     observation = GaussianNoise(STD).simulate(operator(hr[None])[0], generator=generator)
     problem = InverseProblem(flow, lr, operator, observation, GaussianNoise(STD), lr_std=lr_std)
@@ -73,7 +73,7 @@ def _agrees(solution, exact, *, independent=False):
 
 def test_hmc_agrees_with_the_formula():
     problem, exact = _inpainting()
-    solution = solve(problem, "hmc", num_draws=300, num_warmup=100, num_chains=2)
+    solution = solve(problem, "hmc", num_samples=300, num_warmup=100, num_chains=2)
     _agrees(solution, exact)
     assert solution.mixed and solution.require_mixed() is solution
     assert set(solution.seconds) == {"warmup", "sampling", "checking"}
@@ -85,10 +85,10 @@ def test_hmc_agrees_with_the_formula():
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("hmc", {"num_draws": 400}),
-        ("nuts", {"num_draws": 200, "num_warmup": 100}),
-        ("pcn", {"num_draws": 600, "num_steps": 20, "num_warmup": 100}),
-        ("langevin", {"num_draws": 500, "num_warmup": 100}),
+        ("hmc", {"num_samples": 400}),
+        ("nuts", {"num_samples": 200, "num_warmup": 100}),
+        ("pcn", {"num_samples": 600, "num_steps": 20, "num_warmup": 100}),
+        ("langevin", {"num_samples": 500, "num_warmup": 100}),
     ],
 )
 def test_samplers_agree_with_the_formula(method, options):
@@ -107,7 +107,7 @@ def test_samplers_agree_with_the_formula(method, options):
 def test_guides_that_hold_the_posterior_find_it(guide, options):
     """Denoising leaves the latents of one Haar level independent, which is what the guide "normal" can be."""
     problem, exact = _inpainting(seed=1, operator=options.pop("operator", None))
-    solution = solve(problem, "svi", guide=guide, steps=2000, num_draws=1000, **{"num_particles": 8, **options})
+    solution = solve(problem, "svi", guide=guide, steps=2000, num_samples=1000, **{"num_particles": 8, **options})
     _agrees(solution, exact, independent=True)
     assert not solution.diagnostics.remarks
 
@@ -115,7 +115,7 @@ def test_guides_that_hold_the_posterior_find_it(guide, options):
 def test_mean_field_svi_has_the_mean_and_the_variances_of_its_formula():
     """Among independent normals the closest one has the posterior's mean and the reciprocals of its precisions."""
     problem, exact = _inpainting()
-    solution = solve(problem, "svi", guide="normal", steps=800, num_draws=2000, num_particles=8)
+    solution = solve(problem, "svi", guide="normal", steps=800, num_samples=2000, num_particles=8)
     matrix = torch.autograd.functional.jacobian(
         lambda u: problem.observe(problem.decode(u)), torch.zeros(problem.dims, dtype=torch.float64)
     )
@@ -145,7 +145,7 @@ def test_map_is_the_mean_of_a_gaussian():
 def test_a_width_of_the_lr_image_is_part_of_the_posterior():
     problem, exact = _inpainting(lr_std=0.1)
     assert problem.dims == 16
-    _agrees(solve(problem, "nuts", num_draws=200, num_warmup=100, num_chains=2), exact)
+    _agrees(solve(problem, "nuts", num_samples=200, num_warmup=100, num_chains=2), exact)
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_blind_lr():
     prior = GaussianLR(torch.full((1, 2, 2), 0.5, dtype=torch.float64), std=0.2, correlation=0.8)
     generator = torch.Generator().manual_seed(2)
     lr = prior(torch.randn(1, 2, 2, generator=generator, dtype=torch.float64))
-    hr = draw_posterior(flow, lr, num_draws=1, generator=generator)[0]
+    hr = draw_posterior(flow, lr, num_samples=1, generator=generator)[0]
     mask = Mask((torch.rand(4, 4, generator=generator) < 0.7).int())
     observation = GaussianNoise(STD).simulate(mask(hr[None])[0], generator=generator)
     problem = InverseProblem(flow, prior, mask, observation, GaussianNoise(STD))
@@ -165,7 +165,7 @@ def test_blind_lr():
     centre = problem.decode(torch.zeros(problem.dims, dtype=torch.float64)).flatten()
     before = flowsr.posterior.Gaussian(centre, jacobian @ jacobian.T)
     exact = gaussian_posterior(before, operator_matrix(mask, (1, 4, 4)), observation, noise_std=STD)
-    solution = solve(problem, "nuts", num_draws=250, num_warmup=100, num_chains=2)
+    solution = solve(problem, "nuts", num_samples=250, num_warmup=100, num_chains=2)
     _agrees(solution, exact)
 
 
@@ -175,19 +175,19 @@ def test_solving_leaves_no_trace():
     problem = InverseProblem(flow, problem.lr, problem.operator, problem.observation, problem.noise)
     pyro.param("mine", torch.ones(1))
     state = torch.get_rng_state()
-    one = solve(problem, "svi", steps=3, num_draws=5, seed=4)
+    one = solve(problem, "svi", steps=3, num_samples=5, seed=4)
     assert torch.equal(torch.get_rng_state(), state)
     assert list(pyro.get_param_store()) == ["mine"]
     assert all(p.requires_grad and p.grad is None for p in flow.parameters())
-    two = solve(problem, "svi", steps=3, num_draws=5, seed=4)
+    two = solve(problem, "svi", steps=3, num_samples=5, seed=4)
     assert torch.equal(one.latents, two.latents)
-    assert not torch.equal(one.latents, solve(problem, "svi", steps=3, num_draws=5, seed=5).latents)
+    assert not torch.equal(one.latents, solve(problem, "svi", steps=3, num_samples=5, seed=5).latents)
 
 
 def test_progress_is_reported_once_per_step():
     problem, _ = _inpainting()
     counts = []
-    solve(problem, "pcn", num_draws=6, num_warmup=4, num_chains=2, num_steps=1, on_step=lambda: counts.append(1))
+    solve(problem, "pcn", num_samples=6, num_warmup=4, num_chains=2, num_steps=1, on_step=lambda: counts.append(1))
     assert len(counts) == 20
     counts.clear()
     solve(problem, "map", steps=7, on_step=lambda: counts.append(1))
@@ -199,7 +199,7 @@ def test_warm_start_from_an_image():
     hr = torch.rand(1, 4, 4, dtype=torch.float64)
     u = problem.whiten(hr)
     assert problem.flow.encode(problem.decode(u)).z[0].allclose(problem.flow.encode(hr).z[0])
-    assert solve(problem, "pcn", start=u, num_draws=4, num_warmup=2, num_chains=1).latents.shape == (1, 4, 12)
+    assert solve(problem, "pcn", start=u, num_samples=4, num_warmup=2, num_chains=1).latents.shape == (1, 4, 12)
     blind = InverseProblem(
         problem.flow,
         GaussianLR(problem.lr, std=0.2, correlation=1.0),
@@ -358,7 +358,7 @@ def test_gradients_are_asked_for_where_they_are_needed(operator, message):
     for method in ("hmc", "svi", "map"):
         with pytest.raises(ValueError, match=message + ".*use 'pcn'"):
             solve(problem, method)
-    solution = solve(problem, "pcn", num_draws=4, num_warmup=2, num_chains=1, num_steps=1)
+    solution = solve(problem, "pcn", num_samples=4, num_warmup=2, num_chains=1, num_steps=1)
     assert solution.latents.shape == (1, 4, 12)
 
 
@@ -367,7 +367,7 @@ def test_gradients_are_asked_for_where_they_are_needed(operator, message):
     [
         ({"method": "gibbs"}, "nuts, hmc, pcn"),
         ({"guide": "full"}, "normal, lowrank, flow"),
-        ({"num_draws": 2}, "num_draws >= 4"),
+        ({"num_samples": 2}, "num_samples >= 4"),
         ({"target_accept": 1.5}, "target_accept in"),
         ({"start": torch.zeros(3)}, r"whitened vector \(12,\)"),
         ({"start": "best"}, "draw, mode or"),
@@ -388,7 +388,7 @@ def test_solver_messages(kwargs, message):
 def test_chains_that_do_not_mix_are_reported():
     """A step that cannot adapt, in a narrow posterior, from far-off places."""
     problem = _problem(Identity(), torch.rand(1, 4, 4), GaussianNoise(0.001))
-    solution = solve(problem, "pcn", num_draws=20, num_warmup=0, num_chains=2, num_steps=1)
+    solution = solve(problem, "pcn", num_samples=20, num_warmup=0, num_chains=2, num_steps=1)
     assert not solution.mixed
     text = solution.to_text()
     assert "Chains have not mixed" in text and "num_warmup" in text
@@ -402,7 +402,7 @@ def test_a_trajectory_ends_however_small_its_steps():
     """In a posterior a millionth wide a trajectory of the usual length would take a million steps, per draw."""
     calls = []
     problem = _problem(lambda x: calls.append(1) or x, torch.rand(1, 4, 4), GaussianNoise(1e-6))
-    solution = solve(problem, "hmc", num_draws=4, num_warmup=1, num_chains=1)
+    solution = solve(problem, "hmc", num_samples=4, num_warmup=1, num_chains=1)
     assert 1024 < len(calls) < 6 * 1024
     assert not solution.mixed
 
@@ -411,7 +411,7 @@ def test_an_operator_that_fails_off_the_mean_is_reported_at_the_start():
     problem = _problem(lambda x: (x - 0.45).sqrt(), torch.rand(1, 4, 4))
     for method in ("hmc", "pcn", "langevin"):
         with pytest.raises(ValueError, match="finite likelihood where chain 1 starts; got nan"):
-            solve(problem, method, num_draws=4, num_warmup=2)
+            solve(problem, method, num_samples=4, num_warmup=2)
 
 
 def test_a_gradient_that_vanishes_by_symmetry_is_one():
@@ -422,7 +422,7 @@ def test_a_gradient_that_vanishes_by_symmetry_is_one():
 
 def test_one_number_is_an_observation():
     problem = _problem(lambda x: x[:, 0, 0, 0], torch.tensor(0.7))
-    solution = solve(problem, "hmc", num_draws=50, num_warmup=50, num_chains=2)
+    solution = solve(problem, "hmc", num_samples=50, num_warmup=50, num_chains=2)
     assert abs(float(solution.images()[:, 0, 0, 0].mean()) - 0.6) < 0.1
     assert "residual / noise" in solution.to_text()
 
@@ -460,7 +460,7 @@ def test_remarks():
     assert rhat == {"stuck": math.inf}
     rhat, ess = chain_statistics({"all": torch.ones(1, 8)})
     assert rhat == {"all": math.inf} and ess == {"all": 1.0}, "a chain that never moved has not mixed"
-    with pytest.raises(ValueError, match="raise num_draws"):
+    with pytest.raises(ValueError, match="raise num_samples"):
         chain_statistics({"short": torch.randn(2, 3)})
 
 
@@ -478,7 +478,7 @@ def test_a_diverging_point_is_rejected_not_an_error():
 
 def test_result():
     problem, _ = _inpainting()
-    solution = solve(problem, "hmc", num_draws=6, num_warmup=4, num_chains=2)
+    solution = solve(problem, "hmc", num_samples=6, num_warmup=4, num_chains=2)
     document = solution.to_dict()
     assert document["chains"] == 2 and document["dims"] == 12 and "latents" not in document
     assert len(solution.plot().axes) >= 4
@@ -500,6 +500,6 @@ def test_result():
 def test_a_guide_that_scatters_is_told_so(guide, advice):
     flow, lr = LinearGaussianFlow(detail_std=(0.1,)), torch.full((1, 2, 2), 0.5)
     problem = InverseProblem(flow, lr, Identity(), flow.sample(lr)[0], GaussianNoise(0.005))
-    found = solve(problem, "svi", guide=guide, steps=12, num_draws=50)
+    found = solve(problem, "svi", guide=guide, steps=12, num_samples=50)
     assert found.diagnostics.residual_rms > found.diagnostics.expected_residual[1]
     assert advice in found.to_text()

@@ -52,7 +52,7 @@ def test_draws_have_the_moments(lr_std):
     exact = flow.posterior(lr, lr_std=lr_std)
     n = 20_000
     generator = torch.Generator().manual_seed(1)
-    draws = draw_posterior(flow, lr, num_draws=n, lr_std=lr_std, generator=generator).flatten(1)
+    draws = draw_posterior(flow, lr, num_samples=n, lr_std=lr_std, generator=generator).flatten(1)
     assert ((draws.mean(0) - exact.mean).abs() / exact.std * math.sqrt(n)).max() < 4.5
     variances = exact.std.square()
     error = (torch.cov(draws.T) - exact.covariance) / (

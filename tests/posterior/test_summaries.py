@@ -89,7 +89,7 @@ def _flow():
 def test_draws_of_a_known_posterior():
     flow, lr = _flow()
     exact = flow.posterior(lr)
-    found = summarize_draws(flow, lr, num_draws=4000)
+    found = summarize_draws(flow, lr, num_samples=4000)
     assert ((found.mean.flatten() - exact.mean).abs() / exact.std * math.sqrt(4000)).max() < 4.5
     assert (found.std.flatten() / exact.std - 1).abs().max() < 4.5 / math.sqrt(8000)
     normal = torch.distributions.Normal(exact.mean, exact.std)
@@ -101,16 +101,16 @@ def test_draws_of_a_known_posterior():
 
 def test_the_batch_does_not_matter_and_the_seed_does():
     flow, lr = _flow()
-    one = summarize_draws(flow, lr, num_draws=50, memory=1.0)
-    many = summarize_draws(flow, lr, num_draws=50, memory=1e9)
+    one = summarize_draws(flow, lr, num_samples=50, memory=1.0)
+    many = summarize_draws(flow, lr, num_samples=50, memory=1e9)
     assert torch.allclose(one.mean, many.mean, atol=1e-6) and torch.allclose(one.quantiles, many.quantiles, atol=1e-5)
-    assert not torch.allclose(one.mean, summarize_draws(flow, lr, num_draws=50, seed=1).mean, atol=1e-4)
+    assert not torch.allclose(one.mean, summarize_draws(flow, lr, num_samples=50, seed=1).mean, atol=1e-4)
 
 
 def test_a_run_can_stop_and_resume(tmp_path):
     flow, lr = _flow()
     file = tmp_path / "state.pt"
-    whole = summarize_draws(flow, lr, num_draws=200, memory=1.0)
+    whole = summarize_draws(flow, lr, num_samples=200, memory=1.0)
 
     class Stop(Exception):
         pass
@@ -123,30 +123,30 @@ def test_a_run_can_stop_and_resume(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        summarize_draws(flow, lr, num_draws=200, memory=1.0, checkpoint=file, checkpoint_every=20, on_draws=stop)
+        summarize_draws(flow, lr, num_samples=200, memory=1.0, checkpoint=file, checkpoint_every=20, on_draws=stop)
     after = []
-    resumed = summarize_draws(flow, lr, num_draws=200, memory=1.0, checkpoint=file, on_draws=after.append)
+    resumed = summarize_draws(flow, lr, num_samples=200, memory=1.0, checkpoint=file, on_draws=after.append)
     assert sum(after) == 120, "from the last state, at 80"
     for name in ("mean", "std", "quantiles", "components", "exceedance"):
         assert torch.equal(getattr(resumed, name), getattr(whole, name)), name
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     with pytest.raises(ValueError, match="the same seed"):
-        summarize_draws(flow, lr, num_draws=300, seed=1, checkpoint=file)
+        summarize_draws(flow, lr, num_samples=300, seed=1, checkpoint=file)
     with pytest.raises(ValueError, match="the same lr"):
-        summarize_draws(flow, lr / 2, num_draws=300, checkpoint=file)
+        summarize_draws(flow, lr / 2, num_samples=300, checkpoint=file)
     with pytest.raises(ValueError, match="settings of the first run"):
-        summarize_draws(flow, lr, num_draws=300, checkpoint=file, summary=StreamingSummary(bins=64))
+        summarize_draws(flow, lr, num_samples=300, checkpoint=file, summary=StreamingSummary(bins=64))
     with pytest.raises(ValueError, match="the same model"):
-        summarize_draws(LinearGaussianFlow(detail_std=(0.1, 0.06)), lr, num_draws=300, checkpoint=file)
+        summarize_draws(LinearGaussianFlow(detail_std=(0.1, 0.06)), lr, num_samples=300, checkpoint=file)
     truth = StreamingSummary(truth=torch.rand(1, 16, 16))
     with pytest.raises(ValueError, match="the truth of the state"):
-        summarize_draws(flow, lr, num_draws=300, checkpoint=file, summary=truth)
+        summarize_draws(flow, lr, num_samples=300, checkpoint=file, summary=truth)
 
 
 def test_a_state_that_is_damaged_is_refused_and_left_alone(tmp_path):
     flow, lr = _flow()
     file = tmp_path / "state.pt"
-    summarize_draws(flow, lr, num_draws=40, checkpoint=file)
+    summarize_draws(flow, lr, num_samples=40, checkpoint=file)
     whole = file.read_bytes()
     middle = len(whole) // 2
     for damaged in (
@@ -157,17 +157,17 @@ def test_a_state_that_is_damaged_is_refused_and_left_alone(tmp_path):
     ):
         file.write_bytes(damaged)
         with pytest.raises(CheckpointError, match="summary of draws"):
-            summarize_draws(flow, lr, num_draws=60, checkpoint=file)
+            summarize_draws(flow, lr, num_samples=60, checkpoint=file)
         assert file.read_bytes() == damaged
     file.write_bytes(whole)
-    assert summarize_draws(flow, lr, num_draws=60, checkpoint=file).count == 60
+    assert summarize_draws(flow, lr, num_samples=60, checkpoint=file).count == 60
 
 
 def test_a_state_that_cannot_be_written_is_found_out_before_the_first_draw(tmp_path):
     flow, lr = _flow()
     for path, error in ((tmp_path, CheckpointError), (tmp_path / "no" / "state.pt", FileNotFoundError)):
         with pytest.raises(error):
-            summarize_draws(flow, lr, num_draws=40, checkpoint=path, on_draws=lambda _: pytest.fail("drawn"))
+            summarize_draws(flow, lr, num_samples=40, checkpoint=path, on_draws=lambda _: pytest.fail("drawn"))
     assert not list(tmp_path.iterdir())
 
 
@@ -182,10 +182,10 @@ def test_batches_are_sized_by_measuring():
 
     def peak(n):
         with PeakMemory() as memory:
-            draw_posterior(flow, lr, num_draws=n)
+            draw_posterior(flow, lr, num_samples=n)
         return memory.peak
 
-    batch = batch_for_memory(lambda: draw_posterior(flow, lr, num_draws=1), memory=40_000)
+    batch = batch_for_memory(lambda: draw_posterior(flow, lr, num_samples=1), memory=40_000)
     assert 1 < batch < 64 and peak(batch) < 1.3 * 40_000
     with pytest.raises(ValueError, match="memory > 0"):
         batch_for_memory(lambda: None, memory=0)
@@ -205,7 +205,7 @@ def test_ten_thousand_draws_of_160_pixels_in_memory_that_does_not_grow():
             if count >= mark and mark not in peaks:
                 peaks[mark] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    result = summarize_draws(flow, lr, num_draws=10_000, memory=5e7, on_draws=watch)
+    result = summarize_draws(flow, lr, num_samples=10_000, memory=5e7, on_draws=watch)
     assert result.count == 10_000 and result.mean.shape == (1, 160, 160)
     # In KiB: all draws would take a gigabyte.
     assert peaks[10_000] - peaks[1000] < 20_000, peaks
@@ -218,7 +218,7 @@ def test_python_memory_does_not_grow_either():
     try:
         sizes = []
         summarize_draws(
-            flow, lr, num_draws=600, memory=1.0, on_draws=lambda _: sizes.append(tracemalloc.get_traced_memory()[0])
+            flow, lr, num_samples=600, memory=1.0, on_draws=lambda _: sizes.append(tracemalloc.get_traced_memory()[0])
         )
     finally:
         tracemalloc.stop()
@@ -232,9 +232,11 @@ def test_uncertainty_of_a_right_model_and_of_one_too_sure():
     for seed, tau in ((0, 1.0), (1, 1.0), (2, 1.0), (0, 0.5), (1, 0.5), (2, 0.5)):
         generator = torch.Generator().manual_seed(seed)
         lr = torch.rand(1, 8, 8, generator=generator)
-        truth = draw_posterior(flow, lr, num_draws=1, generator=generator)[0]
+        truth = draw_posterior(flow, lr, num_samples=1, generator=generator)[0]
         summary = StreamingSummary(levels=levels, truth=truth)
-        pairs.append((summarize_draws(flow, lr, num_draws=300, temperature=tau, summary=summary, seed=9 + seed), truth))
+        pairs.append(
+            (summarize_draws(flow, lr, num_samples=300, temperature=tau, summary=summary, seed=9 + seed), truth)
+        )
     right = uncertainty_quality(*zip(*pairs[:3], strict=True))
     assert abs(right.calibration_slope - 1) < 0.1
     assert max(abs(b - q) for b, q in zip(right.below, right.levels, strict=True)) < 0.06
@@ -251,7 +253,7 @@ def test_uncertainty_of_a_right_model_and_of_one_too_sure():
 
 def test_sparsification_by_hand():
     flow = LinearGaussianFlow(detail_std=(0.1,))
-    summary = summarize_draws(flow, torch.rand(1, 8, 8), num_draws=40)
+    summary = summarize_draws(flow, torch.rand(1, 8, 8), num_samples=40)
     std = torch.linspace(0.1, 1.0, 256).reshape(1, 16, 16)
     from dataclasses import replace
 
@@ -276,17 +278,17 @@ def test_messages():
     summary.add(torch.rand(2, 1, 2, 2))
     with pytest.raises(ValueError, match="shape of those before"):
         summary.add(torch.rand(2, 1, 3, 3))
-    with pytest.raises(ValueError, match="num_draws >= 2"):
-        summarize_draws(*_flow(), num_draws=1)
+    with pytest.raises(ValueError, match="num_samples >= 2"):
+        summarize_draws(*_flow(), num_samples=1)
     flow, lr = _flow()
     summary = StreamingSummary()
-    found = summarize_draws(flow, lr, num_draws=20, summary=summary)
+    found = summarize_draws(flow, lr, num_samples=20, summary=summary)
     with pytest.raises(ValueError, match="summary without draws; got one of 20"):
-        summarize_draws(flow, lr / 2, num_draws=40, summary=summary)
+        summarize_draws(flow, lr / 2, num_samples=40, summary=summary)
     with pytest.raises(ValueError, match="one LR image"):
-        summarize_draws(flow, lr[None], num_draws=40)
+        summarize_draws(flow, lr[None], num_samples=40)
     with pytest.raises(ValueError, match=r"truth of the images' shape, \(1, 16, 16\); got \(1, 8, 8\)"):
-        summarize_draws(flow, lr, num_draws=40, summary=StreamingSummary(truth=torch.rand(1, 8, 8)))
+        summarize_draws(flow, lr, num_samples=40, summary=StreamingSummary(truth=torch.rand(1, 8, 8)))
     with pytest.raises(ValueError, match="truth: expected finite"):
         StreamingSummary(truth=torch.full((1, 16, 16), math.nan))
     with pytest.raises(ValueError, match="truth: expected finite"):
@@ -294,6 +296,6 @@ def test_messages():
     with pytest.raises(ValueError, match="thresholds that are numbers"):
         StreamingSummary(thresholds=(math.nan,))
     with pytest.raises(ValueError, match="one LR image"):
-        draw_posterior(flow, lr[None], num_draws=1)
+        draw_posterior(flow, lr[None], num_samples=1)
     with pytest.raises(ValueError, match="as many truths"):
         uncertainty_quality([], [])

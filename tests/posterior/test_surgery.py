@@ -16,13 +16,13 @@ def flow():
 def _image(flow, size=16, seed=1):
     generator = torch.Generator().manual_seed(seed)
     lr = torch.rand(3, size // 4, size // 4, generator=generator, dtype=torch.float64)
-    return draw_posterior(flow, lr, num_draws=1, temperature=0.5, generator=generator)[0]
+    return draw_posterior(flow, lr, num_samples=1, temperature=0.5, generator=generator)[0]
 
 
 def test_resampling_a_level_keeps_the_others(flow):
     hr = _image(flow)
     before = flow.encode(hr)
-    for drawn in resample(flow, hr, levels=[1], num_draws=3):
+    for drawn in resample(flow, hr, levels=[1], num_samples=3):
         after = flow.encode(drawn)
         assert torch.allclose(after.lr, before.lr, atol=1e-8) and torch.allclose(after.z[0], before.z[0], atol=1e-6)
         assert (after.z[1] - before.z[1]).abs().mean() > 0.3
@@ -42,7 +42,7 @@ def test_a_masked_region_is_drawn_and_the_rest_of_the_latents_kept(flow):
 
 def test_far_from_the_mask_pixels_stay_in_a_local_flow():
     flow = LinearGaussianFlow(detail_std=(0.1, 0.05))
-    hr = draw_posterior(flow, torch.rand(1, 8, 8), num_draws=1)[0]
+    hr = draw_posterior(flow, torch.rand(1, 8, 8), num_samples=1)[0]
     mask = torch.zeros(32, 32)
     mask[:, 16:] = 1
     drawn = resample(flow, hr, mask=mask)[0]
@@ -53,8 +53,8 @@ def test_far_from_the_mask_pixels_stay_in_a_local_flow():
 def test_partial_masks_keep_the_distribution():
     """√(1−m)·old + √m·new of standard normals is standard normal: so are the latents of the result."""
     flow = LinearGaussianFlow(detail_std=(0.1, 0.05))
-    hr = draw_posterior(flow, torch.rand(1, 8, 8), num_draws=1)[0]
-    drawn = resample(flow, hr, mask=torch.full((32, 32), 0.3), num_draws=40)
+    hr = draw_posterior(flow, torch.rand(1, 8, 8), num_samples=1)[0]
+    drawn = resample(flow, hr, mask=torch.full((32, 32), 0.3), num_samples=40)
     z = flow.encode(drawn).z[1]
     assert abs(float(z.var()) - 1) < 0.1
 
@@ -63,14 +63,14 @@ def test_a_temperature_map_works_pixel_by_pixel():
     flow, lr = LinearGaussianFlow(detail_std=(0.1, 0.05)), torch.rand(1, 4, 4)
     tau = torch.ones(16, 16)
     tau[:8] = 0
-    draws = sample_with_temperature_map(flow, lr, tau, num_draws=200, generator=torch.Generator().manual_seed(0))
+    draws = sample_with_temperature_map(flow, lr, tau, num_samples=200, generator=torch.Generator().manual_seed(0))
     still = flow.posterior(lr).mean.reshape(1, 16, 16)
     assert torch.allclose(draws[:, :, :6], still[:, :6].float().expand(200, -1, -1, -1), atol=1e-5)
     exact = flow.posterior(lr).std.reshape(16, 16)
     assert (draws.std(0)[0, 12:] / exact[12:] - 1).abs().max() < 0.3
     plain = sample_with_temperature_map(flow, lr, [1.0, 1.0], generator=torch.Generator().manual_seed(3))
     assert torch.equal(plain, sample_with_temperature_map(flow, lr, 1.0, generator=torch.Generator().manual_seed(3)))
-    assert torch.equal(plain, draw_posterior(flow, lr, num_draws=1, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(plain, draw_posterior(flow, lr, num_samples=1, generator=torch.Generator().manual_seed(3)))
 
 
 def test_a_path_ends_where_it_should_and_keeps_the_norm(flow):
@@ -104,7 +104,7 @@ def test_restoring_takes_noise_away():
     flow = LinearGaussianFlow(detail_std=(0.03, 0.015))
     generator = torch.Generator().manual_seed(0)
     lr = torch.rand(1, 16, 16, generator=generator)
-    clean = draw_posterior(flow, lr, num_draws=1, generator=generator)[0]
+    clean = draw_posterior(flow, lr, num_samples=1, generator=generator)[0]
     noisy = clean + 0.08 * torch.randn(clean.shape, generator=generator)
     restored = restore(flow, noisy, lr)
     assert (restored - clean).square().mean() < 0.4 * (noisy - clean).square().mean()

@@ -29,7 +29,7 @@ def _problem(operator):
 
 def _variational(problem):
     return solve(
-        problem, "svi", guide="lowrank", rank=20, steps=1000, num_particles=8, num_draws=300, learning_rate=0.05
+        problem, "svi", guide="lowrank", rank=20, steps=1000, num_particles=8, num_samples=300, learning_rate=0.05
     )
 
 
@@ -59,7 +59,7 @@ def _fits(solution):
 
 def _walk(problem, centre):
     """pCN: it needs a hundred times HMC's passes to mix as well, so only its mean is asked for, within its errors."""
-    return solve(problem, "pcn", start=centre, num_chains=2, num_warmup=50, num_draws=150, num_steps=10)
+    return solve(problem, "pcn", start=centre, num_chains=2, num_warmup=50, num_samples=150, num_steps=10)
 
 
 def test_inpainting():
@@ -68,7 +68,7 @@ def test_inpainting():
     problem = _problem(Mask(visible))
     svi = _variational(problem)
     centre = svi.latents[0].mean(0)
-    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=250)
+    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_samples=250)
     _is_the_posterior(hmc)
     _agree(svi, hmc, bias=0.2)
     pcn = _walk(problem, centre)
@@ -84,7 +84,7 @@ def test_deblurring():
     problem = _problem(Blur.gaussian(1.0))
     svi = _variational(problem)
     centre = svi.latents[0].mean(0)
-    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_draws=400)
+    hmc = solve(problem, "hmc", start=centre, num_chains=2, num_warmup=50, num_samples=400)
     _is_the_posterior(hmc)
     _agree(svi, hmc, bias=0.2)
     pcn = _walk(problem, centre)

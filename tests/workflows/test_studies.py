@@ -70,7 +70,7 @@ def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypat
 def test_chains_by_the_command(folder):
     images = {"a": torch.rand(3, 20, 20)}
     counts = []
-    settings = StudySettings(crop=16, num_draws=4, method="pcn")
+    settings = StudySettings(crop=16, num_samples=4, method="pcn")
     report = run_study("deblurring", _flow(), images, settings, on_step=lambda: counts.append(1))
     assert len(counts) == STUDIES["deblurring"].steps(1, settings)
     assert "residual / noise" in report.to_text()
@@ -94,7 +94,7 @@ def test_the_crop_is_where_the_image_varies_most():
 def test_the_figure_shows_the_truth(name, monkeypatch):
     monkeypatch.setattr("flowsr.workflows.study._OPTIMIZATION", 5)
     image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
-    report = run_study(name, _flow(), {"a": image}, StudySettings(crop=16, num_draws=8))
+    report = run_study(name, _flow(), {"a": image}, StudySettings(crop=16, num_samples=8))
     axes = report.plot().axes[0]
     assert axes.get_title(loc="left") == "truth"
     shown = torch.as_tensor(axes.images[0].get_array()).movedim(-1, 0)
@@ -104,7 +104,7 @@ def test_the_figure_shows_the_truth(name, monkeypatch):
 def test_uncertainty_names_the_image_and_shows_truth_and_input():
     generator = torch.Generator().manual_seed(0)
     images = {name: torch.rand(3, 24, 32, generator=generator) for name in ("cat", "dog")}
-    report = run_study("uncertainty", _flow(), images, StudySettings(crop=16, num_draws=8))
+    report = run_study("uncertainty", _flow(), images, StudySettings(crop=16, num_samples=8))
     text = report.to_text()
     assert "posterior of cat, the 16x16 pixels in its middle" in text and "posterior of dog" not in text
     assert "16x16 pixels in the middle of 2 images; the draws shown are of the first" in text
@@ -125,7 +125,7 @@ def test_calibration_says_of_how_many_images_its_pairs_are():
     subject = "20 crops of 16x16 pixels of 5 images"
     generator = torch.Generator().manual_seed(0)
     images = {name: torch.rand(3, 16, 16, generator=generator) for name in "abcde"}
-    report = run_study("calibration", _flow(), images, StudySettings(pairs=20, num_draws=19))
+    report = run_study("calibration", _flow(), images, StudySettings(pairs=20, num_samples=19))
     assert report.subject == subject
     assert any("20 pairs come from 5 images" in remark for remark in report.remarks)
     assert f"- {report.remarks[0]}" in report.to_text() and subject in report.to_text()
