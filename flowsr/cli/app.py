@@ -10,7 +10,7 @@ import typer
 
 from flowsr.cli.demo import demo
 from flowsr.cli.evaluate import evaluate
-from flowsr.cli.guard import EXAMPLE, GuardedGroup
+from flowsr.cli.guard import EXAMPLE, GuardedCommand, GuardedGroup
 from flowsr.cli.import_weights import import_weights
 from flowsr.cli.info import info
 from flowsr.cli.report import report
@@ -75,17 +75,17 @@ def _add(function: Callable[..., Any], example: str, **settings: Any) -> None:
     """A command under its example's name, with its docstring as help: rich would keep the line breaks of the code."""
     paragraphs = inspect.getdoc(function).split("\n\n")  # type: ignore[union-attr]
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(example.split()[1], help=text, epilog=EXAMPLE + example, **settings)(function)
+    app.command(example.split()[1], cls=GuardedCommand, help=text, epilog=EXAMPLE + example, **settings)(function)
 
 
 _add(demo, "flowsr demo --out out")
-_add(sample, "flowsr sample sr-x4-small lr.png")
-_add(train, "flowsr train sr-x4-small photographs/ --out runs/first", no_args_is_help=True)
-_add(evaluate, "flowsr evaluate sr-x4-small photographs/")
+_add(sample, "flowsr sample lr.png")
+_add(train, "flowsr train photographs/ --out runs/first", no_args_is_help=True)
+_add(evaluate, "flowsr evaluate photographs/ --model sr-x4-small")
 _add(score, "flowsr score hr.png --model sr-x4-small")
 _add(report, "flowsr report hr.png --model sr-x4-small")
 _add(study, "flowsr study calibration photographs/ --model sr-x4-small")
-_add(downscale, "flowsr downscale rescaling-x4-small hr.png")
-_add(upscale, "flowsr upscale sr-x4-small lr.png")
-_add(info, "flowsr info sr-x4-small")
+_add(downscale, "flowsr downscale hr.png")
+_add(upscale, "flowsr upscale lr.png --model rescaling-x4-small")
+_add(info, "flowsr info --model sr-x4-small")
 _add(import_weights, "flowsr import official.pth mine.safetensors")

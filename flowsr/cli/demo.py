@@ -7,7 +7,7 @@ import typer
 
 from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, make_folder
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from flowsr.models import HCFlow
     from flowsr.workflows.demo import DemoSettings
-
-_PRESET = "sr-x4-small"
 
 
 def demo(
@@ -40,7 +38,7 @@ def demo(
     from flowsr.models.weights import shipped_path
 
     reporter = Reporter(quiet=quiet, json_only=json)
-    training = train or shipped_path(_PRESET) is None
+    training = train or shipped_path(SR_MODEL) is None
     names = ["demo.png", "demo.json", *(["demo.safetensors"] if training else [])]
     check_outputs(out, names, force=force)
 
@@ -61,7 +59,7 @@ def demo(
         save(flow, out / "demo.safetensors")
         weights = f"model trained for {settings.steps} steps"
     else:
-        opened = open_model(_PRESET, device=device, dtype=dtype)
+        opened = open_model(SR_MODEL, device=device, dtype=dtype)
         flow, weights = require_conditional(opened, what="the demonstration"), "shipped weights"
 
     hr = unseen_photograph(multiple=flow.upscale, largest=48 if smoke else None)
@@ -70,25 +68,25 @@ def demo(
         study = study_photograph(flow, hr, num_samples=draws, seed=seed, on_step=advance)
     make_folder(out)
     save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
-    document = {"preset": _PRESET, "weights": weights, "provenance": flow.provenance, "seed": seed, **study.to_dict()}
+    document = {"preset": SR_MODEL, "weights": weights, "provenance": flow.provenance, "seed": seed, **study.to_dict()}
     write_json(out / "demo.json", document)
     for card in study.cards:
         reporter.result(card_table(card))
     reporter.document(document)
     reporter.remark("Wrote " + ", ".join(str(out / name) for name in names))
     if training:
-        reporter.remark(f"Next: flowsr sample {out / 'demo.safetensors'} YOUR_SMALL_IMAGE.png --out samples")
+        reporter.remark(f"Next: flowsr sample YOUR_SMALL_IMAGE.png --model {out / 'demo.safetensors'} --out samples")
 
 
 def _train(settings: "DemoSettings", *, device: "torch.device", dtype: "torch.dtype", reporter: Reporter) -> "HCFlow":
     from flowsr.workflows.demo import train_demo_model, training_photographs
 
-    reporter.remark(f"Training {_PRESET} on photographs from scikit-image, {settings.steps} steps")
+    reporter.remark(f"Training {SR_MODEL} on photographs from scikit-image, {settings.steps} steps")
     with reporter.progress("Training", settings.steps) as advance:
         return train_demo_model(
             list(training_photographs().values()),
             settings,
-            preset=_PRESET,
+            preset=SR_MODEL,
             device=device,
             dtype=dtype,
             on_step=lambda _, bits: advance(f"{bits:.2f} bits/dim"),

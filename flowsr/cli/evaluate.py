@@ -1,39 +1,40 @@
 """``flowsr evaluate``: a model's figures on a folder of images, each with its convention."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.options import (
+    SR_MODEL,
+    CropToMultiple,
+    Device,
+    DrawsPerImage,
+    Dtype,
+    Force,
+    GivenLR,
+    Inputs,
+    Json,
+    MeasuredTemperatures,
+    Model,
+    Out,
+    Precision,
+    Quiet,
+    Seed,
+)
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
 
 _NAMES = ("evaluation.csv", "evaluation.json")
 
 
 def evaluate(
-    model: Model,
     inputs: Inputs,
+    model: Model = SR_MODEL,
     out: Out = Path("evaluation"),
     lr: GivenLR = None,
-    num_samples: Annotated[
-        int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and τ > 0; two or more give diversity.")
-    ] = 2,
-    temperature: Annotated[
-        list[float] | None,
-        typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable.", show_default="0 and 0.8; rescaling: 0 and 1"),
-    ] = None,
-    crop_to_multiple: Annotated[
-        int | None,
-        typer.Option(
-            "--crop-to-multiple",
-            min=1,
-            help="Sides of the HR images are cropped to multiples of this.",
-            show_default="16, or what the model needs",
-        ),
-    ] = None,
+    num_samples: DrawsPerImage = 2,
+    temperature: MeasuredTemperatures = None,
+    crop_to_multiple: CropToMultiple = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,

@@ -1,9 +1,12 @@
 """What happens when something goes wrong, in one place: a sentence for mistakes, a traceback for bugs."""
 
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperArgument, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from flowsr.errors import FlowsrError
 
@@ -12,6 +15,8 @@ EXAMPLE = "Such as: "
 
 INTERRUPTED = 130
 MISTAKE = 2
+
+_WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
 class GuardedGroup(TyperGroup):
@@ -38,6 +43,52 @@ class GuardedGroup(TyperGroup):
                 raise
             typer.echo(f"Error: {sentence(error)}", err=True)
             raise typer.Exit(MISTAKE) from None
+
+
+class GuardedCommand(TyperCommand):
+    """A command that answers a model among its arguments, where images belong, with the command to type."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Look at the arguments before they are taken for images."""
+        if any(isinstance(param, TyperOption) and param.name == "model" for param in self.params):
+            self._refuse_models(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_models(self, ctx: Any, args: list[str]) -> None:
+        options, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        arguments = [param for param in self.params if isinstance(param, TyperArgument)]
+        images = [*(text for param in arguments for text in _texts(options.get(str(param.name)))), *rest]
+        model = next(filter(_is_model, images), None)
+        if model is None:
+            return
+        images.remove(model)
+        if not images and any(param.required for param in arguments):
+            images = [str(arguments[-1].metavar)]
+            args = [*args, *images]
+        told = options.get("model")
+        command = shlex.join(["flowsr", str(ctx.info_name), *self._reordered(args, model, told=_texts(told))])
+        raise ValueError(f"expected images; got {model}, a model, which goes behind --model: type {command}")
+
+    def _reordered(self, args: list[str], model: str, *, told: Sequence[str]) -> list[str]:
+        """The arguments with the model as an option, or without it where that option names one already."""
+        valued = {name for p in self.params if isinstance(p, TyperOption) and not p.is_flag for name in p.opts}
+        place = next(i for i, text in enumerate(args) if text == model and (i == 0 or args[i - 1] not in valued))
+        others, option = [*args[:place], *args[place + 1 :]], [] if told else ["--model", model]
+        return [*option, *others] if "--" in args else [*others, *option]
+
+
+def _texts(value: Any) -> Sequence[str]:
+    """The words of a parameter, of which there may be none, one or several."""
+    return (value,) if isinstance(value, str) else value if isinstance(value, tuple | list) else ()
+
+
+def _is_model(text: str) -> bool:
+    path = Path(text)
+    if path.suffix.lower() in _WEIGHTS or path.exists():
+        return path.suffix.lower() in _WEIGHTS and not path.is_dir()
+    from flowsr.models import presets
+
+    return text in presets()
 
 
 def explain(error: typer.BadParameter) -> None:

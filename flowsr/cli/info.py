@@ -6,34 +6,39 @@ from typing import Annotated, Any
 import typer
 
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import Json, Quiet
+from flowsr.cli.options import SR_MODEL, Json, Model, Quiet
 
 
 def info(
-    what: Annotated[str, typer.Argument(help="A model file, a preset, or an image.", metavar="MODEL|PRESET|IMAGE")],
+    ctx: typer.Context,
+    image: Annotated[
+        Path | None, typer.Argument(help="An image (png, jpg, tif); without one, --model is shown.", metavar="IMAGE")
+    ] = None,
+    model: Model = SR_MODEL,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Show the configuration of a model or preset, or the size and kind of an image."""
     from flowsr.cli.console import facts_table
 
-    facts = describe(what)
+    if image is not None and ctx.get_parameter_source("model").name != "DEFAULT":  # type: ignore[union-attr]
+        raise ValueError(f"expected an image or a model; got {image} and {model}: ask for one at a time")
+    facts = describe(model) if image is None else describe_image(image)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    reporter.result(facts_table(Path(what).name, flat))
+    reporter.result(facts_table(Path(model).name if image is None else image.name, flat))
     for key, value in facts.items():
         if isinstance(value, dict) and value:
             reporter.result(facts_table(key, value))
     reporter.document(facts)
 
 
-def describe(what: str) -> dict[str, Any]:
-    """The facts about a model file, a preset or an image file, JSON-ready.
+def describe(name: str) -> dict[str, Any]:
+    """The facts about a model file or a preset, JSON-ready.
 
     Raises:
-        FileNotFoundError: if it is none of them.
+        FileNotFoundError: if it is neither.
         CheckpointError: for a damaged model file.
-        ImageError: for a damaged image.
 
     Example:
         >>> facts = describe("sr-x4-small")
@@ -43,24 +48,22 @@ def describe(what: str) -> dict[str, Any]:
     from flowsr._support.spelling import did_you_mean
     from flowsr.models import from_preset, presets
 
-    path = Path(what)
-    if path.suffix.lower() in (".safetensors", ".pth", ".pt") and path.is_file():
+    path = Path(name)
+    if path.is_file():
         from flowsr.models import load
 
         return {"kind": "model", "bytes": path.stat().st_size, **describe_model(load(path))}
-    if path.is_file():
-        return _describe_image(path)
-    if what in presets():
+    if name in presets():
         from flowsr.models import load
         from flowsr.models.weights import RELEASES, shipped_path
 
-        shipped = shipped_path(what) is not None
-        elsewhere = "fetched from the authors when used" if what in RELEASES else "none: random until trained"
-        flow = load(what) if shipped else from_preset(what)
+        shipped = shipped_path(name) is not None
+        elsewhere = "fetched from the authors when used" if name in RELEASES else "none: random until trained"
+        flow = load(name) if shipped else from_preset(name)
         return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
     raise FileNotFoundError(
-        f"expected a model file, an image, or a preset ({', '.join(presets())}); there is no {what}"
-        f"{did_you_mean(what, presets()) or ': check the name'}"
+        f"expected a model file or a preset ({', '.join(presets())}); there is no {name}"
+        f"{did_you_mean(name, presets()) or ': check the name'}"
     )
 
 
@@ -79,9 +82,19 @@ def describe_model(flow: Any) -> dict[str, Any]:
     }
 
 
-def _describe_image(path: Path) -> dict[str, Any]:
+def describe_image(path: Path) -> dict[str, Any]:
+    """The facts about an image file, and what it may serve as, JSON-ready.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ImageError: for a damaged image.
+    """
     from flowsr.images import read_image
 
+    if not path.exists():
+        raise FileNotFoundError(
+            f"expected an image; {path} does not exist: check the name; a model goes behind --model"
+        )
     image = read_image(path, mode=None)
     channels, height, width = image.shape
     return {

@@ -31,15 +31,31 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that
 Inputs = Annotated[list[Path], typer.Argument(help="Images, or folders of images (png, jpg, tif).", metavar="IMAGE")]
 Model = Annotated[
     str,
-    typer.Argument(help="A .safetensors file, an official .pth, or a preset's name.", metavar="MODEL"),
-]
-ScoredModel = Annotated[
-    str,
     typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name."),
 ]
+SR_MODEL = "sr-x4-small"
+"""The model of commands that are not told one, as it comes with the package."""
+RESCALING_MODEL = "rescaling-x4-small"
+"""The same where images are made small and brought back."""
 GivenLR = Annotated[
     Path | None,
     typer.Option("--lr", help="LR images with the same names.", show_default="bicubic of the HR images, 8 bits"),
+]
+DrawsPerImage = Annotated[
+    int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and τ > 0; two or more give diversity.")
+]
+MeasuredTemperatures = Annotated[
+    list[float] | None,
+    typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable.", show_default="0 and 0.8; rescaling: 0 and 1"),
+]
+CropToMultiple = Annotated[
+    int | None,
+    typer.Option(
+        "--crop-to-multiple",
+        min=1,
+        help="Sides of the HR images are cropped to multiples of this.",
+        show_default="16, or what the model needs",
+    ),
 ]
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from flowsr._support.files import atomic_path
 from flowsr.cli.console import Reporter
 
-_WEIGHTS = (".safetensors", ".pth", ".pt")
-
 
 def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
     """The image files among files and folders, folders in the order of their names; what is missing is refused.
@@ -16,18 +14,12 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: for a name that is neither a file nor a folder.
         ImageError: for a folder without images.
-        ValueError: for a model, or if two files would get the same name in the output.
+        ValueError: if two files would get the same name in the output.
     """
     from flowsr.images import list_images
-    from flowsr.models import presets
 
     files: list[Path] = []
     for path in inputs:
-        if path.suffix.lower() in _WEIGHTS or (str(path) in presets() and not path.exists()):
-            raise ValueError(
-                f"expected an image or a folder of images; {path} is a model: it goes before the images, or behind "
-                "--model where --help lists that option"
-            )
         if path.is_dir():
             files.extend(list_images(path))
         elif path.is_file():

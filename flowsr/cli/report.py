@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import Device, Dtype, Force, GivenLR, Precision, Quiet, ScoredModel, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Model, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
 
 
 def report(
     image: Annotated[Path, typer.Argument(help="An HR image (png, jpg, tif).", metavar="IMAGE", dir_okay=False)],
-    model: ScoredModel = "sr-x4-small",
+    model: Model = SR_MODEL,
     lr: GivenLR = None,
     num_samples: Annotated[
         int,

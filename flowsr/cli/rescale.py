@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsr.cli.console import Reporter, counted
-from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.options import (
+    RESCALING_MODEL,
+    Device,
+    Dtype,
+    Force,
+    Inputs,
+    Json,
+    Model,
+    Out,
+    Precision,
+    Quiet,
+    Seed,
+)
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
 if TYPE_CHECKING:
@@ -15,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def downscale(
-    model: Model,
     inputs: Inputs,
+    model: Model = RESCALING_MODEL,
     out: Out = Path("lr"),
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
@@ -57,8 +69,8 @@ def downscale(
 
 
 def upscale(
-    model: Model,
     inputs: Inputs,
+    model: Model = RESCALING_MODEL,
     out: Out = Path("hr"),
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="τ ≥ 0 of the latents; 0 is without noise.")

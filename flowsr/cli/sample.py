@@ -7,7 +7,7 @@ import typer
 
 from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter, counted
-from flowsr.cli.options import Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ _LISTING = "samples.json"
 
 
 def sample(
-    model: Model,
     inputs: Inputs,
+    model: Model = SR_MODEL,
     out: Out = Path("samples"),
     num_samples: Annotated[
         int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and temperature.")

@@ -7,7 +7,7 @@ import typer
 
 from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter, counted
-from flowsr.cli.options import Device, Dtype, Force, GivenLR, Inputs, Json, Precision, Quiet, ScoredModel, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Inputs, Json, Model, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder
 
 _LISTING = "scores.json"
@@ -15,7 +15,7 @@ _LISTING = "scores.json"
 
 def score(
     inputs: Inputs,
-    model: ScoredModel = "sr-x4-small",
+    model: Model = SR_MODEL,
     lr: GivenLR = None,
     num_samples: Annotated[
         int,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsr.cli.console import Reporter, to_json
-from flowsr.cli.options import Device, Dtype, Force, Json, Out, Precision, Quiet, ScoredModel, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
 
@@ -42,7 +42,7 @@ _FIGURES = {
 def study(
     name: Annotated[StudyName, typer.Argument(help="Which study.", metavar="NAME")],
     folder: Annotated[Path, typer.Argument(help="HR images, or one of them (png, jpg, tif).", metavar="FOLDER")],
-    model: ScoredModel = "sr-x4-small",
+    model: Model = SR_MODEL,
     out: Out = Path("study"),
     crop: Annotated[
         int | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import Json, Quiet, Seed
+from flowsr.cli.options import SR_MODEL, Json, Model, Quiet, Seed
 
 if TYPE_CHECKING:
     from flowsr.models import ImageModel
@@ -44,16 +44,9 @@ class Start(StrEnum):
 
 
 def train(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A preset's name, as sr-x4-small, srflow-x4-small or glow-small (random weights), or a model file to "
-            "go on from.",
-            metavar="MODEL",
-        ),
-    ],
     folders: Annotated[list[Path], typer.Argument(help="Folders of HR images.", metavar="FOLDER")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", file_okay=False)],
+    model: Model = SR_MODEL,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +99,9 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model of any kind on folders of images with a published recipe.
+
+    A preset, such as sr-x4-small, srflow-x4-small or glow-small, starts with random weights; a model file is gone on
+    from.
 
     Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C and
     SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on, with the recipe of the run but
@@ -191,7 +187,7 @@ def train(
         raise typer.Exit(128 + trained.interrupted)
     if not trained.saved:
         raise OSError(f"the run is at its end, but {weights} could not be written: make room and go on with --resume")
-    reporter.remark(f"Next: flowsr evaluate {weights} YOUR_TEST_IMAGES --out evaluation")
+    reporter.remark(f"Next: flowsr evaluate YOUR_TEST_IMAGES --model {weights} --out evaluation")
 
 
 def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales: str) -> tuple[float, ...]:

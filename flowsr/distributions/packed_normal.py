@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, SupportsFloat, TypeAlias
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -11,8 +12,15 @@ from torch import Tensor
 
 from flowsr._support.shapes import sum_event
 
-Temperature: TypeAlias = SupportsFloat | Sequence[float]
-"""One temperature for all levels, a number of any library, or one per level from coarse to fine."""
+Temperature: TypeAlias = SupportsFloat | Sequence[SupportsFloat]
+"""One temperature for all levels, a number of any library, or a tuple or list of one per level from coarse to fine.
+
+Where a distribution takes it, a tensor keeps its gradient, and its shape is one of batches: τ of shape ``(P, 1)`` with
+LR images of batch ``(B,)`` gives a batch ``(P, B)``. Random temperatures per level are a tuple of tensors,
+``tau.unbind(-1)``.
+"""
+
+_LARGEST_LOG_SCALE = 40.0  # what e^40 multiplies still has a square in float32
 
 
 def normal_log_prob(x: Tensor, *, log_scale: float | Tensor = 0.0) -> Tensor:
@@ -23,25 +31,95 @@ def normal_log_prob(x: Tensor, *, log_scale: float | Tensor = 0.0) -> Tensor:
     return -0.5 * ((x * (-log_scale).exp()) ** 2 + math.log(2.0 * math.pi)) - log_scale
 
 
-def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ...]:
-    """One temperature per level, coarse to fine, from a number for all or a sequence.
+def proper_scale(scale: Tensor) -> Tensor:
+    """Where a scale is one: a number from e^-40 to e^40, not zero, negative, or NaN.
+
+    What an inference proposes may be no scale. A density is −inf there: the proposal is rejected, and the run goes on.
+    """
+    largest = math.exp(_LARGEST_LOG_SCALE + 1e-3)
+    return (scale > 1 / largest) & (scale < largest)
+
+
+class ProposedNormal(dist.Normal):
+    """Normal whose scale an inference may propose: where it is none, the density is −inf, and nothing is raised.
+
+    Args:
+        loc: mean.
+        scale: standard deviation; the density is −inf, with gradient zero, where it is not from e^-40 to e^40.
+
+    Example:
+        >>> scale = torch.tensor([1.0, -1.0, torch.nan], requires_grad=True)
+        >>> log_prob = ProposedNormal(torch.zeros(3), scale).log_prob(torch.ones(3))
+        >>> log_prob[1:], torch.autograd.grad(log_prob[0], scale)[0]
+        (tensor([-inf, -inf], grad_fn=<SliceBackward0>), tensor([0., 0., 0.]))
+    """
+
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.real}  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        # A NaN is no real number, and a proposal all the same.
+        super().__init__(loc, scale, validate_args=False)
+        if validate_args is not None:
+            self._validate_args = validate_args
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return scaled_log_prob(value - self.loc, self.scale)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.rsample(torch.Size(sample_shape))
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "ProposedNormal":
+        shape = torch.Size(batch_shape)
+        return ProposedNormal(self.loc.expand(shape), self.scale.expand(shape), validate_args=self._validate_args)
+
+
+def scaled_log_prob(x: Tensor, scale: Tensor) -> Tensor:
+    """Elementwise ``log N(x; 0, scale²)`` in nats; −inf, with gradient zero, where the scale is none.
+
+    See :func:`proper_scale`.
+    """
+    proper = proper_scale(scale)
+    # Twice: the gradient of log at zero, times zero, would be NaN.
+    density = normal_log_prob(x, log_scale=torch.where(proper, scale, 1.0).log())
+    return torch.where(proper, density, -torch.inf)
+
+
+def split_levels(temperature: Temperature, levels: int) -> tuple[float | Tensor, ...]:
+    """One temperature per level, coarse to fine: tensors as they are, with their gradients, and numbers checked.
 
     Raises:
-        ValueError: for a negative or non-finite temperature, or a wrong number of them.
+        ValueError: for a number that is negative or not finite, or a wrong number of them.
     """
-    try:
-        if isinstance(temperature, str | set):
-            raise TypeError
-        several = isinstance(temperature, Sequence) or (isinstance(temperature, Tensor) and temperature.dim() > 0)
-        # float() takes the numbers of any library.
-        values = tuple(map(float, temperature)) if several else (float(temperature),) * levels  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"expected a temperature, or one for each level; got {temperature!r}") from None
+    if isinstance(temperature, Sequence) and not isinstance(temperature, str):
+        values = tuple(temperature)
+    else:
+        values = (temperature,) * levels
     if len(values) != levels:
         raise ValueError(f"expected one temperature or {levels}, one per level from coarse to fine; got {len(values)}")
-    if any(not math.isfinite(t) or t < 0 for t in values):
+    try:
+        # float() takes the numbers of any library.
+        values = tuple(value if isinstance(value, Tensor) else float(value) for value in values)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"expected a temperature, or one for each level; got {temperature!r}") from None
+    if any(not isinstance(value, Tensor) and not 0 <= value < math.inf for value in values):
         raise ValueError(f"expected finite temperatures >= 0; got {temperature}")
     return values
+
+
+def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ...]:
+    """One temperature per level, coarse to fine, as plain numbers, from a number for all or a sequence.
+
+    Raises:
+        ValueError: for a negative or non-finite temperature, a wrong number of them, or a batch of them.
+    """
+    values = split_levels(temperature, levels)
+    if any(isinstance(value, Tensor) and value.numel() != 1 for value in values):
+        raise ValueError(
+            f"expected one number for each level; got a tensor of temperatures, {temperature}: give one per level as "
+            "a tuple, temperature.tolist(); batches of temperatures are for flow.condition"
+        )
+    return tuple(map(float, split_levels(tuple(map(float, values)), levels)))
 
 
 def packed_standard_normal(
@@ -70,16 +148,23 @@ class PackedNormal(TorchDistribution):
     at τ = 0 a latent is exactly zero; sampling works there, but there is no density. When all temperatures are zero
     sampling is deterministic: y is the LR image whatever σ.
 
+    Temperatures and log σ may be random: a tensor keeps its gradient, and its shape broadcasts with the batch. One that
+    is no temperature, or out of range, as inference may propose it, has the density 0: ``log_prob`` is −inf there,
+    with gradients that are zero, where for a number it raises ValueError.
+
     Cost: O(number of elements).
 
     Args:
         lr: LR image, ``(*batch, C, h, w)``, the centre of the first C channels.
         latent_channels: channels of each latent at LR resolution, coarse to fine.
-        temperature: τ ≥ 0 for all levels, or one per level, coarse to fine. τ = 1 is the model.
-        lr_log_scale: log σ; −6 in HCFlow, 2.5e-3 of the range of the image. A tensor of one number may be learned.
+        temperature: τ ≥ 0 for all levels, or a tuple of one per level, coarse to fine; numbers, or tensors whose
+            shape broadcasts with that of the batch. τ = 1 is the model.
+        lr_log_scale: log σ from −40 to 40, or −inf; −6 in HCFlow, 2.5e-3 of the range of the image. A number, or a
+            tensor whose shape broadcasts with that of the batch.
 
     Raises:
-        ValueError: for bad temperatures or scale; from ``log_prob`` when σ or some τ is 0.
+        ValueError: for numbers that are no temperatures or log-scale, or tensors whose shape does not fit; from
+            ``log_prob`` when a number says that σ or some τ is 0.
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.
@@ -88,6 +173,8 @@ class PackedNormal(TorchDistribution):
         >>> base = PackedNormal(torch.full((3, 2, 2), 0.5), latent_channels=(9,), temperature=0.8)
         >>> base.event_shape, base.log_prob(base.sample((5,))).shape
         (torch.Size([12, 2, 2]), torch.Size([5]))
+        >>> PackedNormal(torch.zeros(3, 2, 2), latent_channels=(9,), temperature=torch.rand(7, requires_grad=True))
+        PackedNormal(batch_shape=(7,), event_shape=(12, 2, 2), temperature=tensor of shape (7,), lr_log_scale=-6)
     """
 
     arg_constraints: ClassVar = {}  # pyright: ignore[reportAssignmentType]
@@ -103,26 +190,49 @@ class PackedNormal(TorchDistribution):
         lr_log_scale: float | Tensor = -6.0,
         validate_args: bool | None = None,
     ) -> None:
-        value = lr_log_scale.detach().item() if isinstance(lr_log_scale, Tensor) else lr_log_scale
-        if not isinstance(value, int | float) or not (value == -math.inf or -40 <= value <= 40):
-            raise ValueError(f"expected lr_log_scale from -40 to 40, or -inf for the Dirac limit; got {value!r}")
         self.lr = lr
         self.latent_channels = tuple(latent_channels)
-        self.temperature = level_temperatures(temperature, len(self.latent_channels))
-        self.lr_log_scale = lr_log_scale if isinstance(lr_log_scale, Tensor) else float(lr_log_scale)
-        sigma = 0.0 if not any(self.temperature) else math.exp(value)
+        self.temperature = split_levels(temperature, len(self.latent_channels))
+        self.lr_log_scale = _checked_log_scale(lr_log_scale)
         widths = (lr.shape[-3], *self.latent_channels)
-        scales = torch.tensor((sigma, *self.temperature), dtype=lr.dtype, device=lr.device)
-        if isinstance(lr_log_scale, Tensor) and any(self.temperature):
-            scales = torch.cat([lr_log_scale.exp().reshape(1).to(scales), scales[1:]])
-        self.scale = scales.repeat_interleave(torch.tensor(widths, device=lr.device))[:, None, None]
+        self.scale = _scales(self._sigma(), self.temperature, widths=widths, like=lr)
+        try:
+            batch_shape = torch.broadcast_shapes(lr.shape[:-3], self.scale.shape[:-3])
+        except RuntimeError:
+            raise ValueError(
+                f"expected temperature and lr_log_scale whose shapes broadcast with the batch {tuple(lr.shape[:-3])}; "
+                f"got a batch of scales {tuple(self.scale.shape[:-3])}"
+            ) from None
         event_shape = torch.Size([sum(widths), *lr.shape[-2:]])
-        super().__init__(lr.shape[:-3], event_shape, validate_args=validate_args)
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+
+    def _sigma(self) -> float | Tensor:
+        if self.temperature and not any(isinstance(tau, Tensor) or tau for tau in self.temperature):
+            return 0.0
+        return self.lr_log_scale.exp() if isinstance(self.lr_log_scale, Tensor) else math.exp(self.lr_log_scale)
+
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        return f"PackedNormal({shapes}, {self.widths_text()})"
+
+    def widths_text(self) -> str:
+        """Temperature and log σ, the latter where there is an LR image in the latent, for ``repr``."""
+        shown = [_shown(tau) for tau in self.temperature]
+        text = shown[0] if len(set(shown)) == 1 else f"({', '.join(shown)})"
+        width = f", lr_log_scale={_shown(self.lr_log_scale)}" if self.lr.shape[-3] else ""
+        return f"temperature={text}{width}"
+
+    @property
+    def has_density(self) -> bool:
+        """Whether no number among temperatures and σ says that a part of the latent is fixed."""
+        fixed = [not isinstance(tau, Tensor) and tau == 0 for tau in self.temperature]
+        return not any(fixed) and not (self.lr.shape[-3] and self.lr_log_scale == -math.inf)
 
     @property
     def mean(self) -> Tensor:
+        lr = self.lr.expand(*self.batch_shape, *self.lr.shape[-3:])
         padding = self.lr.new_zeros(*self.batch_shape, sum(self.latent_channels), *self.event_shape[1:])
-        return torch.cat([self.lr, padding], -3)
+        return torch.cat([lr, padding], -3)
 
     @property
     def variance(self) -> Tensor:
@@ -134,7 +244,7 @@ class PackedNormal(TorchDistribution):
         return self.mean + noise * self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if not bool((self.scale > 0).all()):
+        if not self.has_density:
             raise ValueError(
                 "expected temperature > 0 on every level and a finite lr_log_scale to have a density; got "
                 f"temperature {self.temperature} and lr_log_scale {self.lr_log_scale}: sampling at temperature 0 or "
@@ -144,7 +254,9 @@ class PackedNormal(TorchDistribution):
             raise ValueError(
                 f"expected a packed latent of event shape {tuple(self.event_shape)}; got shape {tuple(value.shape)}"
             )
-        return sum_event(normal_log_prob(value - self.mean, log_scale=self.scale.log()))
+        # One LR image may have many widths: it is not repeated for each.
+        padding = self.lr.new_zeros(*self.lr.shape[:-3], sum(self.latent_channels), *self.event_shape[1:])
+        return sum_event(scaled_log_prob(value - torch.cat([self.lr, padding], -3), self.scale))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "PackedNormal":
         lr = self.lr.expand(*batch_shape, *self.lr.shape[-3:])
@@ -155,3 +267,33 @@ class PackedNormal(TorchDistribution):
             lr_log_scale=self.lr_log_scale,
             validate_args=self._validate_args,
         )
+
+
+def _checked_log_scale(value: float | Tensor) -> float | Tensor:
+    """A log-scale that is a number in range, or a tensor, which may be random, and is not looked at."""
+    if isinstance(value, Tensor):
+        return value
+    largest = _LARGEST_LOG_SCALE
+    if not isinstance(value, int | float) or not (value == -math.inf or -largest <= value <= largest):
+        raise ValueError(f"expected lr_log_scale from -40 to 40, or -inf for the Dirac limit; got {value!r}")
+    return float(value)
+
+
+def _scales(
+    sigma: float | Tensor, temperature: Sequence[float | Tensor], *, widths: Sequence[int], like: Tensor
+) -> Tensor:
+    """The scale of each channel, ``(*batch, channels, 1, 1)``, from that of the LR image and those of the latents."""
+    values = [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (sigma, *temperature)]
+    try:
+        values = torch.broadcast_tensors(*values)
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(value.shape)) for value in values)
+        raise ValueError(f"expected temperatures and lr_log_scale of one batch; got shapes {shapes}") from None
+    parts = [value[..., None].expand(*value.shape, width) for value, width in zip(values, widths, strict=True)]
+    return torch.cat(parts, -1)[..., None, None]
+
+
+def _shown(value: float | Tensor) -> str:
+    if isinstance(value, Tensor) and value.dim():
+        return f"tensor of shape {tuple(value.shape)}"
+    return f"{float(value):g}"

@@ -1,6 +1,7 @@
 """The command: what it writes, what it refuses and in which words, and that it refuses before it works."""
 
 import ast
+import contextlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from commands import refused, run
 from typer.testing import CliRunner
 
@@ -20,6 +22,7 @@ from flowsr.cli.guard import sentence
 from flowsr.images import read_image, write_image
 from flowsr.models.official import hcflow_key_pairs
 from flowsr.models.storage import OFFICIAL_LAYOUTS
+from flowsr.models.weights import shipped_path
 
 TINY = flowsr.HCFlowConfig(
     steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
@@ -83,14 +86,14 @@ def test_help_shows_defaults_in_words_and_whole_paragraphs():
 
 def test_a_bar_is_gone_before_the_error_is_said(model, tmp_path):
     bad = _transparent(tmp_path / "glass.png")
-    said = run("evaluate", model, bad, "--out", tmp_path / "out").stderr
+    said = run("evaluate", bad, "--model", model, "--out", tmp_path / "out").stderr
     assert said.startswith("Error: ") and said.count("\n") == 1
     assert "in an image editor or, from Python" in said
 
 
 def test_a_missing_argument_is_answered_with_an_example(lr):
-    assert refused(run("sample", lr, "--out", "samp"), "Missing argument 'IMAGE'.", "Expected MODEL IMAGE..., such as")
-    assert refused(run("sample", lr), "flowsr sample sr-x4-small lr.png")
+    assert refused(run("sample", "--out", "samp"), "Missing argument 'IMAGE'.", "Expected IMAGE..., such as")
+    assert refused(run("sample", "-n", 2), "such as: flowsr sample lr.png")
     assert refused(run("study", "calibration"), "Expected NAME FOLDER, such as: flowsr study calibration")
     assert refused(run("score"), "Expected IMAGE..., such as: flowsr score hr.png")
 
@@ -100,9 +103,58 @@ def test_a_wrong_choice_is_named_without_what_a_library_says():
     assert refused(result, "Invalid value for 'NAME': 'calibratoin' is not one of")
 
 
-def test_a_model_among_the_images_is_told_where_it_goes(model, lr):
-    for name in ("sr-x4-small", model):
-        assert refused(run("score", name, lr), f"{name} is a model", "--model")
+def typed(*arguments):
+    """The answer of a command to a model among its images, without the words before the command to type."""
+    result = run(*arguments)
+    assert refused(result, f"expected images; got {arguments[1]}, a model, which goes behind --model: type flowsr")
+    return " ".join(result.stderr.split()).split(": type ")[1]
+
+
+def test_the_old_order_is_answered_with_the_new_one(model, lr, tmp_path):
+    old = {
+        ("evaluate", "rescaling-x4-small", lr, "-n", 2): f"flowsr evaluate {lr} -n 2 --model rescaling-x4-small",
+        ("train", "sr-x8-small", lr.parent, "-o", "r"): f"flowsr train {lr.parent} -o r --model sr-x8-small",
+        ("sample", model, lr): f"flowsr sample {lr} --model {model}",
+        ("report", model, lr): f"flowsr report {lr} --model {model}",  # of one image: two are too many otherwise
+        ("score", model, lr, "-m", model): f"flowsr score {lr} -m {model}",
+        ("downscale", "irn-x4", "--", "-1.png"): "flowsr downscale --model irn-x4 -- -1.png",
+        ("upscale", "glow", "a b.png", "-q"): "flowsr upscale 'a b.png' -q --model glow",
+        ("upscale", "sr-x4-small"): "flowsr upscale IMAGE --model sr-x4-small",
+        ("info", "sr-x4-small", "--json"): "flowsr info --json --model sr-x4-small",
+    }
+    assert {arguments: typed(*arguments) for arguments in old} == old
+    # What is an option's value, an image's name or a folder is no model in the place of an image.
+    (tmp_path / "sr-x4-small").mkdir()
+    with contextlib.chdir(tmp_path):
+        assert refused(run("score", "sr-x4-small"), "expected files named .png")
+    assert refused(run("train", lr.parent, "--vgg", model, "--out", lr), "is a file")
+
+
+def test_models_are_named_alike_everywhere():
+    """Every command that takes a model takes it by one option, with one help, and has a shipped one by default."""
+    commands = typer.main.get_command(app).commands
+    found = {name: p for name, command in commands.items() for p in command.params if p.name == "model"}
+    without = {"demo", "import", "compare"}  # which shows the shipped model, converts a file, and takes two models
+    assert found.keys() == commands.keys() - without
+    for name, option in found.items():
+        assert option.opts == ["--model", "-m"] and option.show_default is True, name
+        assert option.help == found["sample"].help, name
+        task = "rescaling" if name in ("downscale", "upscale") else "sr"
+        assert option.default == f"{task}-x4-small" and shipped_path(option.default), name
+        assert option.default in CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_an_option_means_the_same_in_every_command():
+    long_of, help_of = {}, {}
+    for command in typer.main.get_command(app).commands.values():
+        for param in (param for param in command.params if param.param_type_name == "option"):
+            long = next(text for text in param.opts if text.startswith("--"))
+            for short in set(param.opts) - {long}:
+                long_of.setdefault(short, set()).add(long)
+            help_of.setdefault(long, set()).add(param.help)
+    assert all(len(found) == 1 for found in long_of.values()), long_of
+    shared = ("--model", "--lr", "--seed", "--dtype", "--json", "--quiet", "--force", "--crop-to-multiple")
+    assert all(len(help_of[name]) == 1 for name in shared), help_of
 
 
 def test_module_level_imports_of_the_cli_are_light():
@@ -123,7 +175,7 @@ def test_module_level_imports_of_the_cli_are_light():
 
 def test_sample_writes_draws_moments_and_listing(model, lr, tmp_path):
     out = tmp_path / "deep" / "out"
-    result = run("sample", model, lr, "-n", 2, "-t", 0, "-t", 0.8, "--moments", "--out", out, "--json")
+    result = run("sample", lr, "--model", model, "-n", 2, "-t", 0, "-t", 0.8, "--moments", "--out", out, "--json")
     assert result.exit_code == 0, result.output
     names = ["baby_tau0_0.png"] + [f"baby_tau0.8_{part}.png" for part in ("0", "1", "mean", "std")]
     assert sorted(path.name for path in out.iterdir()) == sorted([*names, "samples.json"])
@@ -143,7 +195,7 @@ def test_sample_is_determined_by_the_seed_alone(model, lr, tmp_path):
     calls = {"a": ("--seed", 3), "b": ("--seed", 3, "-n", 2), "c": ("--seed", 4)}
     for name, options in calls.items():
         inputs = lr.parent if name == "b" else lr
-        assert run("sample", model, inputs, "--out", tmp_path / name, "--quiet", *options).output == ""
+        assert run("sample", inputs, "--model", model, "--out", tmp_path / name, "--quiet", *options).output == ""
     a, b, c = ((tmp_path / name / "baby_tau0.8_0.png").read_bytes() for name in "abc")
     assert a == b
     assert a != c
@@ -152,7 +204,7 @@ def test_sample_is_determined_by_the_seed_alone(model, lr, tmp_path):
 def test_sample_with_truth_names_every_convention(model, lr, tmp_path):
     hr = tmp_path / "truth.png"
     write_image(hr, torch.rand(3, 28, 36))
-    result = run("sample", model, lr, "--hr", hr, "--out", tmp_path / "out", "-n", 2)
+    result = run("sample", lr, "--model", model, "--hr", hr, "--out", tmp_path / "out", "-n", 2)
     assert result.exit_code == 0, result.output
     card = json.loads((tmp_path / "out" / "samples.json").read_text(encoding="utf-8"))["images"][0]["card"]
     assert card["columns"] == ["bicubic", "τ=0.8"]
@@ -167,7 +219,7 @@ def test_sample_with_truth_names_every_convention(model, lr, tmp_path):
 def test_a_damaged_second_image_is_found_before_the_first_is_drawn(model, lr, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(lr.read_bytes()[:60])
-    assert refused(run("sample", model, lr, bad, "--out", tmp_path / "out"), "bad.png", "damaged")
+    assert refused(run("sample", lr, bad, "--model", model, "--out", tmp_path / "out"), "bad.png", "damaged")
     assert not (tmp_path / "out").exists()
 
 
@@ -178,8 +230,7 @@ def test_a_damaged_second_image_is_found_before_the_first_is_measured(command, m
     bad.write_bytes(good.read_bytes()[:60])
     for name in ("flowsr.workflows.evaluate.score_pair", "flowsr.workflows.score.score_file"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("measured"))
-    of = [model, good, bad] if command == "evaluate" else ["--model", model, good, bad]
-    assert refused(run(command, *of, "--out", tmp_path / "out"), "bad.png", "damaged")
+    assert refused(run(command, good, bad, "--model", model, "--out", tmp_path / "out"), "bad.png", "damaged")
     assert not (tmp_path / "out").exists()
 
 
@@ -187,9 +238,9 @@ def test_a_damaged_second_image_is_found_before_the_first_is_measured(command, m
 def test_a_folder_that_cannot_be_made_is_refused_before_the_model_is_opened(command, lr, tmp_path, monkeypatch):
     monkeypatch.setattr("flowsr.cli.options.open_model", lambda *_, **__: pytest.fail("opened"))
     out = tmp_path / "new" / ("n" * 300)  # more than any file system takes
-    of = {"score": [lr], "report": [lr], "study": ["uncertainty", lr], "train": ["sr-x4-small", lr.parent]}
+    of = {"study": ["uncertainty", lr], "train": [lr.parent]}
     target = out / "page.html" if command == "report" else out
-    result = run(command, *of.get(command, ["sr-x4-small", lr]), "--out", target)
+    result = run(command, *of.get(command, [lr]), "--out", target)
     assert refused(result, "expected a folder that can be written to", "File name too long", "choose another --out")
     assert [path.name for path in tmp_path.iterdir()] == ["lr"]
 
@@ -198,7 +249,7 @@ def test_nothing_is_overwritten_without_force(model, lr, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "baby_tau0.8_0.png").write_text("precious")
-    arguments = ("sample", model, lr, "--out", out)
+    arguments = ("sample", lr, "--model", model, "--out", out)
     assert refused(run(*arguments), "baby_tau0.8_0.png exists", "--force")
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("baby_tau0.8_0.png", "precious")]
     assert run(*arguments, "--force").exit_code == 0
@@ -221,28 +272,42 @@ def _truncated(path, model):
 
 
 MISTAKES = {
-    "missing model": (lambda d, m, i: ("sample", d / "none.safetensors", i), ["none.safetensors"]),
-    "preset without weights": (lambda d, m, i: ("sample", "sr-x8-small", i), ["there is no file sr-x8-small"]),
-    "truncated model": (lambda d, m, i: ("sample", _truncated(d / "cut.safetensors", m), i), ["cut.safetensors"]),
-    "missing image": (lambda d, m, i: ("sample", m, d / "no.png"), ["no.png does not exist"]),
-    "empty folder": (lambda d, m, i: ("sample", m, d), ["expected files named .png"]),
-    "not an image": (lambda d, m, i: ("sample", m, _text_file(d / "text.png")), ["text.png"]),
-    "wrong suffix": (lambda d, m, i: ("sample", m, _text_file(d / "a.txt")), ["a.txt", ".png"]),
-    "wrong channels": (lambda d, m, i: ("sample", m, _transparent(d / "rgba.png")), ["transparent"]),
-    "negative temperature": (lambda d, m, i: ("sample", m, i, "-t", -1), ["temperatures >= 0; got -1"]),
-    "nan temperature": (lambda d, m, i: ("sample", m, i, "-t", "nan"), ["temperatures >= 0; got nan"]),
-    "temperature twice": (lambda d, m, i: ("sample", m, i, "-t", 1, "-t", 1), ["different temperatures"]),
-    "no number": (lambda d, m, i: ("sample", m, i, "-t", "warm"), ["--temperature", "number"]),
-    "no draws": (lambda d, m, i: ("sample", m, i, "-n", 0), ["--num-samples"]),
-    "moments of one draw": (lambda d, m, i: ("sample", m, i, "--moments"), ["at least 2 draws"]),
-    "no float64": (lambda d, m, i: ("sample", m, i, "--device", "mps:0"), ["with float64", "got 'mps:0': use cpu"]),
-    "unknown device": (lambda d, m, i: ("sample", m, i, "--device", "abacus"), ["abacus"]),
-    "hr of another size": (lambda d, m, i: ("sample", m, i, "--hr", i), ["36 × 28 pixels; got 9 × 7 pixels"]),
-    "hr missing": (lambda d, m, i: ("sample", m, i, "--hr", d / "no.png"), ["no.png does not exist"]),
-    "same name twice": (lambda d, m, i: ("sample", m, i, i), ["different names"]),
-    "out is a file": (lambda d, m, i: ("sample", m, i, "--out", m), ["is a file"]),
-    "out below a file": (lambda d, m, i: ("sample", m, i, "--out", m / "x"), ["is a file"]),
-    "info of nothing": (lambda d, m, i: ("info", "sr-x5"), ["sr-x5", "sr-x4-small"]),
+    "missing model": (lambda d, m, i: ("sample", i, "--model", d / "none.safetensors"), ["none.safetensors"]),
+    "preset without weights": (
+        lambda d, m, i: ("sample", i, "--model", "sr-x8-small"),
+        ["there is no file sr-x8-small"],
+    ),
+    "truncated model": (
+        lambda d, m, i: ("sample", i, "--model", _truncated(d / "cut.safetensors", m)),
+        ["cut.safetensors"],
+    ),
+    "missing image": (lambda d, m, i: ("sample", d / "no.png", "--model", m), ["no.png does not exist"]),
+    "empty folder": (lambda d, m, i: ("sample", d, "--model", m), ["expected files named .png"]),
+    "not an image": (lambda d, m, i: ("sample", _text_file(d / "text.png"), "--model", m), ["text.png"]),
+    "wrong suffix": (lambda d, m, i: ("sample", _text_file(d / "a.txt"), "--model", m), ["a.txt", ".png"]),
+    "wrong channels": (lambda d, m, i: ("sample", _transparent(d / "rgba.png"), "--model", m), ["transparent"]),
+    "negative temperature": (lambda d, m, i: ("sample", i, "--model", m, "-t", -1), ["temperatures >= 0; got -1"]),
+    "nan temperature": (lambda d, m, i: ("sample", i, "--model", m, "-t", "nan"), ["temperatures >= 0; got nan"]),
+    "temperature twice": (lambda d, m, i: ("sample", i, "--model", m, "-t", 1, "-t", 1), ["different temperatures"]),
+    "no number": (lambda d, m, i: ("sample", i, "--model", m, "-t", "warm"), ["--temperature", "number"]),
+    "no draws": (lambda d, m, i: ("sample", i, "--model", m, "-n", 0), ["--num-samples"]),
+    "moments of one draw": (lambda d, m, i: ("sample", i, "--model", m, "--moments"), ["at least 2 draws"]),
+    "no float64": (
+        lambda d, m, i: ("sample", i, "--model", m, "--device", "mps:0"),
+        ["with float64", "got 'mps:0': use cpu"],
+    ),
+    "unknown device": (lambda d, m, i: ("sample", i, "--model", m, "--device", "abacus"), ["abacus"]),
+    "hr of another size": (
+        lambda d, m, i: ("sample", i, "--model", m, "--hr", i),
+        ["36 × 28 pixels; got 9 × 7 pixels"],
+    ),
+    "hr missing": (lambda d, m, i: ("sample", i, "--model", m, "--hr", d / "no.png"), ["no.png does not exist"]),
+    "same name twice": (lambda d, m, i: ("sample", i, i, "--model", m), ["different names"]),
+    "out is a file": (lambda d, m, i: ("sample", i, "--model", m, "--out", m), ["is a file"]),
+    "out below a file": (lambda d, m, i: ("sample", i, "--model", m, "--out", m / "x"), ["is a file"]),
+    "info of nothing": (lambda d, m, i: ("info", "--model", "sr-x5"), ["sr-x5", "sr-x4-small"]),
+    "info of no image": (lambda d, m, i: ("info", d / "no.png"), ["no.png does not exist", "behind --model"]),
+    "info of two things": (lambda d, m, i: ("info", i, "-m", m), ["expected an image or a model"]),
     "import of nothing": (lambda d, m, i: ("import", d / "no.pth", d / "o.safetensors"), ["no.pth does not exist"]),
     "import of text": (lambda d, m, i: ("import", _text_file(d / "t.pth"), d / "o.safetensors"), ["t.pth"]),
     "import to pth": (lambda d, m, i: ("import", m, d / "o.pth"), ["ends in .safetensors"]),
@@ -267,9 +332,9 @@ def test_mistakes_get_one_sentence_and_write_nothing(name, model, lr, tmp_path, 
 
 
 def test_a_bug_keeps_its_traceback_and_a_mistake_shows_it_on_request(monkeypatch, tmp_path):
-    assert isinstance(run("--traceback", "info", tmp_path / "none").exception, FileNotFoundError)
-    monkeypatch.setattr("flowsr.cli.info.describe", lambda what: 1 / 0)
-    result = run("info", "sr-x4")
+    assert isinstance(run("--traceback", "info", "--model", tmp_path / "none").exception, FileNotFoundError)
+    monkeypatch.setattr("flowsr.cli.info.describe", lambda name: 1 / 0)
+    result = run("info", "--model", "sr-x4")
     assert isinstance(result.exception, ZeroDivisionError)
 
 
@@ -287,16 +352,17 @@ def test_sentence(error, expected):
 
 
 def test_info(model, lr):
-    facts = json.loads(run("info", model, "--json").stdout)
+    facts = json.loads(run("info", "--model", model, "--json").stdout)
     assert (facts["kind"], facts["upscale"], facts["dtype"]) == ("model", 4, "float32")
     assert facts["configuration"] == TINY.to_dict()
     assert facts["parameters"] == sum(p.numel() for p in flowsr.load(model).parameters())
     image = json.loads(run("info", lr, "--json").stdout)
     assert (image["width"], image["height"], image["channels"]) == (9, 7, "RGB")
     assert image["as LR image"]["x4"] == "gives 36 × 28"
-    table = run("info", "sr-x4-small").stdout
-    assert "conditional_steps" in table
-    assert run("info", "sr-x4-small", "--quiet").output == ""
+    table = run("info", "--model", "sr-x4").stdout
+    assert "conditional_steps" in table and "fetched from the authors" in " ".join(table.split())
+    assert "shipped" in run("info").stdout  # of the model that all commands take
+    assert run("info", "--quiet").output == ""
 
 
 def test_import(model, tmp_path):
@@ -335,7 +401,7 @@ def _process(*args):
 
 
 def test_a_real_process_says_one_sentence(tmp_path):
-    process = _process("info", tmp_path / "none.png")
+    process = _process("info", "--model", tmp_path / "none.png")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert out == ""

@@ -46,7 +46,9 @@ def model(tmp_path):
 
 def test_train_writes_a_run_and_says_so_in_json(model, images, tmp_path):
     out = tmp_path / "run"
-    result = run("train", model, images, "--out", out, *SMALL, "--hold-out", 1, "--recipe", "nll+l1", "--json")
+    result = run(
+        "train", images, "--model", model, "--out", out, *SMALL, "--hold-out", 1, "--recipe", "nll+l1", "--json"
+    )
     assert result.exit_code == 0, result.output
     document, validated = json.loads(result.stdout), read_csv(out / "validation.csv")[-1]
     assert (document["steps"], document["recipe"], document["stopped by signal"]) == (3, "nll+l1", None)
@@ -60,13 +62,13 @@ def test_train_writes_a_run_and_says_so_in_json(model, images, tmp_path):
 
 def test_an_existing_run_is_not_overwritten_but_resumed(model, images, tmp_path):
     out = tmp_path / "run"
-    assert run("train", model, images, "--out", out, *SMALL, "--quiet").output == ""
+    assert run("train", images, "--model", model, "--out", out, *SMALL, "--quiet").output == ""
     before = (out / "train.csv").read_text()
-    again = run("train", model, images, "--out", out, *SMALL)
+    again = run("train", images, "--model", model, "--out", out, *SMALL)
     assert again.exit_code == 2
     assert "holds a run already" in again.stderr and "--resume" in again.stderr
     assert (out / "train.csv").read_text() == before
-    on = run("train", model, images, "--out", out, *SMALL, "--set", "steps=5", "--resume")
+    on = run("train", images, "--model", model, "--out", out, *SMALL, "--set", "steps=5", "--resume")
     assert on.exit_code == 0, on.output
     assert len(read_csv(out / "train.csv")) == 5
     assert "Warning: resuming at step 3 with another recipe than before (steps 3 → 5)" in on.stderr
@@ -77,7 +79,10 @@ def recorded(out):
 
 
 def test_resuming_keeps_the_recipe_but_for_what_is_given(model, images, tmp_path):
-    out, whole = tmp_path / "run", ("train", model, images, "--out", tmp_path / "run", "--device", "cpu", "--resume")
+    out, whole = (
+        tmp_path / "run",
+        ("train", images, "--model", model, "--out", tmp_path / "run", "--device", "cpu", "--resume"),
+    )
     first = run(*whole, *SMALL[2:], "--set", "steps=2 crop=16 l1=100")
     assert first.exit_code == 0, first.output
     assert f"no checkpoint in {out}: starting at step 0" in first.stderr
@@ -100,7 +105,7 @@ def test_resuming_keeps_the_recipe_but_for_what_is_given(model, images, tmp_path
 
 
 def test_what_is_said_without_a_terminal(model, images, tmp_path):
-    arguments = ("train", model, images, *SMALL, "--hold-out", 1)
+    arguments = ("train", images, "--model", model, *SMALL, "--hold-out", 1)
     result = run(*arguments, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     plan = "Training on 3 images, 1 for validation: steps 0 to 3, 2 crops of 16x16 each, on cpu in fp32"
@@ -119,13 +124,13 @@ def test_what_is_said_without_a_terminal(model, images, tmp_path):
 
 def test_names_of_models_that_there_are_not(model, images, tmp_path):
     out = ("--out", tmp_path / "run")
-    wrong = run("train", "sr-x4-smal", images, *out)
+    wrong = run("train", images, "--model", "sr-x4-smal", *out)
     assert wrong.exit_code == 2 and not (tmp_path / "run").exists()
     words = " ".join(wrong.stderr.split())
     assert "srflow-x4-small" in words and words.endswith("there is no sr-x4-smal: did you mean sr-x4-small?")
     asked = run("train")
-    assert "flowsr train sr-x4-small photographs/ --out runs/first" in asked.output
-    assert "{MODEL} {FOLDER}..." in asked.output
+    assert "flowsr train photographs/ --out runs/first" in asked.output
+    assert "{FOLDER}..." in asked.output
 
 
 @pytest.mark.parametrize(
@@ -148,18 +153,20 @@ def test_names_of_models_that_there_are_not(model, images, tmp_path):
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_no_folder(model, images, tmp_path, arguments, words):
-    result = run("train", model, images, "--out", tmp_path / "run", *arguments)
+    result = run("train", images, "--model", model, "--out", tmp_path / "run", *arguments)
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_folder_and_unreadable_images(model, images, tmp_path):
-    assert "nowhere does not exist" in run("train", model, tmp_path / "nowhere", "--out", tmp_path / "a").stderr
+    assert (
+        "nowhere does not exist" in run("train", tmp_path / "nowhere", "--model", model, "--out", tmp_path / "a").stderr
+    )
     (images / "9.png").write_text("not an image")
-    strict = run("train", model, images, "--out", tmp_path / "b", *SMALL, "--strict")
+    strict = run("train", images, "--model", model, "--out", tmp_path / "b", *SMALL, "--strict")
     assert strict.exit_code == 2 and "9.png" in strict.stderr
-    lenient = run("train", model, images, "--out", tmp_path / "c", *SMALL)
+    lenient = run("train", images, "--model", model, "--out", tmp_path / "c", *SMALL)
     assert lenient.exit_code == 0, lenient.output
     assert "Warning: left out image 1" in lenient.stderr
 
@@ -168,7 +175,7 @@ def test_a_model_that_could_not_be_written_is_a_mistake(model, images, tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))  # as on a full disk
     try:
-        full = run("train", model, images, "--out", tmp_path / "run", *SMALL)
+        full = run("train", images, "--model", model, "--out", tmp_path / "run", *SMALL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert full.exit_code == 2
@@ -178,7 +185,7 @@ def test_a_model_that_could_not_be_written_is_a_mistake(model, images, tmp_path)
 
 def test_vgg_weights_are_a_file(model, images, tmp_path):
     arguments = (*SMALL, "--set", "crop=32", "--recipe", "nll+l1+perceptual+gan", "--vgg", tmp_path / "vgg.pth")
-    result = run("train", model, images, "--out", tmp_path / "run", *arguments)
+    result = run("train", images, "--model", model, "--out", tmp_path / "run", *arguments)
     assert result.exit_code == 2
     assert f"expected torchvision's VGG19 weights in {tmp_path / 'vgg.pth'}" in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
@@ -197,7 +204,7 @@ def lr_images(images, tmp_path):
 def test_paired_lr_images_are_trained_and_validated_on(model, images, lr_images, tmp_path):
     seen = {}
     for name, arguments in {"paired": ("--lr-folder", lr_images), "bicubic": ()}.items():
-        result = run("train", model, images, "--out", tmp_path / name, *SMALL, "--hold-out", 1, *arguments)
+        result = run("train", images, "--model", model, "--out", tmp_path / name, *SMALL, "--hold-out", 1, *arguments)
         assert result.exit_code == 0, result.output
         logs = (read_csv(tmp_path / name / f"{log}.csv") for log in ("train", "validation"))
         seen[name] = [rows[0]["encoded_lr_psnr"] for rows in logs]
@@ -206,7 +213,7 @@ def test_paired_lr_images_are_trained_and_validated_on(model, images, lr_images,
     # The flow's LR image starts as a box average, close to the bicubic one.
     assert min(seen["bicubic"]) > 20 > 15 > max(seen["paired"])
     (lr_images / "2x4.png").unlink()
-    missing = run("train", model, images, "--out", tmp_path / "c", *SMALL, "--lr-folder", lr_images)
+    missing = run("train", images, "--model", model, "--out", tmp_path / "c", *SMALL, "--lr-folder", lr_images)
     assert missing.exit_code == 2 and "expected one LR image named like 2.png" in " ".join(missing.stderr.split())
 
 
@@ -218,13 +225,13 @@ def test_a_preset_goes_on_from_its_weights_if_asked_to(model, images, tmp_path, 
     given.initialize(torch.rand(4, 3, 16, 16))  # as every trained model has been
     flowsr.save(given, package / "weights" / "sr-x4-small.safetensors")
     still = ("--set", "learning_rate=1e-12")
-    on = run("train", "sr-x4-small", images, "--out", tmp_path / "on", *SMALL, *still, "--pretrained")
+    on = run("train", images, "--model", "sr-x4-small", "--out", tmp_path / "on", *SMALL, *still, "--pretrained")
     assert on.exit_code == 0, on.output
     trained = flowsr.load(tmp_path / "on" / "model.safetensors")
     assert trained.config == given.config
     for ours, theirs in zip(trained.parameters(), given.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    none = run("train", "sr-x8-small", images, "--out", tmp_path / "none", *SMALL, "--pretrained")
+    none = run("train", images, "--model", "sr-x8-small", "--out", tmp_path / "none", *SMALL, "--pretrained")
     assert none.exit_code == 2 and "sr-x8-small" in none.stderr
     assert not (tmp_path / "none").exists()
 
@@ -234,7 +241,7 @@ def test_accumulation_changes_nothing_but_rounding(model, images, tmp_path):
     for parts in (1, 2):
         out = tmp_path / str(parts)
         arguments = (*SMALL, "--set", "batch_size=4", "--accumulate", parts)
-        assert run("train", model, images, "--out", out, *arguments).exit_code == 0
+        assert run("train", images, "--model", model, "--out", out, *arguments).exit_code == 0
         logs[parts] = read_csv(out / "train.csv")
         weights[parts] = list(flowsr.load(out / "model.safetensors").parameters())
         assert json.loads((out / "run.json").read_text())["run"]["accumulate"] == parts
@@ -246,14 +253,14 @@ def test_accumulation_changes_nothing_but_rounding(model, images, tmp_path):
     one, two, first = (torch.cat([p.detach().flatten() for p in found]) for found in (weights[1], weights[2], before))
     # Adam divides by gradients that nearly vanish, so a few entries differ by more than rounding.
     assert (two - one).norm() < 0.02 * (one - first).norm()
-    odd = run("train", model, images, "--out", tmp_path / "odd", *SMALL, "--accumulate", 3)
+    odd = run("train", images, "--model", model, "--out", tmp_path / "odd", *SMALL, "--accumulate", 3)
     assert odd.exit_code == 2 and "multiple of processes x accumulation = 3; got 2" in " ".join(odd.stderr.split())
 
 
 def test_tensorboard_has_what_the_logs_have(model, images, tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "run"
-    arguments = ("train", model, images, "--out", out, *SMALL, "--hold-out", 1, "--tensorboard")
+    arguments = ("train", images, "--model", model, "--out", out, *SMALL, "--hold-out", 1, "--tensorboard")
     assert run(*arguments).exit_code == 0
     assert run(*arguments, "--set", "steps=4", "--resume").exit_code == 0
     events = reader.EventAccumulator(str(out / "tensorboard")).Reload()
@@ -267,7 +274,7 @@ def test_tensorboard_has_what_the_logs_have(model, images, tmp_path):
 
 def test_without_tensorboard_nothing_is_begun(model, images, tmp_path, monkeypatch):
     monkeypatch.setattr("flowsr.training.journal.find_spec", lambda name: None)
-    result = run("train", model, images, "--out", tmp_path / "run", *SMALL, "--tensorboard")
+    result = run("train", images, "--model", model, "--out", tmp_path / "run", *SMALL, "--tensorboard")
     assert result.exit_code == 2
     assert "pip install 'flowsr[tensorboard]'" in result.stderr
     assert not (tmp_path / "run").exists()
@@ -290,7 +297,7 @@ def start(arguments, *, processes=1):
 @pytest.mark.slow
 def test_a_signal_saves_and_leaves_with_its_number(model, images, tmp_path):
     out = tmp_path / "run"
-    process = start(["train", model, images, "--out", out, *SMALL, "--set", "steps=100000"])
+    process = start(["train", images, "--model", model, "--out", out, *SMALL, "--set", "steps=100000"])
     end = time.monotonic() + 120
     while not ((out / "train.csv").exists() and (out / "train.csv").read_text().count("\n") > 3):
         assert time.monotonic() < end and process.poll() is None
@@ -305,7 +312,7 @@ def test_a_signal_saves_and_leaves_with_its_number(model, images, tmp_path):
 
 @pytest.mark.slow
 def test_several_devices_say_it_once(model, images, tmp_path):
-    process = start(["train", model, images, "--out", tmp_path / "run", *SMALL, "--devices", 2, "--json"])
+    process = start(["train", images, "--model", model, "--out", tmp_path / "run", *SMALL, "--devices", 2, "--json"])
     stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr[-3000:]
     assert json.loads(stdout)["steps"] == 3
@@ -315,7 +322,7 @@ def test_several_devices_say_it_once(model, images, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(model, images, tmp_path):
-    process = start(["train", model, images, "--out", tmp_path / "run", *SMALL, "--json"], processes=2)
+    process = start(["train", images, "--model", model, "--out", tmp_path / "run", *SMALL, "--json"], processes=2)
     stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr[-3000:]
     assert json.loads(stdout)["steps"] == 3  # one document, from one process

@@ -103,7 +103,7 @@ def test_gray_and_tiny_images_have_reasons(tmp_path):
 
 def test_the_command_writes_table_csv_and_json(model, images, tmp_path):
     out = tmp_path / "out"
-    result = run("evaluate", model, images, "--out", out, "-t", 0, "-t", 0.5, "--json")
+    result = run("evaluate", images, "--model", model, "--out", out, "-t", 0, "-t", 0.5, "--json")
     assert result.exit_code == 0, result.output
     document = json.loads((out / "evaluation.json").read_text())
     assert json.loads(result.stdout) == document
@@ -124,9 +124,9 @@ def test_the_command_writes_table_csv_and_json(model, images, tmp_path):
     assert document["title"].startswith(f"{model} on 3 images")
     worst = max(document["images"], key=lambda row: row["bits_per_dim"])["image"]
     assert f"the worst image by bits per dimension is {worst}" in result.stderr
-    again = run("evaluate", model, images, "--out", out)
+    again = run("evaluate", images, "--model", model, "--out", out)
     assert again.exit_code == 2 and "--force" in again.stderr
-    shown = run("evaluate", model, images, "--out", out, "--force", "-n", 1, "-t", 0)
+    shown = run("evaluate", images, "--model", model, "--out", out, "--force", "-n", 1, "-t", 0)
     assert "border 4" in shown.stdout and "standard error" in shown.stdout
 
 
@@ -137,13 +137,13 @@ def test_paired_lr_images_are_used(flow, model, images, tmp_path):
         size = [side // 4 * 4 for side in read_image(path).shape[-2:]]
         hr = read_image(path)[:, : size[0], : size[1]]
         write_image(lr / f"{path.stem}x4.png", 0.9 * bicubic_down(hr, 4).clamp(0, 1))
-    result = run("evaluate", model, images, "--lr", lr, "--out", tmp_path / "a", "-t", 0, "-n", 1, "--json")
+    result = run("evaluate", images, "--model", model, "--lr", lr, "--out", tmp_path / "a", "-t", 0, "-n", 1, "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["columns"][1]["convention"].endswith("the LR image given")
     assert document["images"][0]["encoded_lr_psnr"] < 40
     next(lr.iterdir()).unlink()
-    missing = run("evaluate", model, images, "--lr", lr, "--out", tmp_path / "b")
+    missing = run("evaluate", images, "--model", model, "--lr", lr, "--out", tmp_path / "b")
     assert missing.exit_code == 2 and "expected one LR image named like" in " ".join(missing.stderr.split())
 
 
@@ -159,7 +159,7 @@ def test_paired_lr_images_are_used(flow, model, images, tmp_path):
     ],
 )
 def test_mistakes_write_nothing(model, images, tmp_path, arguments, words):
-    result = run("evaluate", model, images, "--out", tmp_path / "out", *arguments)
+    result = run("evaluate", images, "--model", model, "--out", tmp_path / "out", *arguments)
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
@@ -180,9 +180,12 @@ def _launch(arguments):
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(model, images, tmp_path):
-    two = _launch(["evaluate", model, images, "--out", tmp_path / "two", "--json", "--device", "cpu"])
+    two = _launch(["evaluate", images, "--model", model, "--out", tmp_path / "two", "--json", "--device", "cpu"])
     assert two.returncode == 0, two.stderr[-3000:]
-    assert run("evaluate", model, images, "--out", tmp_path / "one", "--quiet", "--device", "cpu").exit_code == 0
+    assert (
+        run("evaluate", images, "--model", model, "--out", tmp_path / "one", "--quiet", "--device", "cpu").exit_code
+        == 0
+    )
     one, both = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
     assert (one["processes"], both["processes"]) == (1, 2)
     assert json.loads(two.stdout) == both
@@ -194,7 +197,7 @@ def test_two_processes_measure_what_one_does(model, images, tmp_path):
 @pytest.mark.slow
 def test_a_mistake_in_one_process_stops_all(model, images, tmp_path):
     write_image(images / "zz.png", torch.rand(3, 8, 8))
-    result = _launch(["evaluate", model, images, "--out", tmp_path / "out"])
+    result = _launch(["evaluate", images, "--model", model, "--out", tmp_path / "out"])
     assert result.returncode != 0
     assert result.stderr.count("zz.png: expected at least 16 pixels on each side; got 8 × 8 pixels") >= 1
     assert not (tmp_path / "out").exists()

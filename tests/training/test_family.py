@@ -259,12 +259,14 @@ def test_memory_modes_give_the_same_gradients(name, mode):
 @pytest.mark.parametrize("name", ["irn-x4-small", "realnvp-small"])
 def test_the_command_trains_presets_of_the_family(name, images, tmp_path):
     small = ("--set", "steps=1 crop=16 batch_size=1", "--device", "cpu", "--hold-out", 1, "--json")
-    result = run("train", name, images, "--out", tmp_path / "run", *small)
+    result = run("train", images, "--model", name, "--out", tmp_path / "run", *small)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["steps"] == 1 and document["validation"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["start"] == "random weights"
-    words = refused(run("train", name, images, "--out", tmp_path / "b", *small, "--start", "haar"), "expected no start")
+    words = refused(
+        run("train", images, "--model", name, "--out", tmp_path / "b", *small, "--start", "haar"), "expected no start"
+    )
     assert words and not (tmp_path / "b").exists()
 
 
@@ -356,30 +358,34 @@ def test_the_commands_serve_srflow_and_irn(images, tmp_path):
     write_image(odd, torch.rand(3, 5, 7))
     quiet = ("--device", "cpu", "--quiet")
     for words in (
-        ("evaluate", srflow, images, "--out", out / "e", "-n", 1, "-t", 0),
-        ("evaluate", irn, images, "--out", out / "f", "-n", 1, "-t", 0),
-        ("sample", srflow, odd, "--out", out / "s"),
-        ("sample", irn, odd, "--out", out / "t"),
-        ("upscale", srflow, odd, "--out", out / "u"),
-        ("downscale", irn, images / "0.png", "--out", out / "d"),
-        ("upscale", irn, out / "d" / "0_LR.png", "--out", out / "d", "--original", images / "0.png"),
+        ("evaluate", images, "--model", srflow, "--out", out / "e", "-n", 1, "-t", 0),
+        ("evaluate", images, "--model", irn, "--out", out / "f", "-n", 1, "-t", 0),
+        ("sample", odd, "--model", srflow, "--out", out / "s"),
+        ("sample", odd, "--model", irn, "--out", out / "t"),
+        ("upscale", odd, "--model", srflow, "--out", out / "u"),
+        ("downscale", images / "0.png", "--model", irn, "--out", out / "d"),
+        ("upscale", out / "d" / "0_LR.png", "--model", irn, "--out", out / "d", "--original", images / "0.png"),
     ):
         result = run(*words, *quiet)
         assert result.exit_code == 0, (words, result.output)
     assert read_image(out / "s" / "odd_tau0.8_0.png").shape == read_image(out / "u" / "odd_HR.png").shape == (3, 20, 28)
     assert read_image(out / "d" / "0_HR.png").shape == read_image(images / "0.png").shape
     assert json.loads((out / "f" / "evaluation.json").read_text())["plan"]["multiple"] == 3
-    described = run("info", srflow, "--json")
+    described = run("info", "--model", srflow, "--json")
     assert json.loads(described.stdout)["capabilities"] == "condition"
 
 
 def test_the_commands_say_what_a_density_of_images_cannot_do(images, tmp_path):
     glow, path = saved("glow", tmp_path), images / "0.png"
     out = ("--out", tmp_path / "out")
-    assert refused(run("sample", glow, path, *out), "expected a model of HR images given their LR images", "got Glow")
-    assert refused(run("upscale", glow, path, *out), "for enlarging images", "flowsr score")
-    assert refused(run("downscale", glow, path, *out), "expected a rescaling model", "got Glow")
-    assert refused(run("downscale", saved("srflow-x4", tmp_path), path, *out), "got a super-resolution model")
+    assert refused(
+        run("sample", path, "--model", glow, *out), "expected a model of HR images given their LR images", "got Glow"
+    )
+    assert refused(run("upscale", path, "--model", glow, *out), "for enlarging images", "flowsr score")
+    assert refused(run("downscale", path, "--model", glow, *out), "expected a rescaling model", "got Glow")
+    assert refused(
+        run("downscale", path, "--model", saved("srflow-x4", tmp_path), *out), "got a super-resolution model"
+    )
     assert refused(run("report", path, "--model", glow, "--out", tmp_path / "a.html"), "for a report", "got Glow")
     assert refused(run("score", path, "--model", glow, "--lr", path), "expected no LR image for Glow")
     assert refused(
@@ -387,14 +393,14 @@ def test_the_commands_say_what_a_density_of_images_cannot_do(images, tmp_path):
     )
     srflow = saved("srflow-x4", tmp_path)
     assert refused(run("study", "uncertainty", images, "--model", srflow, *out), "the capability lr-latent; got SRFlow")
-    assert refused(run("evaluate", glow, path, "--lr", path, *out), "expected no LR images for Glow")
+    assert refused(run("evaluate", path, "--model", glow, "--lr", path, *out), "expected no LR images for Glow")
     assert not (tmp_path / "out").exists()
     scored = run("score", path, "--model", glow, "--json")
     assert scored.exit_code == 0, scored.output
     (record,) = json.loads(scored.stdout)["images"]
     assert record["official_nll"] is None and record["lr_source"] is None
-    measured = run("evaluate", glow, path, *out, "--json")
+    measured = run("evaluate", path, "--model", glow, *out, "--json")
     assert measured.exit_code == 0, measured.output
     assert [column["key"] for column in json.loads(measured.stdout)["columns"]] == ["bits_per_dim", "seconds encode"]
-    described = json.loads(run("info", "glow-small", "--json").stdout)
+    described = json.loads(run("info", "--model", "glow-small", "--json").stdout)
     assert described["model"] == "Glow" and "upscale" not in described and described["sides are multiples of"] == 8

@@ -83,7 +83,7 @@ def test_uses_shipped_weights_unless_told_to_train(smoke, tmp_path, monkeypatch)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["weights"] == "shipped weights"
     assert not (tmp_path / "out" / "demo.safetensors").exists()
-    assert json.loads(run("info", "sr-x4-small", "--json").stdout)["weights"] == "shipped"
+    assert json.loads(run("info", "--model", "sr-x4-small", "--json").stdout)["weights"] == "shipped"
 
 
 def test_training_lowers_the_bits_and_leaves_global_state():

@@ -39,7 +39,7 @@ def hr(tmp_path):
 
 
 def test_there_and_back_keeps_the_size_and_prints_the_loss(models, hr, tmp_path):
-    down = run("downscale", models["rescaling-x4"], hr, "--out", tmp_path / "lr", "--json")
+    down = run("downscale", hr, "--model", models["rescaling-x4"], "--out", tmp_path / "lr", "--json")
     assert down.exit_code == 0, down.output
     record = json.loads(down.stdout)["images"][0]
     assert record["size"] == [10, 13] and record["padded"]
@@ -50,7 +50,7 @@ def test_there_and_back_keeps_the_size_and_prints_the_loss(models, hr, tmp_path)
     flow = flowsr.load(models["rescaling-x4"])
     expected = round_to_8bit(flow.encode(pad_to_multiple(read_image(hr), 4)[0]).lr.detach())
     assert torch.equal(read_image(lr), expected)
-    up = run("upscale", models["rescaling-x4"], lr, "--verify", hr, "--out", tmp_path / "hr2", "--json")
+    up = run("upscale", lr, "--model", models["rescaling-x4"], "--verify", hr, "--out", tmp_path / "hr2", "--json")
     assert up.exit_code == 0, up.output
     card = json.loads(up.stdout)["images"][0]["card"]
     restored = read_image(tmp_path / "hr2" / "fly_HR.png")
@@ -62,20 +62,22 @@ def test_there_and_back_keeps_the_size_and_prints_the_loss(models, hr, tmp_path)
 
 
 def test_super_resolution_models_only_upscale(models, hr, tmp_path):
-    refused = run("downscale", models["sr-x4"], hr, "--out", tmp_path / "lr")
+    refused = run("downscale", hr, "--model", models["sr-x4"], "--out", tmp_path / "lr")
     assert refused.exit_code == 2 and "expected a rescaling model" in refused.stderr
     assert not (tmp_path / "lr").exists()
-    up = run("upscale", models["sr-x4"], hr, "--out", tmp_path / "up", "-t", 0.5)
+    up = run("upscale", hr, "--model", models["sr-x4"], "--out", tmp_path / "up", "-t", 0.5)
     assert up.exit_code == 0, up.output
     assert read_image(tmp_path / "up" / "fly_HR.png").shape == (3, 148, 200)
-    note = run("upscale", models["rescaling-x4"], hr, "--out", tmp_path / "up", "--force", "--size", "147x198")
+    note = run(
+        "upscale", hr, "--model", models["rescaling-x4"], "--out", tmp_path / "up", "--force", "--size", "147x198"
+    )
     assert "Note: this is a rescaling model" in note.stderr
     assert read_image(tmp_path / "up" / "fly_HR.png").shape == (3, 147, 198)
 
 
 def test_nothing_is_overwritten_without_force(models, hr, tmp_path):
     for command in ("downscale", "upscale"):
-        arguments = (command, models["rescaling-x4"], hr, "--out", tmp_path / command)
+        arguments = (command, hr, "--model", models["rescaling-x4"], "--out", tmp_path / command)
         assert run(*arguments, "--quiet").output == ""
         again = run(*arguments)
         assert again.exit_code == 2 and "--force" in again.stderr
