@@ -1,6 +1,6 @@
 """How close a model is to the convolutions that it is made of: the time of a decode against theirs alone.
 
-``python -m benchmarks.speed sr-x4`` prints it. Convolutions are most of the arithmetic of these networks and run in
+``python -m benchmarks.speed --model sr-x4`` prints it. Convolutions are most of the arithmetic of these networks and run in
 a vendor's library; what is on top of them (normalizations, elementwise maps, copies, determinants, Python) is this
 package's to keep small.
 
@@ -123,14 +123,14 @@ def _random(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 def main(arguments: list[str] | None = None) -> None:
     """Print the time of a decode and of its convolutions, in float32 and bfloat16."""
     parser = argparse.ArgumentParser(description="The time of a decode against that of its convolutions alone.")
-    parser.add_argument("preset", nargs="?", default="sr-x4", help="a model of HR images given their LR images")
+    parser.add_argument("--model", default="sr-x4", help="preset of a model of HR images given their LR images")
     parser.add_argument("--size", type=int, default=20, help="height and width of the LR images")
     parser.add_argument("--batch", type=int, default=2, help="number of LR images")
     parser.add_argument("--repeats", type=int, default=7, help="runs of which the median is taken")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    flow = from_preset(options.preset)
-    print(f"{options.preset}, {options.batch} LR images of {options.size}x{options.size}, one thread")
+    flow = from_preset(options.model)
+    print(f"{options.model}, {options.batch} LR images of {options.size}x{options.size}, one thread")
     print(f"{'':10}{'decode':>10}{'convolutions':>14}{'ratio':>8}")
     for name, bf16 in (("float32", False), ("bfloat16", True)):
         decode, alone = decode_against_convolutions(

@@ -1,21 +1,27 @@
 """What the documentation says is run: docstrings, pages, the README, and, as a slow test, the build of the whole."""
 
+import contextlib
 import doctest
 import importlib
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import types
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+import typer
 
 import flowsr
+from flowsr.cli.app import app
+from flowsr.cli.guard import EXAMPLE
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.rst"))
@@ -64,6 +70,82 @@ def test_readme(tmp_path, monkeypatch):
     exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
+
+
+SOURCES = ["README.md", "Makefile", *(str(p.relative_to(ROOT)) for p in [*PAGES, *ROOT.glob("flowsr/weights/*.md")])]
+CODE = sorted(
+    str(p.relative_to(ROOT)) for room in ("flowsr", "examples", "benchmarks") for p in (ROOT / room).rglob("*.py")
+)
+
+
+def command_lines(text):
+    """The lines of code blocks, fenced or indented, that call flowsr, as a shell splits them."""
+    text = re.sub(r"```\w*\n(.*?)```", lambda block: textwrap.indent(block[1], "    "), text, flags=re.DOTALL)
+    text = re.sub(r"\\\n\s*", " ", text)
+    called = re.compile(r"^(?:\t| {3,})(?:\$ )?(?:torchrun .*-m |\$\(BIN\)/)?flowsr ([a-z-].*)$", re.MULTILINE)
+    return [shlex.split(found[1].split(" #")[0]) for found in called.finditer(text)]
+
+
+def mentions(text):
+    """What running text says of commands, between backticks; … stands for what was left out."""
+    spans = re.findall(r"(?<!`)`{1,2}(?:torchrun [^`]*-m )?flowsr ([a-z][^`]*)`{1,2}", text)
+    return [shlex.split(span.replace("IMAGE…", "IMAGE")) for span in spans]
+
+
+def parse(words):
+    """The command line through the real parser, without running the command."""
+    group = typer.main.get_command(app)
+    top = group.make_context("flowsr", [], resilient_parsing=True)
+    name, command, rest = group.resolve_command(top, list(words))
+    with contextlib.suppress(typer.Exit):  # --help
+        command.make_context(name, rest, parent=top)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_command_lines_are_those_of_the_parser(source):
+    text = (ROOT / source).read_text()
+    for words in command_lines(text):
+        parse(words)
+    for words in mentions(text):
+        check_mention(words)
+
+
+def check_mention(words):
+    """A command that is only named must be there, and so must the options named with it."""
+    if len(words) > 1 and "…" not in words:
+        return parse(words)
+    command = typer.main.get_command(app).commands[words[0]]
+    options = {text for param in command.params for text in param.opts}
+    assert {word for word in words if word.startswith("-")} <= options, words
+    return None
+
+
+@pytest.mark.parametrize("source", [name for name in CODE if "flowsr " in (ROOT / name).read_text()])
+def test_commands_that_code_speaks_of_are_there(source):
+    for words in mentions((ROOT / source).read_text()):
+        check_mention(words)
+
+
+def test_a_stale_command_line_is_found():
+    indented = "Train::\n\n    $ flowsr train sr-x4-small photos \\\n       --out runs\n"
+    stale = indented + "```\nflowsr score a.png --models x  # bits\n```"
+    old, unknown = command_lines(stale)
+    assert old == ["train", "sr-x4-small", "photos", "--out", "runs"] and unknown[-1] == "x"
+    with pytest.raises(ValueError, match="type flowsr train photos --out runs --model sr-x4-small"):
+        parse(old)
+    with pytest.raises(Exception, match="No such option: --models"):
+        parse(unknown)
+    for gone in ("see `flowsr paint`", "``flowsr score … --colour``"):
+        with pytest.raises((KeyError, AssertionError)):
+            check_mention(*mentions(gone))
+    assert sum(len(command_lines((ROOT / name).read_text())) for name in SOURCES) > 12
+
+
+def test_examples_of_the_help_are_those_of_the_parser():
+    for name, command in typer.main.get_command(app).commands.items():
+        (words,) = command_lines("    " + command.epilog.removeprefix(EXAMPLE))
+        assert words[0] == name
+        parse(words)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_the_command_prints_a_ratio(capsys, monkeypatch):
 
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(speed, "from_preset", tiny)
-    speed.main(["sr-x4", "--size", "4", "--batch", "1", "--repeats", "1"])
+    speed.main(["--model", "sr-x4", "--size", "4", "--batch", "1", "--repeats", "1"])
     printed = capsys.readouterr().out
     for name in ("float32", "bfloat16"):
         decode, alone, ratio = map(float, re.search(rf"{name} +([\d.]+)s +([\d.]+)s +([\d.]+)", printed).groups())

@@ -110,6 +110,8 @@ def test_what_is_said_without_a_terminal(model, images, tmp_path):
     assert result.exit_code == 0, result.output
     plan = "Training on 3 images, 1 for validation: steps 0 to 3, 2 crops of 16x16 each, on cpu in fp32"
     assert plan in result.stderr.splitlines()
+    weights = tmp_path / "run" / "model.safetensors"
+    assert f"Next: flowsr evaluate YOUR_TEST_IMAGES --model {weights} --out evaluation" in result.stderr.splitlines()
     validated = read_csv(tmp_path / "run" / "validation.csv")[-1]
     assert "Validation at step 3" in result.stdout
     for label, key in {
