@@ -1,8 +1,8 @@
 """How close a model is to the convolutions that it is made of: the time of a decode against theirs alone.
 
-``python -m benchmarks.speed --model sr-x4`` prints it. Convolutions are most of the arithmetic of these networks and run in
-a vendor's library; what is on top of them (normalizations, elementwise maps, copies, determinants, Python) is this
-package's to keep small.
+``python -m benchmarks.speed --model sr-x4`` prints it. Convolutions are most of the arithmetic of these networks and
+run in a vendor's library; what is on top of them (normalizations, elementwise maps, copies, determinants, Python) is
+this package's to keep small.
 
 Conventions: one thread, no gradients, random weights, channels-last, medians of decodes and bare convolutions run in
 turns, so that both see the same machine. Time is that of the thread, in which other processes have no part, though

@@ -1,6 +1,7 @@
 """Every test starts from the same random state, leaves torch's global state alone and an empty parameter store."""
 
 import os
+import signal
 
 # Two processes share the cores: with torch's default of one thread per core in each, the suite takes ten times as long.
 # Set before torch is loaded, and inherited by what the tests start.
@@ -32,6 +33,14 @@ def _isolated():
     before = _global_state()
     yield
     assert _global_state() == before, "the test changed torch's global state"
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts this process and what it starts, also where the tests themselves were started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _global_state():

@@ -28,6 +28,9 @@ from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 class StopSignals:
     """Within this context SIGINT and SIGTERM set ``received`` instead of ending the process; a second one ends it.
 
+    One that the process was started to ignore, as shells start the background jobs of a script to ignore SIGINT, stays
+    ignored: it is meant for somebody else.
+
     Args:
         says_so: answer a signal with a line on stderr.
     """
@@ -39,6 +42,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             try:
                 self._old[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread: signals are somebody else's

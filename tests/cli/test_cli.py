@@ -433,7 +433,7 @@ def test_a_command_keeps_the_memory_that_a_layer_has_freed(mode, held):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
-def test_interrupting_leaves_130_and_no_files(tmp_path):
+def test_interrupting_leaves_130_and_no_files(interruptible, tmp_path):
     process = _process("demo", "--train", "--out", tmp_path / "out")
     assert process.stderr is not None
     assert "Training" in process.stderr.readline()

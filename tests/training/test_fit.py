@@ -124,7 +124,7 @@ def test_a_new_run_does_not_touch_an_old_one(images, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_returns(images, tmp_path, number):
+def test_a_signal_saves_and_returns(interruptible, images, tmp_path, number):
     out = tmp_path / "run"
 
     def send(hr, *, upscale, generator):
@@ -142,6 +142,21 @@ def test_a_signal_saves_and_returns(images, tmp_path, number):
     assert signal.getsignal(number) is before
     assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{stopped.step:08d}.ckpt"]
     assert flowsr.load(out / "model.safetensors").provenance["step"] == stopped.step
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_ignored_signal_stays_ignored(images, tmp_path, number):
+    def send(hr, *, upscale, generator):
+        os.kill(os.getpid(), number)
+        return flowsr.images.bicubic_down(hr, upscale)
+
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        made = train(tiny(), Data(folders=images, degradation=send), out=tmp_path, recipe=short(3), run=Run(**QUICK))
+        assert (made.interrupted, made.step) == (None, 3)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_breaks_validation_off_and_resuming_makes_it_again(images, tmp_path, monkeypatch):

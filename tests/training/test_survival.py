@@ -91,7 +91,7 @@ def test_killed_runs_lose_at_most_the_interval_and_end_where_they_would_have(ima
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_group_saves_and_exits(images, tmp_path, number):
+def test_a_signal_to_the_whole_group_saves_and_exits(interruptible, images, tmp_path, number):
     out = tmp_path / "run"
     process = start(images, out, 100_000, workers=1)
     wait_for_rows(process, out, 6)
@@ -101,3 +101,17 @@ def test_a_signal_to_the_whole_group_saves_and_exits(images, tmp_path, number):
     steps = (out / "train.csv").read_text().count("\n") - 1
     assert CheckpointFolder(out / "checkpoints").read_last()[0] == steps
     assert (out / "model.safetensors").exists()
+
+
+def test_a_background_job_of_a_script_ignores_the_interrupt_of_its_terminal(images, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start such jobs; inherited
+    try:
+        process = start(images, tmp_path, 100_000)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for_rows(process, tmp_path, 3)
+    os.killpg(process.pid, signal.SIGINT)
+    wait_for_rows(process, tmp_path, (tmp_path / "train.csv").read_text().count("\n") + 5)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM, process.stderr.read().decode()
+    process.stderr.close()
