@@ -1,4 +1,7 @@
-"""The errors a caller may want to catch; users' other mistakes raise ValueError."""
+"""The errors a caller may want to catch, as users' other mistakes raise ValueError, and what their messages share."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class FlowsrError(Exception):
@@ -19,3 +22,16 @@ class NonFiniteError(FlowsrError, ArithmeticError):
 
 class DownloadError(FlowsrError, OSError):
     """A released file of weights cannot be fetched."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest of the known ones as a question, or nothing.
+
+    Example:
+        >>> did_you_mean("sr-x4-smal", ["sr-x4-small", "glow-small"])
+        ': did you mean sr-x4-small?'
+        >>> did_you_mean("colour", ["steps", "crop"])
+        ''
+    """
+    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f": did you mean {close[0]}?" if close else ""

@@ -1,5 +1,7 @@
 """Shapes: the checks with readable errors, and the sums that turn elementwise values into one number per image.
 
+Sums, and the bijections behind them, are in at least float32: :func:`full_precision` keeps autocast away from them.
+
 Every density and log-determinant of the package is summed here and nowhere else. So one switch, :func:`per_pixel`,
 turns them all from one number per image into a map of the image.
 """
@@ -146,6 +148,11 @@ def check_context(x: Tensor, context: Tensor | None, *, channels: int, name: str
 
 def _ceil(size: int, multiple: int) -> int:
     return max(1, -(-size // multiple)) * multiple
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """A context without autocast on the device of ``x``: bfloat16 is for conditioners, never for the bijection."""
+    return torch.autocast(device_type=x.device.type, enabled=False)
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -45,7 +45,7 @@ def describe(name: str) -> dict[str, Any]:
         >>> facts["kind"], facts["upscale"], facts["configuration"]["steps"]
         ('preset', 4, 8)
     """
-    from flowsr._support.spelling import did_you_mean
+    from flowsr.errors import did_you_mean
     from flowsr.models import from_preset, presets
 
     path = Path(name)

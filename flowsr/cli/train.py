@@ -213,7 +213,7 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
 
 def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
     """The model of a file, or of a preset's weights if asked for; None for a preset to start from random weights."""
-    from flowsr._support.spelling import did_you_mean
+    from flowsr.errors import did_you_mean
     from flowsr.models import load, presets
 
     known = presets()

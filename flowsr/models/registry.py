@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flowsr._support.spelling import did_you_mean
+from flowsr.errors import did_you_mean
 from flowsr.models.glow import Glow
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.image_model import ImageModel

@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from flowsr._support.files import atomic_path
-from flowsr._support.spelling import did_you_mean
-from flowsr.errors import CheckpointError
+from flowsr.errors import CheckpointError, did_you_mean
 from flowsr.models.image_model import ImageModel
 from flowsr.models.official import HCFLOW_LAYOUT, IRN_LAYOUT, SRFLOW_LAYOUT, find_layout, from_official
 from flowsr.models.registry import REGISTRY, presets

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from flowsr._support.spelling import did_you_mean
+from flowsr.errors import did_you_mean
 from flowsr.models import Capability, ImageModel
 
 Adversary = Literal["vanilla", "least-squares", "relativistic"]

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowsr._support.precision import full_precision
-from flowsr._support.shapes import constant_ladj, pixelwise_ladj
+from flowsr._support.shapes import constant_ladj, full_precision, pixelwise_ladj
 from flowsr.nn import conv2d
 from flowsr.transforms.base import SameShapeTransform
 

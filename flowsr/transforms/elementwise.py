@@ -11,8 +11,7 @@ from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowsr._support.precision import full_precision
-from flowsr._support.shapes import constant_ladj, sum_event
+from flowsr._support.shapes import constant_ladj, full_precision, sum_event
 
 
 class LogScaleMap(nn.Module):

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowsr._support.precision import full_precision
-from flowsr._support.shapes import constant_ladj
+from flowsr._support.shapes import constant_ladj, full_precision
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.pixel_shuffle import depth_from_space, depth_to_space, space_from_depth, space_to_depth
 
