@@ -1,7 +1,6 @@
 """Models: configurations, HCFlow and its family, and the files that hold their weights."""
 
 from flowsr.models.capabilities import Capability, require
-from flowsr.models.citations import bibtex, cite
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import PRESETS, HCFlow, HCFlowConfig, preset
@@ -10,7 +9,7 @@ from flowsr.models.image_model import ImageModel, ModelConfig
 from flowsr.models.irn import IRN, IRNConfig
 from flowsr.models.latents import HasTerms, ImageLatents, Latents, LRLikelihood, Term
 from flowsr.models.realnvp import RealNVP, RealNVPConfig
-from flowsr.models.registry import REGISTRY, from_preset, presets
+from flowsr.models.registry import REGISTRY, bibtex, cite, from_preset, presets
 from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
 

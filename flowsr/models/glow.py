@@ -12,6 +12,7 @@ from flowsr.transforms import (
     AffineMap,
     Compose,
     ImageTransform,
+    InvertibleConv1x1,
     LearnedNormal,
     Multiscale,
     PixelShuffle,
@@ -91,6 +92,8 @@ class Glow(UnconditionalModel):
         >>> flow.sample((8, 12), num_samples=5).shape, flow.log_prob(torch.rand(2, 3, 8, 12)).shape
         (torch.Size([5, 3, 8, 12]), torch.Size([2]))
     """
+
+    citations: ClassVar[tuple[str, ...]] = InvertibleConv1x1.citations
 
     config_class = GlowConfig
     presets: ClassVar[dict[str, GlowConfig]] = PRESETS

@@ -270,6 +270,15 @@ def _rotate_details(channels: int, own: int) -> Tensor:
 __all__ = ["HCFlow", "Latents"]
 
 
+_BIBTEX = """@inproceedings{liang2021hierarchical,
+  title     = {Hierarchical Conditional Flow: A Unified Framework for Image Super-Resolution and Image Rescaling},
+  author    = {Liang, Jingyun and Lugmayr, Andreas and Zhang, Kai and Danelljan, Martin and Van Gool, Luc and
+               Timofte, Radu},
+  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
+  year      = {2021}
+}"""
+
+
 class HCFlow(HierarchyModel):
     """Hierarchical conditional flow for super-resolution or rescaling.
 
@@ -301,6 +310,8 @@ class HCFlow(HierarchyModel):
         >>> flow.condition(lr).log_prob(torch.rand(2, 3, 24, 32)).shape
         torch.Size([2])
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_BIBTEX,)
 
     config_class = HCFlowConfig
     presets: ClassVar[dict[str, HCFlowConfig]] = PRESETS

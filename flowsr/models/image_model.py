@@ -78,9 +78,9 @@ ModelType = TypeVar("ModelType", bound="ImageModel")
 class ImageModel(nn.Module):
     """Base of the models: a normalizing flow of images, with its configuration.
 
-    A subclass sets ``config_class`` and ``presets``, builds ``transform`` in its ``__init__``, and says how it encodes
-    a batch in :meth:`_encode_ladj`. What else it offers depends on what it is a density of, see
-    :mod:`flowsr.models.capabilities`.
+    A subclass sets ``config_class``, ``presets`` and ``citations``, builds ``transform`` in its ``__init__``, and says
+    how it encodes a batch in :meth:`_encode_ladj`. What else it offers depends on what it is a density of: that is its
+    ``capabilities``, see :mod:`flowsr.models.capabilities`.
 
     Args:
         config: the architecture.
@@ -88,6 +88,7 @@ class ImageModel(nn.Module):
     Attributes:
         config: the architecture.
         transform: one transform from packed latent to image.
+        citations: BibTeX of the papers that the model comes from; those of its parts stand with the parts.
         provenance: free-form facts about the weights that travel with the file, see :func:`flowsr.save`.
         starts: the initial weights that ``from_preset(name, start=...)`` offers; empty where there is no choice.
 
@@ -97,6 +98,7 @@ class ImageModel(nn.Module):
 
     config_class: ClassVar[type[ModelConfig]]
     presets: ClassVar[dict[str, Any]]
+    citations: ClassVar[tuple[str, ...]]
     starts: ClassVar[tuple[str, ...]] = ()
     config: Any
     transform: ImageTransform

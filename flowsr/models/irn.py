@@ -66,6 +66,15 @@ PRESETS: dict[str, IRNConfig] = {
 """Published and small configurations by name."""
 
 
+_BIBTEX = """@inproceedings{xiao2020invertible,
+  title     = {Invertible Image Rescaling},
+  author    = {Xiao, Mingqing and Zheng, Shuxin and Liu, Chang and Wang, Yaolong and He, Di and Ke, Guolin and
+               Bian, Jiang and Lin, Zhouchen and Liu, Tie-Yan},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year      = {2020}
+}"""
+
+
 class IRN(HierarchyModel):
     """Invertible rescaling network: an image is an LR image and a latent that is to be standard normal.
 
@@ -88,6 +97,8 @@ class IRN(HierarchyModel):
         >>> lr.shape, flow.enlarge(lr, temperature=0.0).shape
         (torch.Size([2, 3, 4, 6]), torch.Size([2, 3, 16, 24]))
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_BIBTEX,)
 
     config_class = IRNConfig
     presets: ClassVar[dict[str, IRNConfig]] = PRESETS

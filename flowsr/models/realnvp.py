@@ -137,6 +137,8 @@ class RealNVP(UnconditionalModel):
         torch.Size([7])
     """
 
+    citations: ClassVar[tuple[str, ...]] = Coupling.citations
+
     config_class = RealNVPConfig
     presets: ClassVar[dict[str, RealNVPConfig]] = PRESETS
     config: RealNVPConfig

@@ -1,4 +1,4 @@
-"""All models by name, and all presets of all models."""
+"""All models by name, all presets of all models, and whom to cite for a model."""
 
 from typing import Any
 
@@ -43,3 +43,30 @@ def from_preset(name: str, **changes: Any) -> ImageModel:
     if name not in models:
         raise ValueError(f"expected a preset among {', '.join(models)}; got {name!r}{did_you_mean(name, models)}")
     return models[name].from_preset(name, **changes)
+
+
+def bibtex(model: ImageModel) -> str:
+    """BibTeX of a model and of the parts in it, the model's own papers first, each once.
+
+    Every class of model, transform or network that comes from a paper has it in its ``citations``.
+
+    Example:
+        >>> print(bibtex(IRN.from_preset("irn-x2-small")).splitlines()[0])
+        @inproceedings{xiao2020invertible,
+    """
+    entries = (entry for part in model.modules() for entry in getattr(type(part), "citations", ()))
+    return "\n\n".join(dict.fromkeys(entries))
+
+
+def cite(model: ImageModel) -> None:
+    """Print the BibTeX of a model and of the parts in it, see :func:`bibtex`.
+
+    Args:
+        model: any model of ``REGISTRY``.
+
+    Example:
+        >>> cite(Glow.from_preset("glow-small", levels=1, steps=1))
+        @inproceedings{kingma2018glow,
+        ...
+    """
+    print(bibtex(model))

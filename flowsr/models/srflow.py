@@ -107,6 +107,14 @@ PRESETS: dict[str, SRFlowConfig] = {
 """Published (x4 DF2K, x8 CelebA, x8 DF2K) and small configurations by name."""
 
 
+_BIBTEX = """@inproceedings{lugmayr2020srflow,
+  title     = {{SRFlow}: Learning the Super-Resolution Space with Normalizing Flow},
+  author    = {Lugmayr, Andreas and Danelljan, Martin and Van Gool, Luc and Timofte, Radu},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year      = {2020}
+}"""
+
+
 class SRFlow(ConditionalModel):
     """Super-resolution flow: ``p(x | lr)`` of an HR image as a multiscale flow with the LR image as its context.
 
@@ -136,6 +144,8 @@ class SRFlow(ConditionalModel):
         >>> post.sample((5,)).shape, post.log_prob(torch.rand(2, 3, 16, 24)).shape
         (torch.Size([5, 2, 3, 16, 24]), torch.Size([2]))
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_BIBTEX,)
 
     config_class = SRFlowConfig
     presets: ClassVar[dict[str, SRFlowConfig]] = PRESETS

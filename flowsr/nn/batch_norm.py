@@ -6,10 +6,18 @@ running statistics always, except inside :func:`batch_statistics`, which a train
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+_BATCH_NORM = """@inproceedings{ioffe2015batch,
+  title     = {Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift},
+  author    = {Ioffe, Sergey and Szegedy, Christian},
+  booktitle = {International Conference on Machine Learning (ICML)},
+  year      = {2015}
+}"""
 
 
 class BatchStatistics(nn.Module):
@@ -23,6 +31,8 @@ class BatchStatistics(nn.Module):
     Attributes:
         use_batch: set inside :func:`batch_statistics`, and nowhere else.
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_BATCH_NORM,)
 
     mean: Tensor
     var: Tensor

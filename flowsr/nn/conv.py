@@ -4,6 +4,8 @@ Torch's convolutions take 3-D or 4-D input only, while a Pyro sample shape makes
 flowsr is built from the convolutions of this file, so this is the one place where batch dimensions are flattened.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -197,6 +199,14 @@ class ZeroConv2d(nn.Module):
         return f"{self.in_channels}, {self.out_channels}"
 
 
+_WEIGHT_NORM = """@inproceedings{salimans2016weight,
+  title     = {Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks},
+  author    = {Salimans, Tim and Kingma, Diederik P.},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2016}
+}"""
+
+
 class WeightNormConv2d(nn.Module):
     """Convolution whose kernels are a direction and a length, ``W = exp(log_length)·v/‖v‖`` for each output channel.
 
@@ -215,6 +225,8 @@ class WeightNormConv2d(nn.Module):
         >>> WeightNormConv2d(3, 8)(torch.zeros(2, 3, 4, 6)).shape
         torch.Size([2, 8, 4, 6])
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_WEIGHT_NORM,)
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, gain: float = 1.0) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Dense blocks of ESRGAN, RRDBs made of them, and the trunk that turns LR images into features."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,15 @@ class DenseBlock(nn.Module):
         return last(x)
 
 
+_ESRGAN = """@inproceedings{wang2018esrgan,
+  title     = {{ESRGAN}: Enhanced Super-Resolution Generative Adversarial Networks},
+  author    = {Wang, Xintao and Yu, Ke and Wu, Shixiang and Gu, Jinjin and Liu, Yihao and Dong, Chao and Qiao, Yu and
+               Loy, Chen Change},
+  booktitle = {European Conference on Computer Vision Workshops (ECCVW)},
+  year      = {2018}
+}"""
+
+
 class RRDB(nn.Module):
     """Residual-in-residual dense block: ``x + 0.2 · d₃(d₂(d₁(x)))`` with ``dᵢ(x) = x + 0.2 · DenseBlock(x)``.
 
@@ -61,6 +70,8 @@ class RRDB(nn.Module):
         >>> RRDB(8, growth=4)(torch.zeros(2, 8, 4, 4)).shape
         torch.Size([2, 8, 4, 4])
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_ESRGAN,)
 
     def __init__(self, channels: int, *, growth: int) -> None:
         super().__init__()

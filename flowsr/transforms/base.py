@@ -31,7 +31,8 @@ class ImageTransform(TransformModule):
     - ``inv_call_and_ladj(x, context=None) -> (z, ladj)`` with ``ladj = log|det ∂z/∂x|``,
     - ``forward_shape(shape)`` and ``inverse_shape(shape)``, which also refuse shapes that do not fit,
 
-    and works for any batch shape (the convolutions of :mod:`flowsr.nn` take care of that). Scoring and sampling
+    and, if it comes from a paper, whom to cite: ``citations``, BibTeX, which :func:`flowsr.cite` collects. It works for
+    any batch shape (the convolutions of :mod:`flowsr.nn` take care of that). Scoring and sampling
     must not change it. :func:`flowsr.testing.check_transform` tests all of this.
 
     Raises:
@@ -50,6 +51,7 @@ class ImageTransform(TransformModule):
     domain = constraints.independent(constraints.real, 3)
     codomain = constraints.independent(constraints.real, 3)
     bijective = True
+    citations: ClassVar[tuple[str, ...]] = ()
 
     _required: ClassVar = ("call_and_ladj", "inv_call_and_ladj", "forward_shape", "inverse_shape")
 

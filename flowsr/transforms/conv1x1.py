@@ -1,6 +1,6 @@
 """Invertible 1x1 convolutions: a learned linear mixing of the channels, the same at every pixel."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,13 @@ from torch import Tensor, nn
 from flowsr._support.shapes import constant_ladj, full_precision, pixelwise_ladj
 from flowsr.nn import conv2d
 from flowsr.transforms.base import SameShapeTransform
+
+_GLOW = """@inproceedings{kingma2018glow,
+  title     = {Glow: Generative Flow with Invertible 1x1 Convolutions},
+  author    = {Kingma, Diederik P. and Dhariwal, Prafulla},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2018}
+}"""
 
 
 class InvertibleConv1x1(SameShapeTransform):
@@ -29,6 +36,8 @@ class InvertibleConv1x1(SameShapeTransform):
         >>> print(f"{conv.inv.call_and_ladj(torch.ones(3, 2, 2))[1].abs().item():.4f}")  # a rotation
         0.0000
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_GLOW,)
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -70,6 +79,8 @@ class InvertibleConv1x1PLU(SameShapeTransform):
         >>> conv.inv(conv(torch.ones(4, 2, 2))).allclose(torch.ones(4, 2, 2), atol=1e-5)
         True
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_GLOW,)
 
     permutation: Tensor
     scale_sign: Tensor

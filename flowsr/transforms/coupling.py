@@ -1,6 +1,6 @@
 """Couplings, injectors, and the flow step that normalizes, mixes the channels and couples."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from flowsr.transforms.actnorm import ActNorm
 from flowsr.transforms.base import ImageTransform, SameShapeTransform
 from flowsr.transforms.compose import check_kept, join_kept, split_kept
 from flowsr.transforms.elementwise import AdditiveMap, AffineForm, AffineMap, ElementwiseMap, LogScaleMap
+
+_REAL_NVP = """@inproceedings{dinh2017density,
+  title     = {Density Estimation Using {Real NVP}},
+  author    = {Dinh, Laurent and Sohl-Dickstein, Jascha and Bengio, Samy},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year      = {2017}
+}"""
 
 
 class Coupling(SameShapeTransform):
@@ -42,6 +49,8 @@ class Coupling(SameShapeTransform):
         >>> coupling(torch.ones(6, 4, 4)).shape
         torch.Size([6, 4, 4])
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_REAL_NVP,)
 
     def __init__(
         self,
@@ -180,6 +189,14 @@ def irn_couplings(channels: int, *, image_channels: int = 3, growth: int = 32) -
     return rescaling_coupling(channels, step=1, image_channels=image_channels, growth=growth), affine
 
 
+_CONDITIONAL_FLOWS = """@article{winkler2019learning,
+  title   = {Learning Likelihoods with Conditional Normalizing Flows},
+  author  = {Winkler, Christina and Worrall, Daniel and Hoogeboom, Emiel and Welling, Max},
+  journal = {arXiv preprint arXiv:1912.00042},
+  year    = {2019}
+}"""
+
+
 class ConditionalAffine(SameShapeTransform):
     """Affine bijection with ``h = conditioner(context)``: a Gaussian of x given the context, or SRFlow's injector.
 
@@ -207,6 +224,8 @@ class ConditionalAffine(SameShapeTransform):
         >>> head.call_and_ladj(torch.ones(4, 2, 2), torch.ones(8, 2, 2))[1].item()
         0.0
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_CONDITIONAL_FLOWS,)
 
     def __init__(self, channels: int, conditioner: nn.Module, *, map: ElementwiseMap, context_channels: int) -> None:
         super().__init__(channels)

@@ -200,6 +200,14 @@ class AffineMap(ElementwiseMap):
         return f"form={self.form!r}, interleaved={self.interleaved}"
 
 
+_NICE = """@inproceedings{dinh2015nice,
+  title     = {{NICE}: Non-linear Independent Components Estimation},
+  author    = {Dinh, Laurent and Krueger, David and Bengio, Yoshua},
+  booktitle = {International Conference on Learning Representations (ICLR), Workshop Track},
+  year      = {2015}
+}"""
+
+
 class AdditiveMap(ElementwiseMap):
     """Additive map; encoding ``z = x + h``, ``ladj = 0``.
 
@@ -211,6 +219,8 @@ class AdditiveMap(ElementwiseMap):
         >>> AdditiveMap().encode(torch.ones(1, 2, 2), torch.ones(1, 2, 2))[0].mean().item()
         2.0
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_NICE,)
 
     params_per_channel = 1
 
@@ -224,6 +234,14 @@ class AdditiveMap(ElementwiseMap):
 
 
 _LEAST_SLOPE = 1e-3  # what Pyro's function adds to every slope
+
+
+_SPLINES = """@inproceedings{durkan2019neural,
+  title     = {Neural Spline Flows},
+  author    = {Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2019}
+}"""
 
 
 class SplineMap(ElementwiseMap):
@@ -252,6 +270,8 @@ class SplineMap(ElementwiseMap):
         >>> z.item(), ladj.item()
         (7.0, 0.0)
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_SPLINES,)
 
     def __init__(self, *, bins: int = 8, bound: float = 5.0) -> None:
         super().__init__()

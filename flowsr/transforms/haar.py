@@ -1,7 +1,7 @@
 """The Haar transform: a fixed linear change of resolution whose first band is the average of 2x2 pixels."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,14 @@ from flowsr.transforms.pixel_shuffle import depth_from_space, depth_to_space, sp
 
 # Rows: average, left − right, top − bottom, diagonal; columns: the pixels a b / c d of a 2x2 block.
 _SIGNS = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
+
+
+_HAAR = """@article{ardizzone2019guided,
+  title   = {Guided Image Generation with Conditional Invertible Neural Networks},
+  author  = {Ardizzone, Lynton and L{\\"u}th, Carsten and Kruse, Jakob and Rother, Carsten and K{\\"o}the, Ullrich},
+  journal = {arXiv preprint arXiv:1907.02392},
+  year    = {2019}
+}"""
 
 
 class Haar(ImageTransform):
@@ -33,6 +41,8 @@ class Haar(ImageTransform):
         >>> Haar().inv(torch.ones(3, 4, 4))[:3].mean().item()
         1.0
     """
+
+    citations: ClassVar[tuple[str, ...]] = (_HAAR,)
 
     signs: Tensor
 

@@ -1,7 +1,7 @@
 """The multiscale flow: levels that each halve the resolution and factor out a part of what they find."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from flowsr._support.shapes import add_ladj, check_image_shape, constant_ladj
 from flowsr.nn import ZeroConv2d
 from flowsr.transforms.base import ImageTransform, SameShapeTransform
 from flowsr.transforms.compose import Compose
+from flowsr.transforms.coupling import Coupling
 from flowsr.transforms.elementwise import AffineMap
 from flowsr.transforms.pixel_shuffle import pack_latents, unpack_latents
 
@@ -103,6 +104,8 @@ class Multiscale(ImageTransform):
         >>> flow.latent_shapes(2, 2)
         (torch.Size([24, 2, 2]), torch.Size([6, 4, 4]))
     """
+
+    citations: ClassVar[tuple[str, ...]] = Coupling.citations
 
     def __init__(
         self,
