@@ -1,7 +1,7 @@
 """What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,12 @@ class ConditionalModel(ImageModel):
     A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`,
     :meth:`latent_levels` and :meth:`decode_unchecked`.
     """
+
+    calls = "flow.sample(lr) for HR images, flow.condition(lr) for their distribution, or flow.encode(hr) for latents"
+    instead: ClassVar[dict[str, str]] = {
+        "log_prob": "flow.condition(lr).log_prob(hr), as the density is of HR images given an LR image",
+        "distribution": "flow.condition(lr), as the density is of HR images given an LR image",
+    }
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -64,6 +64,9 @@ class GlowConfig(ModelConfig):
         self.check_choice("learned_top", (True, False))
 
 
+GlowPreset = Literal["glow", "glow-64", "glow-256", "glow-small"]
+"""Names of :data:`PRESETS`, as a type checker reads them."""
+
 PRESETS: dict[str, GlowConfig] = {
     "glow": GlowConfig(levels=3, steps=32),
     "glow-64": GlowConfig(levels=4, steps=48),

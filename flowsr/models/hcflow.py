@@ -127,6 +127,9 @@ _SMALL: dict[str, Any] = {
     "rrdbs": (1, 1),
 }
 
+HCFlowPreset = Literal["sr-x4", "sr-x8", "rescaling-x4", "sr-x4-small", "sr-x8-small", "rescaling-x4-small"]
+"""Names of :data:`PRESETS`, as a type checker reads them."""
+
 PRESETS: dict[str, HCFlowConfig] = {
     "sr-x4": HCFlowConfig(levels=2, rrdbs=(7, 7)),
     "sr-x8": HCFlowConfig(levels=3, rrdbs=(5, 5)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -90,6 +90,8 @@ class ImageModel(nn.Module):
         transform: one transform from packed latent to image.
         citations: BibTeX of the papers that the model comes from; those of its parts stand with the parts.
         provenance: free-form facts about the weights that travel with the file, see :func:`flowsr.save`.
+        calls: what to call in place of the model itself.
+        instead: the calls to make in place of what other libraries offer under these names, and this model does not.
         starts: the initial weights that ``from_preset(name, start=...)`` offers; empty where there is no choice.
 
     Raises:
@@ -99,6 +101,8 @@ class ImageModel(nn.Module):
     config_class: ClassVar[type[ModelConfig]]
     presets: ClassVar[dict[str, Any]]
     citations: ClassVar[tuple[str, ...]]
+    calls: ClassVar[str]
+    instead: ClassVar[dict[str, str]] = {}
     starts: ClassVar[tuple[str, ...]] = ()
     config: Any
     transform: ImageTransform
@@ -112,6 +116,23 @@ class ImageModel(nn.Module):
             )
         self.config = config
         self.provenance: dict[str, Any] = {}
+
+    if TYPE_CHECKING:
+        # Module's says "Tensor | Module" of any name, so that no type checker would see a misspelt one.
+        __getattr__: None
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                advice = f": use {self.instead[name]}" if name in self.instead else ""
+                # With name and obj, Python asks "Did you mean" in its tracebacks.
+                raise AttributeError(f"{error}{advice}", name=name, obj=self) from None
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Always a TypeError that says what to call: a model has several passes, and none of them is *the* one."""
+        raise TypeError(f"expected a call of one of the model's passes; got {type(self).__name__}(…): use {self.calls}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Any:

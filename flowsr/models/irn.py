@@ -1,7 +1,7 @@
 """IRN: invertible image rescaling with latents that do not depend on the LR image."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.models.image_model import ModelConfig, is_int
@@ -52,6 +52,11 @@ class IRNConfig(ModelConfig):
 
 
 _SMALL: dict[str, Any] = {"growth": 16}
+
+IRNPreset = Literal[
+    "irn-x2", "irn-x3", "irn-x4", "irn-x8", "irn-x2-small", "irn-x3-small", "irn-x4-small", "irn-x8-small"
+]
+"""Names of :data:`PRESETS`, as a type checker reads them."""
 
 PRESETS: dict[str, IRNConfig] = {
     "irn-x2": IRNConfig(upscale=2, blocks=(8,)),

@@ -94,6 +94,9 @@ class RealNVPConfig(ModelConfig):
             )
 
 
+RealNVPPreset = Literal["realnvp", "realnvp-cifar10", "realnvp-small", "realnvp-points"]
+"""Names of :data:`PRESETS`, as a type checker reads them."""
+
 PRESETS: dict[str, RealNVPConfig] = {
     "realnvp": RealNVPConfig(),
     "realnvp-cifar10": RealNVPConfig(scales=2, features=64, blocks=8),

@@ -1,14 +1,14 @@
 """All models by name, all presets of all models, and whom to cite for a model."""
 
-from typing import Any
+from typing import Any, overload
 
 from flowsr.errors import did_you_mean
-from flowsr.models.glow import Glow
-from flowsr.models.hcflow import HCFlow
+from flowsr.models.glow import Glow, GlowPreset
+from flowsr.models.hcflow import HCFlow, HCFlowPreset
 from flowsr.models.image_model import ImageModel
-from flowsr.models.irn import IRN
-from flowsr.models.realnvp import RealNVP
-from flowsr.models.srflow import SRFlow
+from flowsr.models.irn import IRN, IRNPreset
+from flowsr.models.realnvp import RealNVP, RealNVPPreset
+from flowsr.models.srflow import SRFlow, SRFlowPreset
 
 REGISTRY: dict[str, type[ImageModel]] = {cls.__name__: cls for cls in (HCFlow, SRFlow, IRN, Glow, RealNVP)}
 """The classes of models by name; files of weights say which of them they hold."""
@@ -22,6 +22,30 @@ def presets() -> dict[str, type[ImageModel]]:
         'IRN'
     """
     return {name: model for model in REGISTRY.values() for name in model.presets}
+
+
+@overload
+def from_preset(name: HCFlowPreset, **changes: Any) -> HCFlow: ...
+
+
+@overload
+def from_preset(name: SRFlowPreset, **changes: Any) -> SRFlow: ...
+
+
+@overload
+def from_preset(name: IRNPreset, **changes: Any) -> IRN: ...
+
+
+@overload
+def from_preset(name: GlowPreset, **changes: Any) -> Glow: ...
+
+
+@overload
+def from_preset(name: RealNVPPreset, **changes: Any) -> RealNVP: ...
+
+
+@overload
+def from_preset(name: str, **changes: Any) -> ImageModel: ...
 
 
 def from_preset(name: str, **changes: Any) -> ImageModel:

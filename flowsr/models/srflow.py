@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -96,6 +96,9 @@ _SMALL: dict[str, Any] = {
     "rrdbs": 3,
     "stacked": (0, 2),
 }
+
+SRFlowPreset = Literal["srflow-x4", "srflow-x8", "srflow-x8-df2k", "srflow-x4-small", "srflow-x8-small"]
+"""Names of :data:`PRESETS`, as a type checker reads them."""
 
 PRESETS: dict[str, SRFlowConfig] = {
     "srflow-x4": SRFlowConfig(upscale=4),

@@ -8,7 +8,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from flowsr._support.files import atomic_path
 from flowsr.errors import CheckpointError, did_you_mean
-from flowsr.models.image_model import ImageModel
+from flowsr.models.conditional import ConditionalModel
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.image_model import ImageModel, ModelType
 from flowsr.models.official import HCFLOW_LAYOUT, IRN_LAYOUT, SRFLOW_LAYOUT, find_layout, from_official
 from flowsr.models.registry import REGISTRY, presets
-from flowsr.models.weights import RELEASES, fetch_release, shipped_path
+from flowsr.models.weights import RELEASES, ReleaseName, ShippedName, fetch_release, shipped_path
 
 _FORMAT = "1"
 
@@ -76,27 +78,54 @@ def _to_json(provenance: dict[str, Any]) -> str:
         raise ValueError(f"expected flow.provenance to hold JSON's finite values; got {provenance}") from error
 
 
-def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Any:
+@overload
+def load(source: ShippedName | ReleaseName, *, device: str | torch.device = "cpu") -> HCFlow: ...
+
+
+@overload
+def load(
+    source: str | os.PathLike[str], *, model: type[ModelType], device: str | torch.device = "cpu"
+) -> ModelType: ...
+
+
+@overload
+def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ConditionalModel: ...
+
+
+def load(
+    source: str | os.PathLike[str], *, model: type[ImageModel] = ImageModel, device: str | torch.device = "cpu"
+) -> ImageModel:
     """Load a model of any kind from a file or by name, in evaluation mode.
 
     A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``) or the authors'
     released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
     :func:`flowsr.models.weights.fetch_release`.
 
+    An editor knows what a name gives. What is in a file of your own it cannot know, and takes it for a model of HR
+    images given their LR images, with ``sample``, ``condition`` and ``encode``; ``model`` says more, and holds the file
+    to it: ``flowsr.load("mine.safetensors", model=flowsr.Glow)``.
+
     Cost: reading the file once.
 
     Args:
         source: a ``.safetensors`` of :func:`save`, an official ``.pth``, or a name.
+        model: the class that the file must hold; by default any.
         device: where the weights go.
 
     Returns:
-        An instance of one of the classes in ``flowsr.models.REGISTRY``.
+        An instance of ``model``, of one of the classes in ``flowsr.models.REGISTRY``.
 
     Raises:
         FileNotFoundError: if there is neither a file nor a name like that.
         DownloadError: if released weights cannot be fetched.
-        CheckpointError: if the file is truncated, of another architecture, has missing or surplus keys, or is a
-            pickle that holds more than tensors.
+        CheckpointError: if the file is truncated, of another architecture, has missing or surplus keys, is a pickle
+            that holds more than tensors, or holds another ``model``.
+
+    Example:
+        >>> import flowsr
+        >>> flow = flowsr.load("sr-x4-small")
+        >>> flow.sample(torch.rand(3, 6, 8)).shape
+        torch.Size([1, 3, 24, 32])
     """
     path = Path(source)
     name = str(source)
@@ -116,6 +145,8 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") 
         flow = _load_official(path)
     else:
         raise CheckpointError(f"expected a file that ends in .safetensors, .pth or .pt; got {path.name!r}")
+    if not isinstance(flow, model):
+        raise CheckpointError(f"expected a file that holds a model {model.__name__}; {path} has {type(flow).__name__}")
     return flow.to(device).eval()
 
 

@@ -1,6 +1,7 @@
 """What models of images alone share: Glow and RealNVP are multiscale flows with a standard normal latent."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,10 @@ class UnconditionalModel(ImageModel):
     """Base of the models of images alone, ``p(x) = Π_l N(z_l; 0, 1) · |det ∂z/∂x|``."""
 
     transform: Multiscale
+    calls = "flow.sample((height, width)) for images, flow.log_prob(hr) for their density, or flow.encode(hr)"
+    instead: ClassVar[dict[str, str]] = {
+        "condition": "flow.distribution((height, width)), as this is a density of images alone, without LR images",
+    }
 
     @property
     def capabilities(self) -> frozenset[Capability]:

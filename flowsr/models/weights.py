@@ -9,9 +9,16 @@ import urllib.request
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from flowsr._support.files import atomic_path
 from flowsr.errors import DownloadError
+
+ShippedName = Literal["sr-x4-small", "rescaling-x4-small"]
+"""Presets whose weights come with the package, as a type checker reads them."""
+
+ReleaseName = Literal["sr-x4", "sr-x8", "rescaling-x4"]
+"""Presets whose weights the authors have released, as a type checker reads them."""
 
 RELEASE_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
 """Where the authors of HCFlow keep their files."""
