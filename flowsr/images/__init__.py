@@ -7,7 +7,7 @@ the LR image, when values were rounded to 8 bits, and which luma PSNR-Y was meas
 
 from flowsr.images.bicubic import bicubic_down, bicubic_resize, bicubic_up, make_lr
 from flowsr.images.colour import rgb_to_gray, rgb_to_y
-from flowsr.images.files import encode_png, list_images, pair_by_name, read_image, write_image
+from flowsr.images.files import encode_png, list_images, pair_by_name, read_image, read_png_text, write_image
 from flowsr.images.padding import crop_pair, crop_to, pad_to_multiple
 from flowsr.images.values import check_image, reduce_bits, round_to_8bit, size_text
 
@@ -24,6 +24,7 @@ __all__ = [
     "pad_to_multiple",
     "pair_by_name",
     "read_image",
+    "read_png_text",
     "reduce_bits",
     "rgb_to_gray",
     "rgb_to_y",

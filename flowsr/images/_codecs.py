@@ -1,11 +1,14 @@
 """Bytes to integer pixels and back: PNG, JPEG and TIFF, 8 and 16 bits, nothing lost on the way.
 
 Three libraries, each for what it alone does right. Pillow reads headers without decoding (so a decompression bomb is
-refused before it explodes), palettes, JPEG and EXIF. It silently reduces 16-bit colour PNG to 8 bits, so imagecodecs
-decodes those and encodes everything. tifffile knows TIFF.
+refused before it explodes), palettes, JPEG and EXIF, and knows the texts in PNG files. It silently reduces 16-bit
+colour PNG to 8 bits, so imagecodecs decodes those, and encodes everything but 8-bit PNG with a text. tifffile knows
+TIFF.
 """
 
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -56,20 +59,33 @@ def encode(pixels: np.ndarray, *, suffix: str, quality: int) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="444"))
 
 
-def _decode_png_or_jpeg(path: Path, head: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+def encode_with_text(pixels: np.ndarray, text: Mapping[str, str]) -> bytes:
+    """The bytes of a PNG file holding (H, W, C) pixels, uint8, and texts by their keys."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-        try:
-            image = Image.open(path, formats=("PNG", "JPEG"))
-        except Image.DecompressionBombError as error:
-            raise ImageError(
-                f"{path}: expected an image within Pillow's limit; got a larger one ({error}); "
-                f"raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
-            ) from error
-    with image:
-        _check_count(path, *image.size, max_pixels)
+    info = PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
+    file = BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def read_text(path: Path, key: str) -> str | None:
+    """The text under a key in a PNG file; None if there is none, or if it is no PNG file."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        with _opened(path, ("PNG",)) as image:
+            return image.text.get(key)
+    except UnidentifiedImageError:
+        return None
+
+
+def _decode_png_or_jpeg(path: Path, head: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+    with _opened(path, ("PNG", "JPEG")) as image:
+        _check_count(path, image.width, image.height, max_pixels)
         if head.startswith(_PNG) and head[_PNG_BIT_DEPTH] == 16:
             import imagecodecs
 
@@ -77,6 +93,24 @@ def _decode_png_or_jpeg(path: Path, head: bytes, max_pixels: int) -> tuple[np.nd
         else:
             pixels = np.asarray(_without_palette(image))
         return pixels, image.getexif().get(_EXIF_ORIENTATION, 1)
+
+
+@contextmanager
+def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[Any]:
+    """A Pillow image of which the header has been read."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+        try:
+            image = Image.open(path, formats=formats)
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"{path}: expected an image within Pillow's limit; got a larger one ({error}); "
+                f"raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            ) from error
+    with image:
+        yield image
 
 
 def _without_palette(image: Any) -> Any:

@@ -5,7 +5,7 @@ likelihood without a message. So what cannot be read faithfully is refused, by :
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from flowsr._support.files import atomic_path
 from flowsr.errors import ImageError
-from flowsr.images._codecs import SUFFIXES, decode, encode
+from flowsr.images._codecs import SUFFIXES, decode, encode, encode_with_text, read_text
 from flowsr.images.colour import rgb_to_gray
 from flowsr.images.values import check_image
 
-__all__ = ["list_images", "read_image", "write_image"]
+__all__ = ["encode_png", "list_images", "pair_by_name", "read_image", "read_png_text", "write_image"]
 
 
 def read_image(
@@ -129,13 +129,14 @@ def write_image(
         temporary.write_bytes(encode(pixels, suffix=suffix, quality=quality))
 
 
-def encode_png(image: Tensor) -> bytes:
+def encode_png(image: Tensor, *, text: Mapping[str, str] | None = None) -> bytes:
     """One image as the bytes of an 8-bit PNG file: clamp to [0, 1], multiply by 255, round (halves to even).
 
     Cost: one compression on the CPU.
 
     Args:
         image: Shape ``(C, H, W)``; 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
+        text: Facts about the image that travel with it, by their keys; :func:`read_png_text` reads them.
 
     Raises:
         ValueError: If it is not one such image.
@@ -147,7 +148,23 @@ def encode_png(image: Tensor) -> bytes:
     check_image(image, channels=(1, 2, 3, 4), tolerance=1.0)
     if image.ndim != 3:
         raise ValueError(f"image: expected one image of shape (C, H, W); got shape {tuple(image.shape)}")
-    return encode(_to_levels(image, 8), suffix=".png", quality=95)
+    levels = _to_levels(image, 8)
+    return encode_with_text(levels, text) if text else encode(levels, suffix=".png", quality=95)
+
+
+def read_png_text(path: str | PathLike[str], key: str) -> str | None:
+    """A fact about an image that travels with it: the text under a key in a PNG file, or None.
+
+    Cost: decodes the image once more, as texts may stand behind it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.png"
+        >>> _ = path.write_bytes(encode_png(torch.rand(3, 2, 2), text={"size": "13x16"}))
+        >>> read_png_text(path, "size"), read_png_text(path, "date")
+        ('13x16', None)
+    """
+    return read_text(Path(path), key)
 
 
 def list_images(folder: str | PathLike[str]) -> list[Path]:

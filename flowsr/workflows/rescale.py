@@ -14,11 +14,19 @@ from torch import Tensor
 
 from flowsr._support.files import atomic_path
 from flowsr._support.json import json_number
-from flowsr._support.png_text import add_text, read_text
 from flowsr.errors import ImageError
 from flowsr.evaluation import Metric, MetricCard
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
-from flowsr.images import crop_to, make_lr, pad_to_multiple, read_image, round_to_8bit, write_image
+from flowsr.images import (
+    crop_to,
+    encode_png,
+    make_lr,
+    pad_to_multiple,
+    read_image,
+    read_png_text,
+    round_to_8bit,
+    write_image,
+)
 from flowsr.metrics import compare
 from flowsr.models import Capability, ConditionalModel, ImageModel
 from flowsr.models.draws import draw_images
@@ -113,8 +121,7 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
         raise ValueError(f"{path}: expected a finite LR image; got NaN or infinity: use float64")
     bicubic = make_lr(padded, flow.upscale)
     with atomic_path(target, overwrite=overwrite) as temporary:
-        write_image(temporary, lr, overwrite=True)
-        temporary.write_bytes(add_text(temporary.read_bytes(), SIZE_KEY, f"{size[0]}x{size[1]}"))
+        temporary.write_bytes(encode_png(lr, text={SIZE_KEY: f"{size[0]}x{size[1]}"}))
     shape = (lr.shape[-2], lr.shape[-1])
     return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), encoded_lr_psnr(lr, bicubic))
 
@@ -199,7 +206,7 @@ def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss"
 
 def stored_size(path: Path) -> tuple[int, int] | None:
     """The HR image's size that :func:`downscale_file` left in a PNG file, or None."""
-    text = read_text(path.read_bytes(), SIZE_KEY)
+    text = read_png_text(path, SIZE_KEY)
     return None if text is None else parse_size(text)
 
 

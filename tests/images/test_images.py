@@ -24,10 +24,12 @@ from flowsr.images import (
     bicubic_up,
     check_image,
     crop_to,
+    encode_png,
     list_images,
     pad_to_multiple,
     pair_by_name,
     read_image,
+    read_png_text,
     rgb_to_gray,
     rgb_to_y,
     round_to_8bit,
@@ -322,6 +324,23 @@ def test_a_failing_encoder_leaves_the_old_file(tmp_path, monkeypatch):
         write_image(path, torch.ones(1, 2, 2), overwrite=True)
     assert [child.name for child in tmp_path.iterdir()] == ["image.png"]
     assert read_image(path).max() == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_text_in_a_png_file_leaves_the_pixels_alone(tmp_path, channels):
+    image = torch.randint(0, 256, (channels, 9, 7)) / 255
+    (tmp_path / "plain.png").write_bytes(encode_png(image))
+    (tmp_path / "text.png").write_bytes(encode_png(image, text={"key": "one", "other": "τ = 0.8"}))
+    assert torch.equal(read_image(tmp_path / "text.png", mode=None), image)
+    assert torch.equal(read_image(tmp_path / "plain.png", mode=None), image)
+    assert [read_png_text(tmp_path / "text.png", key) for key in ("key", "other", "none")] == ["one", "τ = 0.8", None]
+    assert read_png_text(tmp_path / "plain.png", "key") is None
+
+
+def test_a_text_is_looked_for_in_any_image(tmp_path):
+    for name in ("deep.png", "a.tif", "a.jpg"):
+        write_image(tmp_path / name, torch.rand(3, 5, 6), bit_depth=16 if name == "deep.png" else 8)
+        assert read_png_text(tmp_path / name, "key") is None
 
 
 def test_list_images_sorts_and_filters(tmp_path):
