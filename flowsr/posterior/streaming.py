@@ -35,7 +35,7 @@ class DrawSummary(Result):
         outside: fraction of values beyond the range in which that bound holds.
         components: leading principal components, unit images ``(k, C, H, W)``.
         variances: of the draws along them, in falling order, ``(k,)``.
-        variance_error: by which they are too small at most.
+        variance_error: by which they are off at most; 0 while all draws fitted into the sketch.
         thresholds: of the exceedance.
         exceedance: fraction of draws above each threshold, ``(thresholds, C, H, W)``.
         psnr_counts: numbers of draws n at which the mean was compared with the truth; empty without a truth.
@@ -76,7 +76,7 @@ class DrawSummary(Result):
     def to_text(self) -> str:
         """The numbers as a table."""
         total = float(self.std.square().sum())
-        share = [f"{float(v) / total:.1%}" for v in self.variances] if total else []
+        share = [self._share(float(variance) / total) for variance in self.variances] if total else []
         rows = [
             ["draws", str(self.count)],
             ["standard deviation, mean over pixels", f"{255 * float(self.std.mean()):.2f} grey levels"],
@@ -88,6 +88,13 @@ class DrawSummary(Result):
             for n, psnr in zip(self.psnr_counts, self.psnr_of_mean, strict=True)
         ]
         return text_table([f"posterior of {self.name}" if self.name else "posterior", ""], rows)
+
+    def _share(self, share: float) -> str:
+        """A share of the variance, as a range where the sketch leaves more than a twentieth of it open."""
+        error = self.variance_error / max(1e-12, float(self.std.square().sum()))
+        if error <= 0.05 * share:
+            return f"{share:.1%}"
+        return f"{100 * max(0.0, share - error):.1f} to {100 * min(1.0, share + error):.1f}%"
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Truth and LR image if known, mean, standard deviation, quantile range, exceedance, leading components."""
@@ -111,7 +118,7 @@ class DrawSummary(Result):
         for i, (image, variance) in enumerate(zip(self.components, self.variances, strict=True)):
             # As a change of a grey picture by two standard deviations along the component, made visible.
             shown = 0.5 + 0.45 * image / image.abs().max().clamp_min(1e-12)
-            panels.append(Panel(shown, f"component {i + 1}\n{float(variance) / total:.1%} of the variance"))
+            panels.append(Panel(shown, f"component {i + 1}\n{self._share(float(variance) / total)} of the variance"))
         title = f"Posterior of {self.name}" if self.name else ""
         return image_grid(panels, columns=5 if len(panels) > 8 else 4, title=title)
 
@@ -123,9 +130,9 @@ def _heat(image: Tensor) -> float:
 class StreamingSummary:
     """Accumulates :class:`DrawSummary` from batches of images in fixed memory.
 
-    Memory per value of an image: 4 bytes for each bin and each of the ``8·components`` (at least 48) rows of the
-    sketch, and some 30 more: 0.73 KiB with the defaults, 57 MB for a 160x160 RGB image; three times that
-    while the quantiles are read.
+    Memory per value of an image: 4 bytes for each bin, and some 30 more; three times that while the quantiles are read.
+    The sketch of the components takes up to 64 MiB, or 4 bytes for each of its ``8·components`` (at least 48) rows
+    where images are so large that this is more.
 
     Args:
         levels: of the quantiles, in rising order, in (0, 1).

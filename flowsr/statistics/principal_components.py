@@ -13,14 +13,17 @@ class PrincipalComponents:
 
     Frequent Directions keeps a matrix B with ``0 ⪯ AᵀA − BᵀB ⪯ Δ·I``, where the rows of A are the images minus the
     first batch's mean, and Δ is the sum of what was shrunk, at most ``|A − A_k|²/(rows − k)`` for every k. The
-    offset of that mean from the mean of all images is taken out in the end. So each variance is too small by at most
-    :attr:`error`.
+    offset of that mean from the mean of all images is taken out in the end. Up to ``2·rows`` images nothing is shrunk,
+    and the components are exact. Beyond, the variances of the sketch are too small by 0 to Δ/(n − 1), so half of that
+    is added, and :attr:`error` is what remains: a component that stands out is under the estimate by no more, one of a
+    flat spectrum above it by no more.
 
     Cost: memory for ``2·rows`` images; a singular value decomposition of those every ``rows`` images.
 
     Args:
         components: how many, at least 1.
-        rows: of the sketch, more than ``components``; by default four times as many, at least 24.
+        rows: of the sketch, more than ``components``; by default as many as 64 MiB hold, from four times as many as
+            components (at least 24) to 512.
 
     Raises:
         ValueError: for numbers out of range.
@@ -39,10 +42,9 @@ class PrincipalComponents:
     """
 
     def __init__(self, components: int, *, rows: int | None = None) -> None:
-        rows = max(24, 4 * components) if rows is None else rows
-        if components < 1 or rows <= components:
+        if components < 1 or (rows is not None and rows <= components):
             raise ValueError(f"expected components >= 1 and more rows; got {components} and {rows}")
-        self.number, self.rows = components, rows
+        self.number, self.rows = components, rows or 0
         self.count = 0
         self.shrunk = 0.0
         self._shift = self._sum = torch.zeros(())
@@ -55,6 +57,7 @@ class PrincipalComponents:
         if self.count == 0:
             self._shift = images.mean(0)
             self._sum = torch.zeros(images.shape[1:], dtype=torch.float64)
+            self.rows = self.rows or _rows_that_fit(images[0].numel(), self.number)
             self._buffer = torch.zeros(2 * self.rows, images[0].numel())
         for image in images:
             off = image - self._shift
@@ -80,7 +83,7 @@ class PrincipalComponents:
         self._filled = self.rows
 
     def components(self) -> tuple[Tensor, Tensor]:
-        """Unit images ``(k, C, H, W)`` and the variance of the images along each, in falling order.
+        """Unit images ``(k, C, H, W)`` and the variance along each, up to :attr:`error`, in falling order.
 
         Raises:
             ValueError: before the second image.
@@ -96,12 +99,12 @@ class PrincipalComponents:
         values, vectors = torch.linalg.eigh((inner.T @ inner - self.count * along.outer(along)) / (self.count - 1))
         order = values.argsort(descending=True)[: self.number]
         images = (basis @ vectors[:, order]).T.reshape(-1, *self._sum.shape)
-        return images.float(), values[order].clamp_min(0).float()
+        return images.float(), (values[order].clamp_min(0) + self.error).float()
 
     @property
     def error(self) -> float:
-        """Bound of how much too small a variance is, in squared units of the image."""
-        return self.shrunk / max(1, self.count - 1)
+        """Bound of the error of a variance, in squared units of the image; 0 while nothing was shrunk."""
+        return 0.5 * self.shrunk / max(1, self.count - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on later; tensors and numbers only."""
@@ -121,12 +124,18 @@ class PrincipalComponents:
         Raises:
             ValueError: for a sketch of another size.
         """
-        if state["rows"] != self.rows:
+        if self.rows not in (0, state["rows"]):
             raise ValueError(
                 f"expected a sketch of {self.rows} rows; got {state['rows']}: resume with the settings of the first run"
             )
+        self.rows = int(state["rows"])
         self.count, self.shrunk, self._filled = int(state["count"]), float(state["shrunk"]), int(state["filled"])
         self._shift, self._sum, self._buffer = state["shift"], state["sum"], state["buffer"]
+
+
+def _rows_that_fit(values: int, components: int) -> int:
+    """How many rows to sketch images of so many values with."""
+    return max(24, 4 * components, min(512, 2**26 // (2 * 4 * values)))
 
 
 def _right_singular(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,7 @@ from flowsr.posterior import LinearGaussianFlow, draw_posterior
 from flowsr.posterior.streaming import StreamingSummary
 from flowsr.posterior.summarize import PeakMemory, batch_for_memory, summarize_draws
 from flowsr.posterior.uncertainty import uncertainty_quality
-from flowsr.statistics.principal_components import PrincipalComponents
-from flowsr.statistics.quantiles import PixelQuantiles
+from flowsr.statistics import PixelQuantiles, PrincipalComponents
 
 
 def _draws(n, shape=(2, 6, 5), rank=3, seed=0):
@@ -39,47 +38,12 @@ def test_everything_against_all_draws_at_once():
     assert torch.allclose(found.exceedance[1], (x > 0.8).float().mean(0))
     values, vectors = torch.linalg.eigh(torch.cov(x.flatten(1).T))
     top = values.flip(0)[:3]
-    assert ((found.variances <= top * (1 + 1e-4)) & (found.variances >= top - found.variance_error - 1e-4)).all()
+    assert ((found.variances - top).abs() <= found.variance_error + 1e-4 * top).all()
     for vector, expected in zip(found.components.flatten(1), vectors.T.flip(0), strict=False):
         assert abs(float(vector @ expected)) > 0.999
     error = (x[:8].mean(0) - 0.5).square().mean()
     assert math.isclose(found.psnr_of_mean[found.psnr_counts.index(8)], float(-10 * error.log10()), rel_tol=1e-4)
     assert found.psnr_counts[-1] == 3000
-
-
-def test_quantiles_of_few_draws_are_exact():
-    x, quantiles = _draws(20), PixelQuantiles()
-    quantiles.add(x)
-    assert torch.allclose(quantiles.quantile([0.3]), torch.quantile(x, 0.3, dim=0)[None])
-    assert not quantiles.error.any()
-
-
-def test_quantiles_of_pixels_that_never_change():
-    quantiles = PixelQuantiles()
-    quantiles.add(torch.full((100, 1, 2, 2), 0.25))
-    assert torch.allclose(quantiles.quantile([0.5]), torch.tensor(0.25), atol=1e-6)
-
-
-@pytest.mark.parametrize("n", [30, 400])
-def test_the_sketch_keeps_its_bound_on_a_flat_spectrum(n):
-    """Nothing to compress: the error bound is large, and still holds."""
-    x = torch.randn(n, 1, 8, 10)
-    pca = PrincipalComponents(4, rows=12)
-    pca.add(x)
-    _, found = pca.components()
-    top = torch.linalg.eigvalsh(torch.cov(x.flatten(1).T)).flip(0)[:4]
-    assert (found <= top * 1.0001).all() and (found >= top - pca.error - 1e-5).all()
-    energy = float((x - x.mean(0)).square().sum())
-    assert pca.shrunk <= (energy + n * float(pca._sum.square().sum()) / n**2) / 12 * 1.01
-
-
-def test_images_of_fewer_pixels_than_rows():
-    x = torch.randn(500, 1, 1, 3) * torch.tensor([3.0, 1.0, 0.1])
-    pca = PrincipalComponents(2)
-    pca.add(x)
-    _, found = pca.components()
-    assert torch.allclose(found, torch.linalg.eigvalsh(torch.cov(x.flatten(1).T)).flip(0)[:2], rtol=1e-3)
-    assert pca.error == 0
 
 
 def _flow():
@@ -95,8 +59,11 @@ def test_draws_of_a_known_posterior():
     normal = torch.distributions.Normal(exact.mean, exact.std)
     expected = normal.icdf(torch.tensor(0.95).double())
     assert ((found.quantiles[-1].flatten() - expected).abs() / exact.std).max() < 0.2
+    # Leading variances of a sample exceed those of the distribution, at most by Marchenko and Pastur's factor.
     top = torch.linalg.eigvalsh(exact.covariance).flip(0)[:4]
-    assert ((found.variances / top - 1).abs() < 0.12 + found.variance_error / top).all()
+    edge = (1 + math.sqrt(len(exact.mean) / 4000)) ** 2
+    assert (found.variances >= 0.95 * top - found.variance_error).all()
+    assert (found.variances <= edge * top + found.variance_error).all()
 
 
 def test_the_batch_does_not_matter_and_the_seed_does():
