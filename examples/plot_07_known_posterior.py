@@ -25,26 +25,26 @@ import matplotlib.pyplot as plt
 import torch
 
 from flowsr.calibration import calibrate, faulty_samplers, flow_sampler, model_pairs
-from flowsr.posterior import GaussianLR, LinearGaussianFlow, draw_posterior
+from flowsr.posterior import GaussianLR, LinearGaussianFlow
 
 SMOKE = "--smoke" in sys.argv
 torch.manual_seed(0)
 generator = torch.Generator().manual_seed(0)
 
 flow = LinearGaussianFlow(detail_std=(0.08, 0.04)).double()
-lr_std = 0.05
+lr_log_scale = math.log(0.05)  # σ of the LR image
 prior = GaussianLR(torch.full((1, 4, 4), 0.5, dtype=torch.float64), std=0.2, correlation=1.0)
-hr, lr = model_pairs(flow, prior, 1, lr_std=lr_std, seed=1)
+hr, lr = model_pairs(flow, prior, 1, lr_log_scale=lr_log_scale, seed=1)
 hr, lr = hr[0], lr[0]
-exact = flow.posterior(lr, lr_std=lr_std)
+exact = flow.posterior(lr, lr_log_scale=lr_log_scale)
 
 num_samples = 400 if SMOKE else 20_000
-draws = draw_posterior(flow, lr, num_samples=num_samples, lr_std=lr_std, generator=generator).flatten(1)
+draws = flow.sample(lr, num_samples=num_samples, lr_log_scale=lr_log_scale, generator=generator).flatten(1)
 mean_error = ((draws.mean(0) - exact.mean) / exact.std).abs().max() * math.sqrt(num_samples)
 scale = (exact.covariance.square() + exact.std.square().outer(exact.std.square())).sqrt()
 covariance_error = ((torch.cov(draws.T) - exact.covariance) / scale).abs().max() * math.sqrt(num_samples)
 formula = torch.distributions.MultivariateNormal(exact.mean, exact.covariance)
-log_prob = float(flow.condition(lr, lr_log_scale=math.log(lr_std)).log_prob(hr))
+log_prob = float(flow.condition(lr, lr_log_scale=lr_log_scale).log_prob(hr))
 expected = float(formula.log_prob(hr.flatten()))
 print(f"mean of {num_samples} draws: largest error {mean_error:.1f} standard errors, of {exact.mean.numel()} pixels")
 print(f"covariance: largest error {covariance_error:.1f} standard errors, of {exact.covariance.numel()} entries")
@@ -63,8 +63,11 @@ print(f"log p(hr | lr): {log_prob:.6f} nats by the flow, {expected:.6f} by the f
 
 pairs = 60 if SMOKE else 300
 small = GaussianLR(torch.full((1, 2, 2), 0.5, dtype=torch.float64), std=0.2, correlation=0.5)
-images, conditions = model_pairs(flow, small, pairs, lr_std=lr_std, seed=2)
-samplers = {"right": flow_sampler(flow, lr_std=lr_std), **faulty_samplers(flow, conditions, lr_std=lr_std)}
+images, conditions = model_pairs(flow, small, pairs, lr_log_scale=lr_log_scale, seed=2)
+samplers = {
+    "right": flow_sampler(flow, lr_log_scale=lr_log_scale),
+    **faulty_samplers(flow, conditions, lr_log_scale=lr_log_scale),
+}
 if SMOKE:
     samplers = {name: samplers[name] for name in ("right", "mode collapse")}
 reports = {

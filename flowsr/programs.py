@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from flowsr.distributions import Temperature, level_temperatures
+from flowsr.distributions import Temperature, draw_noise, level_temperatures
+from flowsr.distributions.packed_normal import ProposedNormal
 from flowsr.models import Capability, Latents, require
 from flowsr.models.conditional import ConditionalModel
+from flowsr.transforms.pixel_shuffle import depth_to_space
 
 
 def super_resolution(
@@ -84,7 +86,7 @@ def super_resolution(
                 "expected temperature > 0 and a finite lr_log_scale to score an image; got "
                 f"temperature {temperature} and lr_log_scale {lr_log_scale}"
             )
-        encoding = flow.encode(hr) if within else flow.encode(hr, lr)
+        encoding = flow.encode(hr, lr)
         if encoding.lr.shape != lr.shape:
             raise ValueError(f"expected an hr image for an lr of shape {tuple(lr.shape)}; got {tuple(hr.shape)}")
     sigma = base.scale.flatten()[0]  # of y, where there is one
@@ -96,7 +98,7 @@ def super_resolution(
         observed = (None,) * (1 + len(shapes)) if encoding is None else (encoding.lr, *encoding.z)
         y = _normal_site("lr", lr, sigma, observed[0], batch=batch) if within else lr
         z = [
-            _normal_site(name, lr.new_zeros(shape), tau, obs, batch=batch)
+            _normal_site(name, lr.new_zeros(shape), tau, obs, batch=batch, factor=shape[-1] // shapes[0][-1])
             for name, shape, tau, obs in zip(names, shapes, temperatures, observed[1:], strict=True)
         ]
         if encoding is None or hr is None:
@@ -123,10 +125,42 @@ def _register(flow: ConditionalModel) -> None:
     pyro.module("flow", flow)
 
 
-def _normal_site(name: str, mean: Tensor, scale: float | Tensor, obs: Tensor | None, *, batch: torch.Size) -> Tensor:
+class Normal(ProposedNormal):  # by this name it is drawn in graphs of the program
+    """A normal that takes its noise as its part of the packed latent would, so that all routes draw the same images.
+
+    Attributes:
+        factor: between the resolution of the site and that of the packed latent.
+    """
+
+    factor = 1
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        *batch, channels, height, width = self.batch_shape
+        noise = draw_noise(
+            (*batch, channels * self.factor**2, height // self.factor, width // self.factor),
+            sample_shape=sample_shape,
+            dtype=self.loc.dtype,
+            device=self.loc.device,
+        )
+        return self.loc + self.scale * depth_to_space(noise, self.factor)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Normal":
+        shape = torch.Size(batch_shape)
+        new = Normal(self.loc.expand(shape), self.scale.expand(shape), validate_args=self._validate_args)
+        new.factor = self.factor
+        return new
+
+
+def _normal_site(
+    name: str, mean: Tensor, scale: float | Tensor, obs: Tensor | None, *, batch: torch.Size, factor: int = 1
+) -> Tensor:
+    normal = Normal(mean.expand(*batch, *mean.shape[-3:]), torch.as_tensor(scale, dtype=mean.dtype, device=mean.device))
+    normal.factor = factor
     if scale == 0:
-        return pyro.deterministic(name, mean.expand(*batch, *mean.shape[-3:]), event_dim=3)
-    return pyro.sample(name, dist.Normal(mean, scale).to_event(3), obs=obs)
+        if obs is None:
+            normal.sample()  # takes its noise all the same, so that the sites after it are the same whatever σ
+        return pyro.deterministic(name, normal.loc, event_dim=3)
+    return pyro.sample(name, normal.to_event(3), obs=obs)
 
 
 def _broadcast(y: Tensor, z: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

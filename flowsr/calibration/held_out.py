@@ -6,6 +6,7 @@ exchangeable: nothing tells them apart, whatever is measured. So calibration nee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from flowsr.distributions import Temperature
 from flowsr.images import check_image
-from flowsr.posterior import GaussianLR, ImageFlow, draw_posterior, image_summaries
+from flowsr.models import Capability, ConditionalModel, require
+from flowsr.posterior import GaussianLR, image_summaries
 
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 """From an LR image ``(C, h, w)``, a number n and a generator to n HR images ``(n, C, H, W)``."""
@@ -53,8 +55,16 @@ class HeldOut:
         return self.draws.shape[1]
 
 
-def flow_sampler(flow: ImageFlow, *, temperature: Temperature = 1.0, lr_std: float = 0.0) -> Sampler:
-    """A model as a sampler: draws of ``p(hr | lr)`` with the LR image's width σ.
+def flow_sampler(flow: ConditionalModel, *, temperature: Temperature = 1.0, lr_log_scale: float = -math.inf) -> Sampler:
+    """A model as a sampler: draws of ``p(hr | lr)`` as ``flow.sample`` makes them, with a width σ of the LR image.
+
+    Args:
+        flow: a model with the capability ``condition``.
+        temperature: τ ≥ 0, or one per level, coarse to fine.
+        lr_log_scale: log σ of the flow's LR image; ``-inf`` is the Dirac limit.
+
+    Raises:
+        ValueError: for a density of images alone.
 
     Example:
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
@@ -62,9 +72,11 @@ def flow_sampler(flow: ImageFlow, *, temperature: Temperature = 1.0, lr_std: flo
         torch.Size([2, 3, 16, 16])
     """
 
+    require(flow, Capability.CONDITION)
+
     def draw(lr: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
-        return draw_posterior(
-            flow, lr, num_samples=num_samples, temperature=temperature, lr_std=lr_std, generator=generator
+        return flow.sample(
+            lr, num_samples=num_samples, temperature=temperature, lr_log_scale=lr_log_scale, generator=generator
         )
 
     return draw
@@ -205,13 +217,26 @@ def _check_values(found: Mapping[str, Tensor], count: int) -> None:
             )
 
 
+@torch.no_grad()
 def model_pairs(
-    flow: ImageFlow, lr_prior: GaussianLR, count: int, *, lr_std: float = 0.0, seed: int = 0
+    flow: ConditionalModel, lr_prior: GaussianLR, count: int, *, lr_log_scale: float = -math.inf, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Pairs that a model itself makes: lr from a prior, then hr given lr. Calibration of that model holds exactly.
 
+    LR images are clipped to [−0.25, 1.25], which is as far as a model takes them for images.
+
+    Args:
+        flow: a model with the capability ``condition``.
+        lr_prior: of the LR images.
+        count: number n of pairs.
+        lr_log_scale: log σ of the flow's LR image; ``-inf`` is the Dirac limit.
+        seed: of all noise.
+
     Returns:
         HR images ``(n, C, H, W)`` and LR images ``(n, C, h, w)``.
+
+    Raises:
+        ValueError: for a density of images alone, or fewer than one pair.
 
     Example:
         >>> from flowsr.posterior import LinearGaussianFlow
@@ -222,9 +247,9 @@ def model_pairs(
     if count < 1:
         raise ValueError(f"expected count >= 1; got {count}")
     generator = torch.Generator().manual_seed(seed)
-    lr = lr_prior(torch.randn((count, *lr_prior.mean.shape), generator=generator).to(lr_prior.mean))
-    hr = [draw_posterior(flow, small, num_samples=1, lr_std=lr_std, generator=generator)[0] for small in lr]
-    return torch.stack(hr), lr
+    lr = lr_prior(torch.randn((count, *lr_prior.mean.shape), generator=generator).to(lr_prior.mean)).clamp(-0.25, 1.25)
+    sampler = flow_sampler(flow, lr_log_scale=lr_log_scale)
+    return torch.cat([sampler(small, 1, generator) for small in lr]), lr
 
 
 def ranks(truth: Tensor, draws: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -10,38 +10,41 @@ from torch import Tensor
 
 from flowsr.calibration.simulation_based import RankTest
 from flowsr.calibration.uniformity import uniformity_p_value
-from flowsr.posterior import ImageFlow
+from flowsr.models import Capability, ConditionalModel, require
 
 
 @torch.no_grad()
 def latent_pit(
-    flow: ImageFlow,
+    flow: ConditionalModel,
     hr: Tensor,
     lr: Tensor,
     *,
-    lr_std: float = 0.0,
+    lr_log_scale: float = -math.inf,
     projections: int = 3,
     alpha: float = 0.01,
     cells: int = 50,
 ) -> RankTest:
     """Uniformity of ``F(z_l)`` over held-out pairs: of random projections of each latent, and of its norm.
 
-    For ``z ~ N(0, I)`` of D elements, ``Φ(wᵀz)`` for a unit vector w and ``χ²_D(|z|²)`` are uniform. With ``lr_std``
-    the same is asked of ``(y − lr)/σ``, which a trained flow often fails: σ is not the error of its LR image.
+    For ``z ~ N(0, I)`` of D elements, ``Φ(wᵀz)`` for a unit vector w and ``χ²_D(|z|²)`` are uniform. With a finite
+    ``lr_log_scale`` the same is asked of ``(y − lr)/σ``, which a trained flow often fails: σ is not the error of its LR
+    image.
 
     Cost: one encoding pass per pair.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         hr: true images ``(n, C, H, W)``.
         lr: their LR images ``(n, C, h, w)``.
-        lr_std: σ of the flow's LR image; 0 leaves the LR image out.
+        lr_log_scale: log σ of the flow's LR image; ``-inf`` leaves the LR image out. Only for models that have one in
+            their latent.
         projections: random directions per latent.
         alpha: probability that a right model fails, all together.
         cells: into which the values are sorted.
 
     Raises:
-        ValueError: for fewer than 10 pairs, LR images of another size, or numbers out of range.
+        ValueError: for a density of images alone, fewer than 10 pairs, LR images of another size, or numbers out of
+            range.
 
     References:
         Gneiting, Balabdaoui and Raftery (JRSS B 2007), section 3.1.
@@ -56,24 +59,25 @@ def latent_pit(
     """
     from scipy import stats
 
+    require(flow, Capability.CONDITION)
+    if lr_log_scale != -math.inf:
+        require(flow, Capability.LR_LATENT)
     if len(hr) < 10 or len(hr) != len(lr):
         raise ValueError(f"expected at least 10 HR images and as many LR images; got {len(hr)} and {len(lr)}")
-    if not 0 < alpha < 1 or not 0 <= lr_std < math.inf or projections < 0 or cells < 2:
+    if not 0 < alpha < 1 or not lr_log_scale < math.inf or projections < 0 or cells < 2:
         raise ValueError(
-            "expected alpha in (0, 1), a finite lr_std >= 0, projections >= 0 and cells >= 2; got "
-            f"{alpha}, {lr_std}, {projections} and {cells}"
+            "expected alpha in (0, 1), a finite lr_log_scale or -inf, projections >= 0 and cells >= 2; got "
+            f"{alpha}, {lr_log_scale}, {projections} and {cells}"
         )
     generator = torch.Generator().manual_seed(0)
     parts: dict[str, list[Tensor]] = {}
     for image, small in zip(hr, lr, strict=True):
-        encoding = flow.encode(image.to(flow.device, flow.dtype))
-        levels = len(encoding.z)
-        for i, z in enumerate(encoding.z):
-            parts.setdefault(f"z_{levels - i}", []).append(z.flatten().double().cpu())
-        if lr_std > 0:
-            if small.shape != encoding.lr.shape:
-                raise ValueError(f"expected LR images {tuple(encoding.lr.shape)}; got {tuple(small.shape)}")
-            off = (encoding.lr - small.to(encoding.lr)) / lr_std
+        small = small.to(flow.device, flow.dtype)
+        encoding = flow.encode(image.to(flow.device, flow.dtype), small)
+        for level, z in zip(flow.latent_levels(), encoding.z, strict=True):
+            parts.setdefault(f"z_{level}", []).append(z.flatten().double().cpu())
+        if lr_log_scale != -math.inf:
+            off = (encoding.lr - small) * math.exp(-lr_log_scale)
             parts.setdefault("lr", []).append(off.flatten().double().cpu())
     values = {}
     for name, rows in parts.items():

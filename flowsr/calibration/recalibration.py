@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,7 @@ from torch import Tensor
 
 from flowsr.calibration.held_out import TestFunctions, default_functions, flow_sampler, hold_out
 from flowsr.calibration.scores import mean_crps
-from flowsr.posterior import ImageFlow
-from flowsr.posterior.model import latent_shapes
+from flowsr.models import Capability, ConditionalModel, require
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -30,6 +30,7 @@ class Recalibration(Result):
 
     Attributes:
         temperature: τ per level, coarse to fine.
+        levels: their numbers, 1 the finest.
         tried: all trials on the first half: the level that was varied (1 the finest), its τ, and the CRPS in standard
             deviations of the true values, with the other levels as they were then.
         before: CRPS at τ = 1 on the second half.
@@ -39,6 +40,7 @@ class Recalibration(Result):
     """
 
     temperature: tuple[float, ...]
+    levels: tuple[int, ...]
     tried: tuple[tuple[int, float, float], ...]
     before: float
     after: float
@@ -47,16 +49,16 @@ class Recalibration(Result):
 
     def to_text(self) -> str:
         """Temperatures and gain."""
-        levels = len(self.temperature)
-        rows = [[f"τ of level {levels - i}", f"{tau:.3f}"] for i, tau in enumerate(self.temperature)]
+        pairs = list(zip(self.levels, self.temperature, strict=True))
+        rows = [[f"τ of level {level}", f"{tau:.3f}"] for level, tau in pairs]
         rows += [["CRPS at τ = 1", f"{self.before:.4f}"], ["CRPS recalibrated", f"{self.after:.4f}"]]
         rows.append(["gain", f"{self.gain:.4f}"])
         notes = ["CRPS in standard deviations of the true values, on pairs that were not used to choose τ"]
         low, high = self.bounds
-        for i, tau in enumerate(self.temperature):
+        for level, tau in pairs:
             if min(tau - low, high - tau) < 2 * _PRECISION:
                 notes.append(
-                    f"τ of level {levels - i} lies at the bounds {low:g} to {high:g}: the pairs say little of it, or "
+                    f"τ of level {level} lies at the bounds {low:g} to {high:g}: the pairs say little of it, or "
                     "prefer one beyond"
                 )
         return text_table(["recalibration", ""], rows, notes=notes)
@@ -79,11 +81,11 @@ class Recalibration(Result):
     def _draw_level(self, ax: Axes, index: int) -> None:
         from flowsr.plots.style import PALETTE, plain_axes
 
-        levels = len(self.temperature)
-        name = f"level {levels - index}"
+        levels, level = len(self.levels), self.levels[index]
+        name = f"level {level}"
         if levels > 1 and index in (0, levels - 1):
             name += ", coarsest" if index == 0 else ", finest"
-        found = sorted({(tau, value) for level, tau, value in self.tried if level == levels - index})
+        found = sorted({(tau, value) for tried, tau, value in self.tried if tried == level})
         x, y = zip(*found, strict=True)
         colour = PALETTE[("blue", "orange", "green", "purple")[index % 4]]
         ax.plot(x, y, ".-", color=colour, linewidth=1.0, label="tried")
@@ -98,11 +100,11 @@ class Recalibration(Result):
 
 
 def recalibrate_temperature(
-    flow: ImageFlow,
+    flow: ConditionalModel,
     hr: Tensor,
     lr: Tensor,
     *,
-    lr_std: float = 0.0,
+    lr_log_scale: float = -math.inf,
     bounds: tuple[float, float] = (0.3, 1.7),
     num_samples: int = 39,
     functions: TestFunctions = default_functions,
@@ -118,10 +120,10 @@ def recalibrate_temperature(
     Cost: about ``10·levels·sweeps`` trials of ``num_samples`` decoded images per pair of one half.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         hr: true images ``(n, C, H, W)``, n ≥ 20.
         lr: their LR images ``(n, C, h, w)``.
-        lr_std: σ of the flow's LR image.
+        lr_log_scale: log σ of the flow's LR image; ``-inf`` is the Dirac limit.
         bounds: of τ.
         num_samples: per pair.
         functions: test functions.
@@ -130,7 +132,7 @@ def recalibrate_temperature(
         on_trial: called after each trial.
 
     Raises:
-        ValueError: for bounds out of order, no sweeps, or too few pairs.
+        ValueError: for a density of images alone, bounds out of order, no sweeps, or too few pairs.
 
     References:
         Gneiting and Raftery (JASA 2007) for the score; Brent (1973) in ``scipy.optimize.minimize_scalar``.
@@ -146,6 +148,7 @@ def recalibrate_temperature(
     """
     from scipy.optimize import minimize_scalar
 
+    require(flow, Capability.CONDITION)
     low, high = bounds
     if not 0 < low < 1 < high:
         raise ValueError(f"expected bounds with 0 < low < 1 < high; got {bounds}")
@@ -153,10 +156,11 @@ def recalibrate_temperature(
         raise ValueError(f"expected sweeps >= 1; got {sweeps}")
     if len(hr) < 20:
         raise ValueError(f"expected at least 20 pairs, half to choose and half to judge; got {len(hr)}")
-    levels = len(latent_shapes(flow, lr[0]))
+    names = flow.latent_levels()
+    levels = len(names)
 
     def scores(temperature: tuple[float, ...], part: slice) -> np.ndarray:
-        sampler = flow_sampler(flow, temperature=temperature, lr_std=lr_std)
+        sampler = flow_sampler(flow, temperature=temperature, lr_log_scale=lr_log_scale)
         return mean_crps(
             hold_out(sampler, hr[part], lr[part], num_samples=num_samples, functions=functions, seed=seed)
         ).numpy()
@@ -165,7 +169,7 @@ def recalibrate_temperature(
 
     def trial(temperature: tuple[float, ...], level: int) -> float:
         value = float(scores(temperature, slice(0, None, 2)).mean())
-        tried.append((levels - level, temperature[level], value))
+        tried.append((names[level], temperature[level], value))
         if on_trial is not None:
             on_trial()
         return value
@@ -185,4 +189,4 @@ def recalibrate_temperature(
     judged = slice(1, None, 2)
     before, after = scores((1.0,) * levels, judged), scores(best, judged)
     gain = bootstrap_interval(before - after, seed=seed)
-    return Recalibration(best, tuple(tried), float(before.mean()), float(after.mean()), gain, bounds)
+    return Recalibration(best, names, tuple(tried), float(before.mean()), float(after.mean()), gain, bounds)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowsr.calibration.held_out import HeldOut, Sampler, flow_sampler, ranks
 from flowsr.calibration.uniformity import p_text, simultaneous_band, uniformity_p_value
-from flowsr.posterior import LinearGaussianFlow, draw_latents
+from flowsr.posterior import LinearGaussianFlow
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _rank_test(
     return RankTest(title, names, found, cells, p_values, alpha)
 
 
-def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_std: float) -> dict[str, Sampler]:
+def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_log_scale: float) -> dict[str, Sampler]:
     """Five wrong samplers of a known model, by what is wrong.
 
     - "sigma too small": a quarter of the LR image's width σ;
@@ -223,31 +223,30 @@ def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_std: float) -> d
     Args:
         flow: the right model.
         lr: LR images ``(n, C, h, w)``, n ≥ 2, to mistake one another for.
-        lr_std: the right σ.
+        lr_log_scale: the right log σ.
 
     Example:
-        >>> sorted(faulty_samplers(LinearGaussianFlow(), torch.rand(2, 1, 4, 4), lr_std=0.05))[:2]
+        >>> sorted(faulty_samplers(LinearGaussianFlow(), torch.rand(2, 1, 4, 4), lr_log_scale=-3.0))[:2]
         ['LR ignored', 'log-scale shifted']
     """
     *coarse, finest = flow.config.detail_std
     shifted = LinearGaussianFlow(
         detail_std=(*coarse, finest * math.exp(0.25)), image_channels=flow.config.image_channels
     ).to(flow.device, flow.dtype)
-    right = flow_sampler(flow, lr_std=lr_std)
+    right = flow_sampler(flow, lr_log_scale=lr_log_scale)
 
     def ignoring(small: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
         others = lr[torch.randint(len(lr), (num_samples,), generator=generator)]
-        z = draw_latents(flow, small, num_samples=num_samples, generator=generator)
-        return flow.decode(others + lr_std * torch.randn(others.shape, generator=generator).to(others), z)
+        return flow.sample(others, lr_log_scale=lr_log_scale, generator=generator)[0]
 
     def collapsed(small: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
         modes = right(small, 3, torch.Generator().manual_seed(0))
         return modes[torch.randint(3, (num_samples,), generator=generator)]
 
     return {
-        "sigma too small": flow_sampler(flow, lr_std=lr_std / 4),
-        "temperature 0.8": flow_sampler(flow, temperature=0.8, lr_std=lr_std),
-        "log-scale shifted": flow_sampler(shifted, lr_std=lr_std),
+        "sigma too small": flow_sampler(flow, lr_log_scale=lr_log_scale - math.log(4)),
+        "temperature 0.8": flow_sampler(flow, temperature=0.8, lr_log_scale=lr_log_scale),
+        "log-scale shifted": flow_sampler(shifted, lr_log_scale=lr_log_scale),
         "LR ignored": ignoring,
         "mode collapse": collapsed,
     }

@@ -1,5 +1,6 @@
 """``flowsr study``: a named study of a model on a folder of images, as figures, a table and JSON."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,9 +57,9 @@ def study(
     ] = None,
     pairs: Annotated[int, typer.Option("--pairs", min=20, help="Crops for the calibration.")] = 60,
     temperature: Annotated[float, typer.Option("--temperature", "-t", help="τ of the draws; 1 is the model.")] = 1.0,
-    lr_std: Annotated[
-        float, typer.Option("--lr-std", help="σ of the flow's LR image, of [0, 1]; 0 is HCFlow's way of sampling.")
-    ] = 0.0,
+    lr_log_scale: Annotated[
+        float, typer.Option("--lr-log-scale", help="log σ of the flow's LR image; -inf is HCFlow's way of sampling.")
+    ] = -math.inf,
     noise: Annotated[
         float, typer.Option("--noise", help="Std of the observation's noise, of [0, 1]; inpainting and deblurring.")
     ] = 0.02,
@@ -85,7 +86,6 @@ def study(
 
     from flowsr.cli.options import open_model
     from flowsr.images import read_image
-    from flowsr.models import Capability, require
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
     from flowsr.workflows.study import STUDIES, StudySettings, run_study
@@ -95,13 +95,12 @@ def study(
         num_samples=num_samples,
         pairs=pairs,
         temperature=temperature,
-        lr_std=lr_std,
+        lr_log_scale=lr_log_scale,
         noise=noise,
         method=method.value,
         seed=seed,
     )
     flow = require_conditional(open_model(model, device=device, dtype=dtype), what="a study of its posterior")
-    require(flow, Capability.LR_LATENT)
     images = {path.stem: read_image(path) for path in files}
     with reporter.progress(stem.capitalize(), STUDIES[stem].steps(len(images), settings)) as advance:
         report = run_study(stem, flow, images, settings, on_step=lambda *_: advance())

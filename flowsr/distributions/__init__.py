@@ -11,6 +11,7 @@ from flowsr.distributions.flow import FlowDistribution
 from flowsr.distributions.packed_normal import (
     PackedNormal,
     Temperature,
+    draw_noise,
     level_temperatures,
     normal_log_prob,
     packed_standard_normal,
@@ -24,6 +25,7 @@ __all__ = [
     "Temperature",
     "UniformDequantizer",
     "VariationalDequantizer",
+    "draw_noise",
     "level_temperatures",
     "normal_log_prob",
     "packed_standard_normal",

@@ -122,6 +122,56 @@ def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ..
     return tuple(map(float, split_levels(tuple(map(float, values)), levels)))
 
 
+def draw_noise(
+    shape: Sequence[int],
+    *,
+    parts: Sequence[int] | None = None,
+    sample_shape: Sequence[int] = (),
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Standard normal noise of packed latents: the one place where draws of all models get it from.
+
+    It is made draw after draw, and within a draw part after part, so that draw k of a seed is the same however many
+    are asked for, and whether the parts are drawn together or one by one. It is made in float64 on the generator's
+    device, then rounded and moved, so that it is the same in any dtype and, with a generator of the CPU, on any device.
+
+    Cost: one normal number per entry, and a call of the generator per part of each draw.
+
+    Args:
+        shape: of one draw, ``(*batch, channels, h, w)``.
+        parts: channels of each part, in packed order; by default one part.
+        sample_shape: draws.
+        dtype: of the result.
+        device: of the result.
+        generator: source of randomness; the global one of the device by default.
+
+    Returns:
+        Noise ``(*sample_shape, *batch, channels, h, w)``.
+
+    Example:
+        >>> options = {"parts": (3, 9), "dtype": torch.float32, "device": torch.device("cpu")}
+        >>> few, more = (
+        ...     draw_noise((12, 2, 2), sample_shape=(n,), generator=torch.Generator().manual_seed(0), **options)
+        ...     for n in (1, 3)
+        ... )
+        >>> more.shape, torch.equal(few[0], more[0])
+        (torch.Size([3, 12, 2, 2]), True)
+    """
+    *batch, channels, height, width = shape
+    place = device if generator is None else generator.device
+
+    def one(count: int) -> Tensor:
+        size = (*batch, count, height, width)
+        return torch.randn(size, dtype=torch.float64, device=place, generator=generator).to(device, dtype)
+
+    widths = (channels,) if parts is None else parts
+    draws = [torch.cat([one(count) for count in widths], -3) for _ in range(math.prod(sample_shape))]
+    noise = torch.stack(draws) if draws else torch.empty(0, dtype=dtype, device=device)
+    return noise.reshape(*sample_shape, *shape)
+
+
 def packed_standard_normal(
     like: Tensor, *, latent_channels: Sequence[int], size: tuple[int, int], temperature: Temperature = 1.0
 ) -> "PackedNormal":
@@ -238,9 +288,16 @@ class PackedNormal(TorchDistribution):
     def variance(self) -> Tensor:
         return (self.scale**2).expand(*self.batch_shape, *self.event_shape)
 
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        shape = torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
-        noise = torch.randn(shape, dtype=self.lr.dtype, device=self.lr.device)
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """Reparametrized samples; y takes its noise at σ = 0 too, so that the latents are the same whatever σ."""
+        noise = draw_noise(
+            (*self.batch_shape, *self.event_shape),
+            parts=(self.lr.shape[-3], *self.latent_channels),
+            sample_shape=sample_shape,
+            dtype=self.lr.dtype,
+            device=self.lr.device,
+            generator=generator,
+        )
         return self.mean + noise * self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:

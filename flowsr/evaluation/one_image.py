@@ -15,7 +15,7 @@ from flowsr.metrics import compare, lr_psnr
 from flowsr.metrics.comparison import FIGURES, Score
 from flowsr.models import Capability, ConditionalModel, ImageModel
 from flowsr.models.conditional import as_conditional
-from flowsr.models.draws import RunningMoments, draw_images
+from flowsr.statistics.moments import RunningMoments
 
 
 @torch.no_grad()
@@ -98,7 +98,8 @@ def _score_draws(
     many = plan.draws_at(tau)
     moments, rows = RunningMoments(), []
     best_draw, best_pixels = float("inf"), None
-    draws = draw_images(flow, lr, num_samples=many, temperature=tau, seed=plan.seed)
+    noise = torch.Generator().manual_seed(plan.seed)
+    draws = flow.stream(lr, num_samples=many, temperature=tau, generator=noise)
     for _ in range(many):
         start = time.perf_counter()
         draw = next(draws).cpu()  # waits for the device

@@ -16,7 +16,6 @@ from flowsr.likelihood.inputs import check_8bit, check_pairs
 from flowsr.metrics import compare, lr_psnr, pixel_std
 from flowsr.models import ConditionalModel
 from flowsr.models.conditional import require_conditional
-from flowsr.models.draws import draw_images
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -204,8 +203,9 @@ def temperature_sweep(
                 nats = density.log_prob(noisy.to(model.device)).cpu() - log_q.cpu()
                 found["NLL"][i].append(float(-nats) / (hr.shape[-3:].numel() * math.log(2.0)))
             count = num_samples if tau > 0 else 1
-            draws = list(draw_images(model, lr, num_samples=count, temperature=tau, seed=seed + index))
-            for name, value in _figures(torch.stack(draws).cpu(), hr.cpu(), lr.cpu(), model.upscale, missing).items():
+            noise = torch.Generator().manual_seed(seed + index)
+            draws = torch.stack(list(model.stream(lr, num_samples=count, temperature=tau, generator=noise)))
+            for name, value in _figures(draws.cpu(), hr.cpu(), lr.cpu(), model.upscale, missing).items():
                 found[name][i].append(value)
             if on_step is not None:
                 on_step()

@@ -1,6 +1,7 @@
 """What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -8,18 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsr._support.shapes import check_image_shape, check_same_batch
-from flowsr.distributions import FlowDistribution, Temperature
-from flowsr.images import check_image, crop_to
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
+from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
 from flowsr.models.image_model import ImageModel
-from flowsr.models.latents import Latents, check_latents, draw_normal
+from flowsr.models.latents import Latents, check_latents, check_num_samples
 
 
 class ConditionalModel(ImageModel):
     """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
 
     A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`,
-    :meth:`latent_levels` and :meth:`decode_unchecked`.
+    :meth:`latent_levels`, :meth:`decode_unchecked`, and what its latent is packed of: :meth:`_latents` and
+    :meth:`_unpack`.
     """
 
     calls = "flow.sample(lr) for HR images, flow.condition(lr) for their distribution, or flow.encode(hr) for latents"
@@ -55,8 +57,8 @@ class ConditionalModel(ImageModel):
         """The posterior over HR images given an LR image, as a Pyro distribution."""
         raise NotImplementedError
 
-    def encode(self, hr: Tensor, *args: Tensor, pad: bool = False) -> Latents:
-        """Latents of an HR image; a model without the capability ``lr-latent`` takes its LR image too."""
+    def encode(self, hr: Tensor, lr: Tensor | None = None, *, pad: bool = False) -> Latents:
+        """Latents of an HR image, given its LR image where the model is conditioned on it (SRFlow)."""
         raise NotImplementedError
 
     def decode(self, lr: Tensor | Latents, z: Sequence[Tensor] | None = None) -> Tensor:
@@ -108,16 +110,17 @@ class ConditionalModel(ImageModel):
     ) -> tuple[Tensor, ...]:
         """Draw latents ``z_l ~ N(0, τ_l²)``, independent of each other, for :meth:`decode`.
 
-        The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up
-        to rounding, in any dtype and, with a generator of the CPU, on any device.
+        They are those that :meth:`sample` decodes. The noise is made draw after draw in float64, see
+        :func:`flowsr.distributions.draw_noise`, so that one seed gives the same draws, up to rounding, in any dtype
+        and, with a generator of the CPU, on any device.
 
         Cost: one normal number per entry.
 
         Args:
-            lr: LR image, of which only shape and device matter.
+            lr: LR image, of which only the shape matters.
             sample_shape: draws per LR image.
             temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
-            generator: source of randomness; the global one of the LR image's device by default.
+            generator: source of randomness; the global one of the weights' device by default.
 
         Returns:
             Latents, coarsest first, ``(*sample_shape, *batch, …)``, of the weights' dtype.
@@ -138,14 +141,8 @@ class ConditionalModel(ImageModel):
             torch.Size([5, 2, 3, 24, 32])
         """
         check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
-        return draw_normal(
-            self.latent_shapes(*lr.shape[-2:]),
-            batch=(*sample_shape, *lr.shape[:-3]),
-            temperature=temperature,
-            dtype=self.dtype,
-            device=lr.device,
-            generator=generator,
-        )
+        base = self._latents(lr.to(self.device, self.dtype), temperature=temperature)
+        return self._unpack(base.rsample(sample_shape, generator=generator))[1]
 
     def sample(
         self,
@@ -153,26 +150,35 @@ class ConditionalModel(ImageModel):
         *,
         num_samples: int = 1,
         temperature: Temperature = 1.0,
+        lr_log_scale: float | Tensor = -math.inf,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "num_samples *batch channels height width"]:
-        """Draw HR images: the LR image is the given one exactly, ``z_l ~ N(0, τ_l²)``.
+        """Draw HR images: ``hr = decode(y, z)``, ``z_l ~ N(0, τ_l²)``, and y the LR image exactly, or ``N(lr, σ²)``.
 
-        Where the LR image is a part of the latent (HCFlow, IRN) this is the Dirac limit: not quite the model that
-        :meth:`condition` scores, whose LR image has the width σ.
+        Where the LR image is a part of the latent (HCFlow, IRN) the default is the Dirac limit: not quite the model
+        that :meth:`condition` scores, whose LR image has the width σ.
 
-        Cost: one decoding pass for all draws together; memory grows with their number.
+        Draw k of a seed is the same image, up to rounding, however many are asked for, and whoever asks: :meth:`stream`
+        and ``condition(lr, …).sample((n,))`` give it too. It is that at another temperature or σ with the same noise.
+
+        An LR image whose sides the model does not take, as odd ones for SRFlow, is padded by reflection at the bottom
+        and the right, and the draws are cropped.
+
+        Cost: one decoding pass for all draws together; memory grows with their number, see :meth:`stream`.
 
         Args:
             lr: LR image in [0, 1].
             num_samples: number of draws per LR image.
             temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            lr_log_scale: log σ of the LR image; ``-inf`` is σ = 0. Only for models that have one in their latent.
             generator: source of randomness; the global one by default.
 
         Returns:
             HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped.
 
         Raises:
-            ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, or a negative temperature.
+            ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, a negative temperature, or a
+                width of an LR image that is no part of the latent.
 
         References:
             Liang et al., HCFlow (ICCV 2021), section 3; Lugmayr et al., SRFlow (ECCV 2020), section 3.
@@ -185,23 +191,99 @@ class ConditionalModel(ImageModel):
             (torch.Size([2, 3, 24, 32]), True)
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
-        z = self.draw_latents(lr, sample_shape=(num_samples,), temperature=temperature, generator=generator)
-        return self.decode_unchecked(lr.to(self.dtype), z)
+        check_num_samples(num_samples)
+        self._check_width(lr_log_scale)
+        size = (self.upscale * lr.shape[-2], self.upscale * lr.shape[-1])
+        lr = pad_to_multiple(lr, self.multiple // self.upscale)[0].to(self.device, self.dtype)
+        base = self._latents(lr, temperature=temperature, lr_log_scale=lr_log_scale)
+        y, z = self._unpack(base.rsample((num_samples,), generator=generator))
+        # One LR image for all draws needs its features once.
+        return crop_to(self.decode_unchecked(lr if y is None or lr_log_scale == -math.inf else y, z), size)
+
+    def stream(
+        self,
+        lr: Float[Tensor, "*batch channels h w"],
+        *,
+        num_samples: int,
+        temperature: Temperature = 1.0,
+        lr_log_scale: float | Tensor = -math.inf,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Float[Tensor, "*batch channels height width"]]:
+        """Draw HR images one after the other: the draws of :meth:`sample`, in memory for one, and without gradients.
+
+        Cost: one decoding pass per draw.
+
+        Args:
+            lr: LR image in [0, 1].
+            num_samples: number of draws; at temperature 0 they are all the same.
+            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
+            lr_log_scale: log σ of the LR image, see :meth:`sample`.
+            generator: source of randomness; the global one by default.
+
+        Returns:
+            Iterator of HR images ``(*batch, C, s·h, s·w)``, not clamped.
+
+        Raises:
+            ValueError: for fewer than one draw; with the first draw as :meth:`sample`.
+
+        Example:
+            >>> import flowsr
+            >>> flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 4, 4)
+            >>> draws = flow.stream(lr, num_samples=1000, generator=torch.Generator().manual_seed(0))
+            >>> torch.allclose(next(draws), flow.sample(lr, generator=torch.Generator().manual_seed(0))[0], atol=1e-4)
+            True
+        """
+        check_num_samples(num_samples)
+        draw = torch.no_grad()(self.sample)
+        options: dict[str, Any] = {"temperature": temperature, "lr_log_scale": lr_log_scale, "generator": generator}
+        return (draw(lr, **options)[0] for _ in range(num_samples))
+
+    def _latents(
+        self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf
+    ) -> PackedNormal:
+        """The distribution of packed latents given an LR image in the dtype of the weights, whose values count."""
+        raise NotImplementedError
+
+    def _unpack(self, packed: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        """A packed latent taken apart: the LR image, None where it is no part of it, and latents, coarsest first."""
+        raise NotImplementedError
+
+    def _check_width(self, lr_log_scale: float | Tensor) -> None:
+        if Capability.LR_LATENT not in self.capabilities and lr_log_scale != -math.inf:
+            raise ValueError(
+                f"expected no lr_log_scale for {type(self).__name__}, which has no LR image in its latent; got "
+                f"{lr_log_scale}: leave it out"
+            )
 
     def check_pair(self, hr: Tensor, lr: Tensor | None, *, tolerance: float | None = 16.0) -> Tensor:
         """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image of its size; returns the LR image."""
         if lr is None:
             raise ValueError("expected an LR image, as this model is conditional; got none")
         check_image(hr, name="hr", channels=self.config.image_channels, tolerance=tolerance)
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         check_image_shape(hr.shape, multiple=self.upscale, name="the HR image")
+        self._check_lr(lr, hr, tolerance=0.25)
+        return lr.to(self.dtype)
+
+    def _encoded_pair(self, hr: Tensor, lr: Tensor | None, *, pad: bool) -> tuple[Tensor, Tensor | None]:
+        """HR and LR image to encode, checked, padded where asked for, in the dtype of the weights."""
+        # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
+        if pad:
+            hr = pad_to_multiple(hr, self.multiple)[0]
+        check_image_shape(hr.shape, multiple=self.multiple, name="the HR image")
+        if lr is None:
+            return hr.to(self.dtype), None
+        if pad:
+            lr = pad_to_multiple(lr, self.multiple // self.upscale)[0]
+        self._check_lr(lr, hr, tolerance=16.0)
+        return hr.to(self.dtype), lr.to(self.dtype)
+
+    def _check_lr(self, lr: Tensor, hr: Tensor, *, tolerance: float) -> None:
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=tolerance)
         size = (hr.shape[-2] // self.upscale, hr.shape[-1] // self.upscale)
         if tuple(lr.shape[-2:]) != size:
             raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
         check_same_batch(hr.shape, lr.shape)
-        return lr.to(self.dtype)
 
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """:meth:`decode` without its checks, for images and latents in the dtype of the weights."""

@@ -1,5 +1,6 @@
 """Models in which the LR image is a part of the latent: HCFlow and IRN. One bijection shrinks and enlarges."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from flowsr._support.shapes import check_image_shape, sum_event
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, normal_log_prob
-from flowsr.images import check_image, pad_to_multiple, round_to_8bit
+from flowsr.images import check_image, round_to_8bit
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.latents import Latents, LRLikelihood, Term, TermKind, check_latents, lr_term
@@ -44,13 +45,21 @@ class HierarchyModel(ConditionalModel):
         """The level that each latent belongs to, coarsest first; 1 is the finest."""
         return tuple(range(len(self.transform.conditionals), 0, -1))
 
-    def encode(self, hr: Float[Tensor, "*batch channels height width"], *, pad: bool = False) -> Latents:
+    def encode(
+        self,
+        hr: Float[Tensor, "*batch channels height width"],
+        lr: Float[Tensor, "*lr_batch channels h w"] | None = None,
+        *,
+        pad: bool = False,
+    ) -> Latents:
         """LR image and latents of an HR image, with the log-determinant.
 
         Cost: one pass through the flow.
 
         Args:
             hr: HR image in [0, 1].
+            lr: its LR image, which is checked and has no part in the result: the flow finds its own. Models that are
+                conditioned on it (SRFlow) need it.
             pad: pad sides that are not multiples of the upscale factor at the bottom and the right by reflection;
                 :meth:`decode` crops back. The log-determinant is then that of the padded image.
 
@@ -66,12 +75,8 @@ class HierarchyModel(ConditionalModel):
             >>> latents.lr.shape, [tuple(z.shape) for z in latents.z], latents.ladj.shape
             (torch.Size([2, 3, 4, 6]), [(2, 21, 4, 6), (2, 6, 8, 12)], torch.Size([2]))
         """
-        # Decoded images overshoot [0, 1], and must encode: only a wrong scale is refused.
-        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
         size = (hr.shape[-2], hr.shape[-1])
-        if pad:
-            hr, _ = pad_to_multiple(hr, self.upscale)
-        encoding = self.transform.encode(hr.to(self.dtype))
+        encoding = self.transform.encode(self._encoded_pair(hr, lr, pad=pad)[0])
         return Latents(encoding.lr, encoding.z, encoding.ladj, size)
 
     def condition(
@@ -109,13 +114,18 @@ class HierarchyModel(ConditionalModel):
             (torch.Size([2]), torch.Size([3, 16, 16]), torch.Size([2]))
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        base = PackedNormal(
-            lr.to(self.dtype),
-            latent_channels=[shape.numel() for shape in self.latent_shapes(1, 1)],
-            temperature=temperature,
-            lr_log_scale=self.lr_log_scale if lr_log_scale is None else lr_log_scale,
-        )
+        width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
+        base = self._latents(lr.to(self.dtype), temperature=temperature, lr_log_scale=width)
         return FlowDistribution(base, [self.transform])
+
+    def _latents(
+        self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf
+    ) -> PackedNormal:
+        channels = [shape.numel() for shape in self.latent_shapes(1, 1)]
+        return PackedNormal(lr, latent_channels=channels, temperature=temperature, lr_log_scale=lr_log_scale)
+
+    def _unpack(self, packed: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        return self.unpack(packed)
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """Put LR image and latents into one tensor, the latent that :attr:`transform` maps to the image.

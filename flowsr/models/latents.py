@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowsr._support.shapes import sum_event
-from flowsr.distributions import DiscretizedNormal, Temperature, level_temperatures, normal_log_prob
+from flowsr.distributions import DiscretizedNormal, normal_log_prob
 from flowsr.images import check_image
 from flowsr.transforms import Compose, Multiscale, MultiscaleEncoding
 
@@ -46,26 +46,10 @@ class ImageLatents:
     size: tuple[int, int]
 
 
-def draw_normal(
-    shapes: Sequence[torch.Size],
-    *,
-    batch: Sequence[int],
-    temperature: Temperature,
-    dtype: torch.dtype,
-    device: torch.device,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, ...]:
-    """Draw ``z_l ~ N(0, τ_l²)`` of the given event shapes, coarsest first; raises ValueError for a bad temperature.
-
-    The noise is made in float32 on the generator's device and then moved, so that one seed gives the same draws, up
-    to rounding, in any dtype and, with a generator of the CPU, on any device.
-    """
-    temperatures = level_temperatures(temperature, len(shapes))
-    place = device if generator is None else generator.device
-    return tuple(
-        tau * torch.randn((*batch, *shape), dtype=torch.float32, device=place, generator=generator).to(device, dtype)
-        for tau, shape in zip(temperatures, shapes, strict=True)
-    )
+def check_num_samples(num_samples: int) -> None:
+    """Raise ValueError unless this is a number of draws."""
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
 
 
 def check_latents(z: Sequence[Tensor], shapes: Sequence[torch.Size], *, batch: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """SRFlow: a flow of HR images that is conditioned on the LR image at every step."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr.distributions import FlowDistribution, Temperature, packed_standard_normal
-from flowsr.images import bicubic_down, check_image, pad_to_multiple
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
+from flowsr.images import bicubic_down, check_image
 from flowsr.models.blocks import flow_step, split_head
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.image_model import ModelConfig, is_int
@@ -190,7 +191,7 @@ class SRFlow(ConditionalModel):
     def encode(
         self,
         hr: Float[Tensor, "*batch channels height width"],
-        lr: Float[Tensor, "*lr_batch channels h w"],
+        lr: Float[Tensor, "*lr_batch channels h w"] | None = None,
         *,
         pad: bool = False,
     ) -> Latents:
@@ -200,20 +201,24 @@ class SRFlow(ConditionalModel):
 
         Args:
             hr: HR image in [0, 1].
-            lr: its LR image in [0, 1], whose batch broadcasts to that of ``hr``.
+            lr: its LR image in [0, 1], whose batch broadcasts to that of ``hr``. It must be given: there is no such
+                model without.
             pad: pad the LR image to even sides, and the HR image with it, at the bottom and the right by reflection;
                 :meth:`decode` crops back. The log-determinant is then that of the padded image.
 
         Raises:
-            ValueError: on wrong shape, dtype or values.
+            ValueError: on wrong shape, dtype or values, or without an LR image.
         """
-        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=16.0)
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=16.0)
+        if lr is None:
+            raise ValueError(
+                f"expected the LR image too, as {type(self).__name__} encodes an HR image given it; got none: pass the "
+                f"one that it was made for, or flowsr.images.make_lr(hr, {self.upscale})"
+            )
         size = (hr.shape[-2], hr.shape[-1])
-        if pad:
-            hr, lr = pad_to_multiple(hr, 2 * self.upscale)[0], pad_to_multiple(lr, 2)[0]
-        packed, ladj = self.transform.inv_call_and_ladj(hr.to(self.dtype), lr.to(self.dtype))
-        return Latents(lr.to(self.dtype), self.transform.transform.unpack(packed), ladj, size)
+        image, given = self._encoded_pair(hr, lr, pad=pad)
+        assert given is not None
+        packed, ladj = self.transform.inv_call_and_ladj(image, given)
+        return Latents(given, self.transform.transform.unpack(packed), ladj, size)
 
     def condition(
         self, lr: Float[Tensor, "*batch channels h w"], *, temperature: Temperature = 1.0
@@ -235,14 +240,18 @@ class SRFlow(ConditionalModel):
         """
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         lr = lr.to(self.dtype)
+        return FlowDistribution(self._latents(lr, temperature=temperature), [self.transform.condition(lr)])
+
+    def _latents(
+        self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf
+    ) -> PackedNormal:
         coarsest = self.latent_shapes(*lr.shape[-2:])[0]
-        base = packed_standard_normal(
-            lr,
-            latent_channels=[shape.numel() for shape in self.latent_shapes(2, 2)],
-            size=(coarsest[-2], coarsest[-1]),
-            temperature=temperature,
-        )
-        return FlowDistribution(base, [self.transform.condition(lr)])
+        channels = [shape.numel() for shape in self.latent_shapes(2, 2)]
+        size = (coarsest[-2], coarsest[-1])
+        return packed_standard_normal(lr, latent_channels=channels, size=size, temperature=temperature)
+
+    def _unpack(self, packed: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        return None, self.transform.transform.unpack(packed)
 
     def log_likelihood_terms(
         self,

@@ -1,13 +1,13 @@
 """What models of images alone share: Glow and RealNVP are multiscale flows with a standard normal latent."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr.distributions import FlowDistribution, Temperature, packed_standard_normal
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
 from flowsr.models.image_model import ImageModel
@@ -16,7 +16,7 @@ from flowsr.models.latents import (
     LRLikelihood,
     Term,
     check_latents,
-    draw_normal,
+    check_num_samples,
     multiscale_noise,
     multiscale_terms,
 )
@@ -135,14 +135,8 @@ class UnconditionalModel(ImageModel):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, ...]:
         """Draw latents for images of a size, ``z_l ~ N(0, τ_l²)``, coarsest first, for :meth:`decode`."""
-        return draw_normal(
-            self.latent_shapes(*size),
-            batch=sample_shape,
-            temperature=temperature,
-            dtype=self.dtype,
-            device=self.device,
-            generator=generator,
-        )
+        base = cast(PackedNormal, self.distribution(size, temperature=temperature).base_dist)
+        return self.transform.unpack(base.rsample(sample_shape, generator=generator))
 
     def sample(
         self,
@@ -153,6 +147,8 @@ class UnconditionalModel(ImageModel):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "num_samples channels height width"]:
         """Draw images of a size.
+
+        Draw k of a seed is the same image however many are asked for, and from :meth:`distribution` too.
 
         Cost: one decoding pass for all draws together; memory grows with their number.
 
@@ -168,8 +164,7 @@ class UnconditionalModel(ImageModel):
         Raises:
             ValueError: for a size that does not fit, fewer than one draw, or a negative temperature.
         """
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
+        check_num_samples(num_samples)
         z = self.draw_latents(size, sample_shape=(num_samples,), temperature=temperature, generator=generator)
         return self.transform.decode(z)[0]
 

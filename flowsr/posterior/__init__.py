@@ -5,7 +5,6 @@ from flowsr.posterior.consistency import LRConsistency, lr_consistency
 from flowsr.posterior.diagnostics import Diagnostics
 from flowsr.posterior.inverse_problem import GaussianLR, InverseProblem
 from flowsr.posterior.linear_gaussian import Gaussian, LinearGaussianFlow, gaussian_posterior, operator_matrix
-from flowsr.posterior.model import ImageFlow, draw_latents, draw_posterior
 from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNoise
 from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_operator
 from flowsr.posterior.samplers import CrankNicolson, Langevin
@@ -27,7 +26,6 @@ __all__ = [
     "GaussianLR",
     "GaussianNoise",
     "Identity",
-    "ImageFlow",
     "InverseProblem",
     "LRConsistency",
     "Langevin",
@@ -40,8 +38,6 @@ __all__ = [
     "StreamingSummary",
     "UncertaintyQuality",
     "as_operator",
-    "draw_latents",
-    "draw_posterior",
     "gaussian_posterior",
     "image_summaries",
     "interpolate",

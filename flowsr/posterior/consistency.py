@@ -11,7 +11,7 @@ from torch import Tensor
 from flowsr.distributions import Temperature
 from flowsr.images import make_lr, round_to_8bit
 from flowsr.metrics import lr_psnr, psnr
-from flowsr.posterior.model import ImageFlow, draw_posterior
+from flowsr.models import Capability, ConditionalModel, require
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class LRConsistency(Result):
 
 @torch.no_grad()
 def lr_consistency(
-    flow: ImageFlow,
+    flow: ConditionalModel,
     lr: Tensor,
     *,
     num_samples: int = 8,
@@ -80,15 +80,15 @@ def lr_consistency(
     Cost: ``num_samples + cycles − 1`` decoding passes.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         lr: 8-bit LR image ``(C, h, w)`` in [0, 1].
         num_samples: draws of the first cycle, at least 1.
         cycles: at least 1.
         temperature: τ ≥ 0, or one per level, coarse to fine.
-        generator: source of randomness, on the CPU; the global one by default.
+        generator: source of randomness; the global one by default.
 
     Raises:
-        ValueError: for fewer than one draw or cycle, or an unusable LR image.
+        ValueError: for a density of images alone, fewer than one draw or cycle, or an unusable LR image.
 
     References:
         Lugmayr et al., NTIRE 2021 Learning the Super-Resolution Space Challenge (CVPRW 2021), section 3.
@@ -99,11 +99,14 @@ def lr_consistency(
         >>> len(found.draws), len(found.drift)
         (2, 3)
     """
+    require(flow, Capability.CONDITION)
+    if lr.dim() != 3:
+        raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}")
     if num_samples < 1 or cycles < 1:
         raise ValueError(f"expected at least one draw and one cycle; got {num_samples} and {cycles}")
 
     def draw(small: Tensor) -> Tensor:
-        image = draw_posterior(flow, small, num_samples=1, temperature=temperature, generator=generator)[0]
+        image = flow.sample(small, temperature=temperature, generator=generator)[0]
         if not bool(image.isfinite().all()):
             raise ValueError("expected finite draws; got NaN or infinity: lower the temperature, or use float64")
         return round_to_8bit(image)

@@ -140,7 +140,7 @@ def chain_remarks(
     if divergences:
         remarks.append(
             f"{divergences} of {draws} transitions diverged, where the posterior is too steep for the step: raise "
-            "target_accept towards 0.95, or lr_std if it is below 0.01."
+            "target_accept towards 0.95, or lr_log_scale if it is finite and below -4.6."
         )
     if acceptance and min(acceptance) < 0.05:
         remarks.append(
@@ -161,7 +161,7 @@ def residual_remarks(rms: float, expected: tuple[float, float]) -> list[str]:
         return [
             f"The draws do not explain the observation: their residual is {rms:.2f} times the noise, expected "
             f"{expected[0]:.2f} to {expected[1]:.2f}. The chain may be short, the noise or the operator wrong, or the "
-            "model unable to make this image: compare with method='map', or let lr_std > 0."
+            "model unable to make this image: compare with method='map', or let lr_log_scale be finite."
         ]
     if rms < expected[0]:
         return [

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from flowsr.distributions import Temperature, level_temperatures
-from flowsr.images import check_image
-from flowsr.posterior.model import ImageFlow, latent_shapes
+from flowsr.images import check_image, make_lr
+from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior.noise import Noise
 from flowsr.posterior.operators import Mask, as_operator
 
@@ -99,22 +99,23 @@ class InverseProblem:
     Cost: one decoding pass and one application of the operator per evaluation.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         lr: LR image ``(C, h, w)`` in [0, 1], or a :class:`GaussianLR`, if it is unknown (blind use).
         operator: function of images ``(n, C, H, W)``, or a physics of deepinv.
         observation: what was observed, of the shape of ``operator(hr[None])[0]``.
         noise: :class:`GaussianNoise`, :class:`LaplaceNoise` or :class:`PoissonNoise`.
         temperature: τ > 0 of the prior, or one per level; other than 1 it is not the model's posterior.
-        lr_std: σ of the flow's LR image around ``lr``; 0 is the Dirac limit, in which HCFlow samples. A small one
-            makes the posterior stiff, and samplers slow.
+        lr_log_scale: log σ of the flow's LR image around ``lr``, at most 0; ``-inf`` is the Dirac limit, in which
+            HCFlow samples. A small finite one makes the posterior stiff, and samplers slow. Only for models with an LR
+            image in their latent.
 
     Attributes:
         dims: number of latent dimensions.
         image_shape: ``(C, H, W)`` of the HR image.
 
     Raises:
-        ValueError: for an observation of another shape than the operator's result, values that are not finite, or
-            parameters out of range; each message says what to do.
+        ValueError: for a density of images alone, an observation of another shape than the operator's result, values
+            that are not finite, or parameters out of range; each message says what to do.
 
     References:
         Asim et al., Invertible generative models for inverse problems (ICML 2020), section 3, for MAP in the latent
@@ -133,22 +134,26 @@ class InverseProblem:
 
     def __init__(
         self,
-        flow: ImageFlow,
+        flow: ConditionalModel,
         lr: Tensor | GaussianLR,
         operator: Any,
         observation: Tensor,
         noise: Noise,
         *,
         temperature: Temperature = 1.0,
-        lr_std: float = 0.0,
+        lr_log_scale: float = -math.inf,
     ) -> None:
         if not isinstance(noise, Noise):
             raise ValueError(f"expected noise to be GaussianNoise, LaplaceNoise or PoissonNoise; got {noise!r}")
-        if not (math.isfinite(lr_std) and 0 <= lr_std <= 1):
-            raise ValueError(f"expected lr_std from 0 (the Dirac limit) to 1; got {lr_std}")
+        require(flow, Capability.CONDITION)
+        dirac = lr_log_scale == -math.inf
+        if not dirac:
+            require(flow, Capability.LR_LATENT)
+            if not -40 <= lr_log_scale <= 0:
+                raise ValueError(f"expected lr_log_scale from -40 to 0, or -inf (the Dirac limit); got {lr_log_scale}")
         if isinstance(lr, GaussianLR):
-            if lr_std:
-                raise ValueError("expected either a prior on lr or lr_std; got both: the prior has its own std")
+            if not dirac:
+                raise ValueError("expected either a prior on lr or lr_log_scale; got both: the prior has its own std")
             self.lr_prior: GaussianLR | None = lr.to(flow.device, flow.dtype)
             self.lr = self.lr_prior.mean
         else:
@@ -156,13 +161,13 @@ class InverseProblem:
             if lr.dim() != 3:
                 raise ValueError(f"expected one LR image (C, h, w); got shape {tuple(lr.shape)}: solve one by one")
             self.lr = lr.to(flow.device, flow.dtype)
-            self.lr_prior = GaussianLR(self.lr, std=lr_std) if lr_std else None
+            self.lr_prior = None if dirac else GaussianLR(self.lr, std=math.exp(lr_log_scale))
         if not isinstance(observation, Tensor):
             raise ValueError(f"expected the observation to be a tensor; got {type(observation).__name__}")
         self.flow, self.noise = flow, noise
         self.operator = as_operator(operator)
         self.observation = observation.to(flow.device, flow.dtype)
-        self.shapes = latent_shapes(flow, self.lr)
+        self.shapes = flow.latent_shapes(*self.lr.shape[-2:])
         self.temperatures = level_temperatures(temperature, len(self.shapes))
         if min(self.temperatures) <= 0:
             raise ValueError(
@@ -207,8 +212,12 @@ class InverseProblem:
         return self.flow.decode(lr, z)
 
     def whiten(self, hr: Tensor) -> Tensor:
-        """The whitened vector of an HR image; its own LR image is dropped where ``lr`` is known. Cost: one pass."""
-        encoding = self.flow.encode(hr)
+        """The whitened vector of an HR image; its own LR image is dropped where ``lr`` is known. Cost: one pass.
+
+        SRFlow makes an HR image of any LR image: where ``lr`` is unknown, this is the vector of the bicubic one.
+        """
+        known = self.lr_prior is None
+        encoding = self.flow.encode(hr, self.lr if known else make_lr(hr, self.flow.upscale))
         parts = [z.flatten(-3) / tau for z, tau in zip(encoding.z, self.temperatures, strict=True)]
         if self.lr_prior is not None:
             parts.insert(0, self.lr_prior.whiten(encoding.lr).flatten(-3))

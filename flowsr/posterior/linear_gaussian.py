@@ -108,19 +108,19 @@ class LinearGaussianFlow(HierarchyModel):
         self.transform = Hierarchy([Haar() for _ in levels], levels[::-1], image_channels=image_channels)
         self.requires_grad_(False)
 
-    def posterior(self, lr: Tensor, *, lr_std: float = 0.0) -> Gaussian:
+    def posterior(self, lr: Tensor, *, lr_log_scale: float = -math.inf) -> Gaussian:
         """Moments of ``p(hr | lr)`` by dense matrices that share no code with the transforms.
 
         Cost: O((C·H·W)³) time; meant for images of a few hundred pixels.
 
         Args:
             lr: LR image ``(C, h, w)``.
-            lr_std: σ of the flow's LR image; 0 is the Dirac limit.
+            lr_log_scale: log σ of the flow's LR image; ``-inf`` is the Dirac limit.
         """
         channels, height, width = lr.shape
         mean = lr.double().reshape(channels, -1)
         eye = torch.eye(height * width, dtype=torch.float64)
-        covariance = lr_std**2 * eye
+        covariance = math.exp(2 * lr_log_scale) * eye
         for std in self.config.detail_std:
             predict, noise = _dense_level(height, width, std)
             # The slope is taken of the image minus mid-grey, so that zero padding means grey beyond the border.

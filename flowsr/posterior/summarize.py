@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flowsr._support.states import read_state, write_state
 from flowsr.distributions import Temperature, level_temperatures
 from flowsr.images import check_image
-from flowsr.posterior.model import ImageFlow, draw_posterior, latent_shapes
+from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior.streaming import DrawSummary, StreamingSummary, same_up_to_rounding
 
 
@@ -86,13 +87,13 @@ _KIND = "summary of draws"
 
 
 def summarize_draws(
-    flow: ImageFlow,
+    flow: ConditionalModel,
     lr: Tensor,
     *,
     num_samples: int,
     summary: StreamingSummary | None = None,
     temperature: Temperature = 1.0,
-    lr_std: float = 0.0,
+    lr_log_scale: float = -math.inf,
     seed: int = 0,
     memory: float = 1e9,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -101,19 +102,19 @@ def summarize_draws(
 ) -> DrawSummary:
     """Draw HR images of one LR image, and summarize them in one pass.
 
-    Noise comes draw after draw from one generator, so the same seed gives the same draws whatever the batch, up to the
-    rounding of batched convolutions. With a ``checkpoint`` the state is written every so often, whole or not at all; a
+    Draws are those of ``flow.sample`` with a generator of that seed, whatever the batch, up to the rounding of batched
+    convolutions. With a ``checkpoint`` the state is written every so often, whole or not at all; a
     run that finds the file goes on from there, to the result it would have had (with the same batch, to the bit).
 
     Cost: one decoding pass per draw; memory for one batch and the summary, whatever the number of draws.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         lr: LR image ``(C, h, w)`` in [0, 1].
         num_samples: how many in all, at least 2.
         summary: what to accumulate, without draws yet; by default ``StreamingSummary()``.
         temperature: τ ≥ 0, or one per level.
-        lr_std: σ of the flow's LR image; 0 is the Dirac limit.
+        lr_log_scale: log σ of the flow's LR image; ``-inf`` is the Dirac limit.
         seed: of the noise.
         memory: bytes for a decoding pass; the batch is chosen by measuring one draw.
         checkpoint: file to write the state to, and to go on from.
@@ -121,7 +122,7 @@ def summarize_draws(
         on_draws: called after each batch with the number of draws it had, for a progress bar.
 
     Raises:
-        ValueError: for fewer than two draws, a checkpoint of another run, or a damaged one.
+        ValueError: for a density of images alone, fewer than two draws, a checkpoint of another run, or a damaged one.
         OSError: if the checkpoint cannot be written; found out before the first draw.
 
     Example:
@@ -130,6 +131,7 @@ def summarize_draws(
         >>> result.count, result.std.shape
         (100, torch.Size([1, 8, 8]))
     """
+    require(flow, Capability.CONDITION)
     if num_samples < 2 or checkpoint_every < 1:
         raise ValueError(
             f"expected num_samples >= 2 and checkpoint_every >= 1; got {num_samples} and {checkpoint_every}"
@@ -143,13 +145,14 @@ def summarize_draws(
     generator = torch.Generator().manual_seed(seed)
     run = {
         "seed": seed,
-        "temperature": list(level_temperatures(temperature, len(latent_shapes(flow, lr)))),
-        "lr_std": float(lr_std),
+        "temperature": list(level_temperatures(temperature, len(flow.latent_levels()))),
+        "lr_log_scale": float(lr_log_scale),
         "lr": lr.detach().cpu(),
     }
 
+    @torch.no_grad()
     def draw(n: int, source: torch.Generator) -> Tensor:
-        return draw_posterior(flow, lr, num_samples=n, temperature=temperature, lr_std=lr_std, generator=source)
+        return flow.sample(lr, num_samples=n, temperature=temperature, lr_log_scale=lr_log_scale, generator=source)
 
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
@@ -179,7 +182,7 @@ def _write(path: Path, summary: StreamingSummary, generator: torch.Generator, ru
 def _resume(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
     state = read_state(path, kind=_KIND)
     for name, value in run.items():
-        old = state["run"][name]
+        old = state["run"].get(name)  # files of before a setting had its name lack it
         if not (same_up_to_rounding(old, value) if isinstance(value, Tensor) else old == value):
             raise ValueError(
                 f"expected {path} to be of a run with the same {name}; got another: remove it to start afresh, or "

@@ -3,6 +3,9 @@
 An image is its own LR image and a latent per level. Latents are local but not pixels: a latent position of a level
 stands for a block of pixels, and convolutions and the levels below spread a change by some blocks more. So what is
 kept in latent space is kept approximately in the picture; each function says how far.
+
+A model that is conditioned on the LR image (SRFlow) finds none in an image: it is given the bicubic one,
+:func:`flowsr.images.make_lr`, unless it is told another.
 """
 
 from __future__ import annotations
@@ -14,17 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowsr.distributions import Temperature, level_temperatures
-from flowsr.posterior.model import ImageFlow, draw_latents, latent_shapes
+from flowsr.images import make_lr
+from flowsr.models import Capability, ConditionalModel, Latents, require
 
 
 @torch.no_grad()
 def resample(
-    flow: ImageFlow,
+    flow: ConditionalModel,
     hr: Tensor,
-    lr: Tensor | None = None,
-    *,
-    levels: Sequence[int] | None = None,
     mask: Tensor | None = None,
+    *,
+    lr: Tensor | None = None,
+    levels: Sequence[int] | None = None,
     temperature: Temperature = 1.0,
     num_samples: int = 1,
     generator: torch.Generator | None = None,
@@ -38,15 +42,16 @@ def resample(
     Cost: one encoding and one decoding pass.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         hr: image ``(C, H, W)`` in [0, 1].
-        lr: LR image to decode with; by default the flow's own of ``hr``, so that nothing changes but the latents.
-        levels: which levels to draw, 1 the finest; all by default.
         mask: ``(H, W)``, 1 where to draw and 0 where to keep, or in between: a latent is then
             ``√(1 − m)·old + √m·new``, which stays standard normal. Averaged over the block of each latent.
+        lr: LR image to decode with; by default the flow's own of ``hr``, so that nothing changes but the latents, and
+            for SRFlow, which encodes with it too, the bicubic one.
+        levels: which levels to draw, of ``flow.latent_levels()``, 1 the finest; all by default.
         temperature: τ ≥ 0 of the new latents, or one per level, coarse to fine.
         num_samples: how many.
-        generator: source of randomness, on the CPU.
+        generator: source of randomness; the global one by default.
 
     Returns:
         Images ``(num_samples, C, H, W)``, not clamped.
@@ -63,16 +68,13 @@ def resample(
         >>> resample(flow, torch.rand(3, 16, 16), levels=[1], num_samples=2).shape
         torch.Size([2, 3, 16, 16])
     """
-    encoding = flow.encode(_one(hr, "hr"))
+    encoding = _encode(flow, hr, lr)
     base = _lr_for(encoding.lr, lr)
-    new = draw_latents(flow, base, num_samples=num_samples, temperature=temperature, generator=generator)
-    count = len(new)
-    chosen = set(range(1, count + 1)) if levels is None else set(levels)
-    if not chosen <= set(range(1, count + 1)):
-        raise ValueError(f"expected levels from 1, the finest, to {count}; got {sorted(chosen)}")
+    new = flow.draw_latents(base, sample_shape=(num_samples,), temperature=temperature, generator=generator)
+    chosen = _chosen(flow, levels)
     z = []
-    for i, (old, fresh) in enumerate(zip(encoding.z, new, strict=True)):
-        if count - i not in chosen:
+    for level, old, fresh in zip(flow.latent_levels(), encoding.z, new, strict=True):
+        if level not in chosen:
             z.append(old.expand_as(fresh))
         elif mask is None:
             z.append(fresh)
@@ -84,7 +86,7 @@ def resample(
 
 @torch.no_grad()
 def sample_with_temperature_map(
-    flow: ImageFlow,
+    flow: ConditionalModel,
     lr: Tensor,
     maps: Tensor | float | Sequence[Tensor | float],
     *,
@@ -98,11 +100,11 @@ def sample_with_temperature_map(
     Cost: one decoding pass.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         lr: LR image ``(C, h, w)`` in [0, 1].
         maps: τ ≥ 0: a map ``(H, W)`` at HR size or a number for all levels, or one of them for each, coarse to fine.
         num_samples: how many.
-        generator: source of randomness, on the CPU.
+        generator: source of randomness; the global one by default.
 
     Returns:
         Images ``(num_samples, C, H, W)``, not clamped.
@@ -115,7 +117,8 @@ def sample_with_temperature_map(
         >>> sample_with_temperature_map(flow, torch.rand(3, 4, 4), [0.0, torch.rand(16, 16)]).shape
         torch.Size([1, 3, 16, 16])
     """
-    noise = draw_latents(flow, _one(lr, "lr"), num_samples=num_samples, generator=generator)
+    require(flow, Capability.CONDITION)
+    noise = flow.draw_latents(_one(lr, "lr"), sample_shape=(num_samples,), generator=generator)
     per_level = [maps] * len(noise) if isinstance(maps, Tensor | int | float) else list(maps)
     if len(per_level) != len(noise):
         raise ValueError(f"expected one map or {len(noise)}, one per level from coarse to fine; got {len(per_level)}")
@@ -132,7 +135,16 @@ def sample_with_temperature_map(
 
 
 @torch.no_grad()
-def interpolate(flow: ImageFlow, hr: Tensor, other: Tensor, *, steps: int = 5, spherical: bool = True) -> Tensor:
+def interpolate(
+    flow: ConditionalModel,
+    hr: Tensor,
+    other: Tensor,
+    *,
+    lr: Tensor | None = None,
+    other_lr: Tensor | None = None,
+    steps: int = 5,
+    spherical: bool = True,
+) -> Tensor:
     """Images between two of one size, along a path through latent space.
 
     LR images are mixed linearly; latents along the great circle between them, so that their norm, which the model
@@ -144,9 +156,11 @@ def interpolate(flow: ImageFlow, hr: Tensor, other: Tensor, *, steps: int = 5, s
     Cost: two encoding passes, one decoding pass of ``steps`` images.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         hr: image ``(C, H, W)`` at t = 0.
         other: image ``(C, H, W)`` at t = 1.
+        lr: LR image of ``hr`` for SRFlow, the bicubic one by default; other models find their own.
+        other_lr: the same of ``other``.
         steps: images on the path, both ends included, at least 2.
         spherical: great circle; otherwise straight.
 
@@ -169,7 +183,7 @@ def interpolate(flow: ImageFlow, hr: Tensor, other: Tensor, *, steps: int = 5, s
         raise ValueError(
             f"expected two images of one shape and steps >= 2; got {tuple(hr.shape)}, {tuple(other.shape)} and {steps}"
         )
-    one, two = flow.encode(_one(hr, "hr")), flow.encode(other)
+    one, two = _encode(flow, hr, lr), _encode(flow, other, other_lr)
     t = torch.linspace(0, 1, steps, device=one.lr.device, dtype=one.lr.dtype)[:, None, None, None]
     lr = (1 - t) * one.lr + t * two.lr
     z = []
@@ -183,7 +197,14 @@ def interpolate(flow: ImageFlow, hr: Tensor, other: Tensor, *, steps: int = 5, s
 
 
 @torch.no_grad()
-def transfer(flow: ImageFlow, source: Tensor, lr: Tensor, *, levels: Sequence[int] | None = None) -> Tensor:
+def transfer(
+    flow: ConditionalModel,
+    source: Tensor,
+    lr: Tensor,
+    *,
+    source_lr: Tensor | None = None,
+    levels: Sequence[int] | None = None,
+) -> Tensor:
     """Give the details of one image to the LR image of another: its latents, decoded with that LR image.
 
     Limits: latents say how details deviate from what the LR image makes likely, in a standard normal's units, place by
@@ -192,10 +213,12 @@ def transfer(flow: ImageFlow, source: Tensor, lr: Tensor, *, levels: Sequence[in
     Cost: one encoding and one decoding pass.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         source: image ``(C, H, W)`` whose latents are taken.
         lr: LR image ``(C, h, w)`` of the same size as that of the source.
-        levels: which levels to take, 1 the finest; all by default. The others are zero, their mean.
+        source_lr: LR image of the source for SRFlow, the bicubic one by default; other models find their own.
+        levels: which levels to take, of ``flow.latent_levels()``, 1 the finest; all by default. The
+            others are zero, their mean.
 
     Returns:
         Image ``(C, H, W)``, not clamped.
@@ -211,18 +234,14 @@ def transfer(flow: ImageFlow, source: Tensor, lr: Tensor, *, levels: Sequence[in
         >>> transfer(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4)).shape
         torch.Size([3, 16, 16])
     """
-    encoding = flow.encode(_one(source, "source"))
-    lr = _lr_for(encoding.lr, lr)
-    count = len(encoding.z)
-    chosen = set(range(1, count + 1)) if levels is None else set(levels)
-    if not chosen <= set(range(1, count + 1)):
-        raise ValueError(f"expected levels from 1, the finest, to {count}; got {sorted(chosen)}")
-    z = [own if count - i in chosen else torch.zeros_like(own) for i, own in enumerate(encoding.z)]
-    return flow.decode(lr, z)
+    encoding = _encode(flow, source, source_lr, name="source")
+    chosen, own = _chosen(flow, levels), zip(flow.latent_levels(), encoding.z, strict=True)
+    z = [latent if level in chosen else torch.zeros_like(latent) for level, latent in own]
+    return flow.decode(_lr_for(encoding.lr, lr), z)
 
 
 @torch.no_grad()
-def restore(flow: ImageFlow, hr: Tensor, lr: Tensor | None = None, *, temperature: Temperature = 1.0) -> Tensor:
+def restore(flow: ConditionalModel, hr: Tensor, lr: Tensor | None = None, *, temperature: Temperature = 1.0) -> Tensor:
     """Bring an unusual image nearer to what the model expects, by giving its latents the model's mean and spread.
 
     Each channel of each latent is centred, and scaled to standard deviation τ: noise and artefacts, which the flow sees
@@ -234,9 +253,10 @@ def restore(flow: ImageFlow, hr: Tensor, lr: Tensor | None = None, *, temperatur
     Cost: one encoding and one decoding pass.
 
     Args:
-        flow: the model.
+        flow: a model with the capability ``condition``.
         hr: degraded image ``(C, H, W)`` in [0, 1].
-        lr: LR image of the undegraded image, if known; by default the flow's own of ``hr``.
+        lr: LR image of the undegraded image, if known; by default the flow's own of ``hr``, and for SRFlow, which
+            encodes with it too, the bicubic one.
         temperature: τ ≥ 0, or one per level, coarse to fine.
 
     Returns:
@@ -253,8 +273,8 @@ def restore(flow: ImageFlow, hr: Tensor, lr: Tensor | None = None, *, temperatur
         >>> restore(flow, torch.rand(3, 16, 16), temperature=0.8).shape
         torch.Size([3, 16, 16])
     """
-    encoding = flow.encode(_one(hr, "hr"))
-    temperatures = level_temperatures(temperature, len(latent_shapes(flow, encoding.lr)))
+    encoding = _encode(flow, hr, lr)
+    temperatures = level_temperatures(temperature, len(encoding.z))
     z = []
     for tau, latent in zip(temperatures, encoding.z, strict=True):
         centred = latent - latent.mean((-2, -1), keepdim=True)
@@ -266,6 +286,24 @@ def _one(image: Tensor, name: str) -> Tensor:
     if image.dim() != 3:
         raise ValueError(f"expected {name} to be one image (C, H, W); got shape {tuple(image.shape)}")
     return image
+
+
+def _encode(flow: ConditionalModel, hr: Tensor, lr: Tensor | None, *, name: str = "hr") -> Latents:
+    """The latents of an image; only a model that is conditioned on the LR image needs one to find them."""
+    require(flow, Capability.CONDITION)
+    hr = _one(hr, name).to(flow.device, flow.dtype)
+    if Capability.LR_LATENT in flow.capabilities:
+        return flow.encode(hr)
+    return flow.encode(hr, make_lr(hr, flow.upscale) if lr is None else lr.to(hr))
+
+
+def _chosen(flow: ConditionalModel, levels: Sequence[int] | None) -> set[int]:
+    own = flow.latent_levels()
+    chosen = set(own if levels is None else levels)
+    if not chosen <= set(own):
+        listed = " or ".join(map(str, sorted(own)))
+        raise ValueError(f"expected levels among {listed}, 1 the finest; got {sorted(chosen)}")
+    return chosen
 
 
 def _lr_for(own: Tensor, lr: Tensor | None) -> Tensor:

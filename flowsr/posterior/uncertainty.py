@@ -134,10 +134,10 @@ def uncertainty_quality(
         sparsification and AUSE; Kuleshov et al. (ICML 2018), section 3, for reliability.
 
     Example:
-        >>> from flowsr.posterior import LinearGaussianFlow, draw_posterior, summarize_draws
+        >>> from flowsr.posterior import LinearGaussianFlow, summarize_draws
         >>> flow, lr = LinearGaussianFlow(), torch.full((1, 8, 8), 0.5)
         >>> summary = summarize_draws(flow, lr, num_samples=200)
-        >>> truth = draw_posterior(flow, lr, num_samples=1)[0]
+        >>> truth = flow.sample(lr, generator=torch.Generator().manual_seed(1))[0]
         >>> 0.7 < uncertainty_quality([summary], [truth]).calibration_slope < 1.3
         True
     """

@@ -39,15 +39,14 @@ def validation_grid(
         temperature: of the draw.
         side: width of each part in pixels.
         rows: at most this many images.
-        seed: of the draws.
+        seed: of the draw of each image, which is that of ``flow.sample``.
     """
-    generator = torch.Generator().manual_seed(seed)
     names = ["τ = 0", f"a draw, τ = {temperature:g}", "image"]
     if as_conditional(flow) is not None:
         names.insert(0, "bicubic")
     lines = [_headings(names, side=side).expand(flow.config.image_channels, -1, -1)]
     for _, whole, *given in images[:rows]:
-        parts = _parts(flow, whole, *given, side=side, temperature=temperature, generator=generator)
+        parts = _parts(flow, whole, *given, side=side, temperature=temperature, seed=seed)
         hr = parts[-1]
         canvas = torch.ones(hr.shape[-3], side, side * len(parts))
         for column, part in enumerate(parts):
@@ -80,21 +79,22 @@ def _parts(
     *,
     side: int,
     temperature: float,
-    generator: torch.Generator,
+    seed: int,
 ) -> list[Tensor]:
     """What a row shows: the image last."""
     conditional, multiple = as_conditional(flow), flow.multiple
+    taus, generator = (0.0, temperature), torch.Generator()
     if conditional is None:
         density = cast(UnconditionalModel, flow)
         hr, _ = _middle(whole, side=side, multiple=multiple, upscale=1)
         size = (hr.shape[-2], hr.shape[-1])
-        taus = (0.0, temperature)
-        return [*(density.sample(size, temperature=tau, generator=generator)[0] for tau in taus), hr]
+        draws = [density.sample(size, temperature=tau, generator=generator.manual_seed(seed))[0] for tau in taus]
+        return [*draws, hr]
     s = conditional.upscale
     hr, lr = _middle(whole, given, side=side, multiple=multiple, upscale=s)
     source = encoded_lr(conditional, hr) if Capability.DOWNSCALE in flow.capabilities else lr.to(flow.device)
-    z = conditional.draw_latents(source, temperature=temperature, generator=generator)
-    return [bicubic_up(lr, s), conditional.decode(source), conditional.decode(source, z), hr]
+    draws = [conditional.sample(source, temperature=tau, generator=generator.manual_seed(seed))[0] for tau in taus]
+    return [bicubic_up(lr, s), *draws, hr]
 
 
 def draw_curve(out: Path) -> Path | None:

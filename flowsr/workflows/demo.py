@@ -17,10 +17,10 @@ from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit
 from flowsr.likelihood import LogLikelihoodTerms
 from flowsr.metrics import psnr
 from flowsr.models import ConditionalModel, HCFlow
-from flowsr.models.draws import RunningMoments, draw_images
 from flowsr.plots.grid import Panel, draw_panel, panel_row_height
 from flowsr.plots.style import PALETTE, new_figure
 from flowsr.plots.term_bars import TermBar, draw_term_bars
+from flowsr.statistics.moments import RunningMoments
 from flowsr.training.objectives import likelihood_loss
 from flowsr.training.trainer import clip_gradients
 
@@ -293,10 +293,12 @@ def study_photograph(
     bicubic = bicubic_up(lr, flow.upscale)
     samples = {}
     for tau in temperatures:
-        samples[tau] = next(draw_images(flow, lr, num_samples=1, temperature=tau, seed=seed)).cpu()
+        noise = torch.Generator().manual_seed(seed)
+        samples[tau] = next(flow.stream(lr, num_samples=1, temperature=tau, generator=noise)).cpu()
         advance()
     draws, moments = [], RunningMoments()
-    for draw in draw_images(flow, lr, num_samples=num_samples, temperature=MEAN_TEMPERATURE, seed=seed):
+    noise = torch.Generator().manual_seed(seed)
+    for draw in flow.stream(lr, num_samples=num_samples, temperature=MEAN_TEMPERATURE, generator=noise):
         moments.add(draw)
         draws.append(draw.cpu())
         advance()

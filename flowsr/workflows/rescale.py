@@ -29,7 +29,6 @@ from flowsr.images import (
 )
 from flowsr.metrics import compare
 from flowsr.models import Capability, ConditionalModel, ImageModel
-from flowsr.models.draws import draw_images
 
 SIZE_KEY = "flowsr:hr-size"
 """Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
@@ -170,7 +169,8 @@ def upscale_file(
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
         raise ImageError(f"{original}: expected the original of {path}, {_text(size)}; got {_text(truth.shape[-2:])}")
-    hr = crop_to(next(draw_images(flow, lr, num_samples=1, temperature=temperature, seed=seed)).cpu(), size)
+    noise = torch.Generator().manual_seed(seed)
+    hr = crop_to(next(flow.stream(lr, num_samples=1, temperature=temperature, generator=noise)).cpu(), size)
     if not bool(torch.isfinite(hr).all()):
         raise ValueError(f"{path}: expected a finite HR image; got NaN or infinity: lower the temperature, or float64")
     hr = round_to_8bit(hr)

@@ -15,7 +15,7 @@ from flowsr.errors import ImageError
 from flowsr.evaluation import MetricCard, fidelity_metrics
 from flowsr.images import bicubic_up, read_image, size_text, write_image
 from flowsr.models import ConditionalModel
-from flowsr.models.draws import RunningMoments, draw_images
+from flowsr.statistics.moments import RunningMoments
 
 STD_GAIN = 4.0
 """Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
@@ -139,7 +139,8 @@ def superresolve_file(
     columns = {"bicubic": bicubic_up(lr, flow.upscale)}
     for tau in plan.temperatures:
         moments, kept = RunningMoments(), []
-        for draw in draw_images(flow, lr, num_samples=plan.draws_at(tau), temperature=tau, seed=plan.seed):
+        noise = torch.Generator().manual_seed(plan.seed)
+        for draw in flow.stream(lr, num_samples=plan.draws_at(tau), temperature=tau, generator=noise):
             draw = draw.cpu()
             _write(folder / next(names), draw, path)
             if plan.moments:

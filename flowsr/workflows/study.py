@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,10 @@ from torch import Tensor
 from flowsr.calibration import Recalibration, calibrate, flow_sampler, latent_pit, recalibrate_temperature
 from flowsr.calibration.simulation_based import RankTest
 from flowsr.images import make_lr
+from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior import (
     Blur,
     GaussianNoise,
-    ImageFlow,
     InverseProblem,
     Mask,
     StreamingSummary,
@@ -42,7 +43,7 @@ class StudySettings:
         num_samples: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
         pairs: crops for calibration, at least 20.
         temperature: τ of the draws; 1 is the model.
-        lr_std: σ of the flow's LR image in units of [0, 1]; 0 is the Dirac limit.
+        lr_log_scale: log σ of the flow's LR image, at most 0; ``-inf`` is the Dirac limit.
         noise: standard deviation of the observation's noise, for inpainting and deblurring.
         method: solver, for inpainting and deblurring.
         seed: of all randomness.
@@ -55,7 +56,7 @@ class StudySettings:
     num_samples: int | None = None
     pairs: int = 60
     temperature: float = 1.0
-    lr_std: float = 0.0
+    lr_log_scale: float = -math.inf
     noise: float = 0.02
     method: Method = "svi"
     seed: int = 0
@@ -65,10 +66,10 @@ class StudySettings:
             raise ValueError(f"expected a crop of at least 16 pixels, a multiple of 8; got {self.crop}")
         if self.pairs < 20 or (self.num_samples is not None and self.num_samples < 4):
             raise ValueError(f"expected pairs >= 20 and num_samples >= 4; got {self.pairs} and {self.num_samples}")
-        if not self.temperature > 0 or not 0 <= self.lr_std <= 1 or not self.noise > 0:
+        if not self.temperature > 0 or not self.lr_log_scale <= 0 or not self.noise > 0:
             raise ValueError(
-                "expected temperature and noise > 0 and lr_std from 0 to 1; got "
-                f"{self.temperature}, {self.noise} and {self.lr_std}"
+                "expected temperature and noise > 0 and lr_log_scale at most 0; got "
+                f"{self.temperature}, {self.noise} and {self.lr_log_scale}"
             )
 
 
@@ -94,12 +95,11 @@ def temperature_remark(pit: RankTest, recalibrated: Recalibration) -> str | None
         pit: of :func:`flowsr.calibration.latent_pit`.
         recalibrated: of :func:`flowsr.calibration.recalibrate_temperature`.
     """
-    levels = len(recalibrated.temperature)
     found = []
-    for index, tau in enumerate(recalibrated.temperature):
-        norm = f"z_{levels - index} norm"
+    for level, tau in zip(recalibrated.levels, recalibrated.temperature, strict=True):
+        norm = f"z_{level} norm"
         if tau < 1 and norm in pit.names and pit.shape(norm).startswith("too narrow"):
-            found.append(f"τ = {tau:.2f} for z_{levels - index}")
+            found.append(f"τ = {tau:.2f} for z_{level}")
     if not found:
         return None
     return (
@@ -160,13 +160,13 @@ class Study:
     """A named study: its question, its work, and how many steps of a progress bar it takes."""
 
     question: str
-    run: Callable[[ImageFlow, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
+    run: Callable[[ConditionalModel, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
     steps: Callable[[int, StudySettings], int] = field(repr=False)
 
 
 def run_study(
     name: str,
-    flow: ImageFlow,
+    flow: ConditionalModel,
     images: Mapping[str, Tensor],
     settings: StudySettings | None = None,
     *,
@@ -178,7 +178,7 @@ def run_study(
 
     Args:
         name: one of ``STUDIES``: uncertainty, calibration, inpainting, deblurring.
-        flow: the model.
+        flow: a model with the capability ``condition``.
         images: HR images ``(C, H, W)`` in [0, 1], by name.
         settings: by default ``StudySettings()``.
         on_step: called after each step, ``STUDIES[name].steps(len(images), settings)`` times.
@@ -194,6 +194,7 @@ def run_study(
     """
     if name not in STUDIES:
         raise ValueError(f"expected a study among {', '.join(STUDIES)}; got {name!r}")
+    require(flow, Capability.CONDITION)
     if not images:
         raise ValueError("expected at least one image; got none")
     settings = settings or StudySettings()
@@ -210,7 +211,7 @@ def run_study(
 
 
 def _uncertainty(
-    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
     size = settings.crop or 96
     summaries, truths = [], []
@@ -223,7 +224,7 @@ def _uncertainty(
             num_samples=settings.num_samples or 100,
             summary=summary,
             temperature=settings.temperature,
-            lr_std=settings.lr_std,
+            lr_log_scale=settings.lr_log_scale,
             seed=settings.seed,
         )
         summaries.append(replace(found, name=f"{name}, the {size}x{size} pixels in its middle"))
@@ -236,18 +237,18 @@ def _uncertainty(
 
 
 def _calibration(
-    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
     size = settings.crop or 16
     hr = random_crops(images, settings.pairs, size, seed=settings.seed)
     lr = make_lr(hr, flow.upscale)
     draws = max(19, settings.num_samples or 49)
-    sampler = flow_sampler(flow, temperature=settings.temperature, lr_std=settings.lr_std)
+    sampler = flow_sampler(flow, temperature=settings.temperature, lr_log_scale=settings.lr_log_scale)
     report = calibrate(sampler, hr, lr, num_samples=draws, seed=settings.seed, on_pair=advance)
-    pit = latent_pit(flow, hr, lr, lr_std=settings.lr_std)
+    pit = latent_pit(flow, hr, lr, lr_log_scale=settings.lr_log_scale)
     advance()
     recalibrated = recalibrate_temperature(
-        flow, hr, lr, lr_std=settings.lr_std, num_samples=19, sweeps=1, seed=settings.seed
+        flow, hr, lr, lr_log_scale=settings.lr_log_scale, num_samples=19, sweeps=1, seed=settings.seed
     )
     advance()
     used = min(settings.pairs, len(images))
@@ -260,7 +261,7 @@ def _calibration(
 
 
 def _inpainting(
-    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
     size = settings.crop or 32
     mask = torch.ones(size, size)
@@ -269,14 +270,14 @@ def _inpainting(
 
 
 def _deblurring(
-    flow: ImageFlow, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
     return _solve(Blur.gaussian(1.5), flow, images, settings, advance, settings.crop or 32)
 
 
 def _solve(
     operator: Any,
-    flow: ImageFlow,
+    flow: ConditionalModel,
     images: Mapping[str, Tensor],
     settings: StudySettings,
     advance: Callable[..., None],
@@ -294,7 +295,7 @@ def _solve(
         observation,
         noise,
         temperature=settings.temperature,
-        lr_std=settings.lr_std,
+        lr_log_scale=settings.lr_log_scale,
     )
     draws = settings.num_samples or 200
     solution = solve(

@@ -34,14 +34,14 @@ from flowsr.calibration.uniformity import p_text
 from flowsr.posterior import GaussianLR, LinearGaussianFlow
 from flowsr.statistics.intervals import bootstrap_interval
 
-LR_STD = 0.05
+WIDTH = math.log(0.05)
 FAULTS = ("sigma too small", "temperature 0.8", "log-scale shifted", "LR ignored", "mode collapse")
 
 
 def _known(n=300, seed=0, **kwargs):
     flow = LinearGaussianFlow(**kwargs)
     prior = GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2, correlation=0.5)
-    return flow, *model_pairs(flow, prior, n, lr_std=LR_STD, seed=seed)
+    return flow, *model_pairs(flow, prior, n, lr_log_scale=WIDTH, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def known():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_right_model_passes(seed):
     flow, hr, lr = _known(seed=seed)
-    report = calibrate(flow_sampler(flow, lr_std=LR_STD), hr, lr, seed=seed)
+    report = calibrate(flow_sampler(flow, lr_log_scale=WIDTH), hr, lr, seed=seed)
     assert report.passed, report.to_text()
     assert "passed" in report.to_text()
 
@@ -60,10 +60,10 @@ def test_the_right_model_passes(seed):
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_deliberate_error_is_found(known, name):
     flow, hr, lr = known
-    samplers = faulty_samplers(flow, lr, lr_std=LR_STD)
+    samplers = faulty_samplers(flow, lr, lr_log_scale=WIDTH)
     assert set(samplers) == set(FAULTS)
     report = calibrate(samplers[name], hr, lr)
-    right = calibrate(flow_sampler(flow, lr_std=LR_STD), hr, lr)
+    right = calibrate(flow_sampler(flow, lr_log_scale=WIDTH), hr, lr)
     assert not report.passed
     assert "SBC" in report.failures, report.to_text()
     # A proper score is better for the right model, whatever is wrong with the other.
@@ -72,7 +72,7 @@ def test_each_deliberate_error_is_found(known, name):
 
 def test_only_functions_of_the_lr_image_see_that_it_is_ignored(known):
     flow, hr, lr = known
-    report = calibrate(faulty_samplers(flow, lr, lr_std=LR_STD)["LR ignored"], hr, lr)
+    report = calibrate(faulty_samplers(flow, lr, lr_log_scale=WIDTH)["LR ignored"], hr, lr)
     bad = {name for name, p in zip(report.sbc.names, report.sbc.p_values, strict=True) if p < 1e-3}
     assert bad and all(name.startswith("along LR") for name in bad)
 
@@ -123,18 +123,18 @@ def test_coverage_is_exact_for_exchangeable_values():
 
 def test_latent_pit(known):
     flow, hr, lr = known
-    assert latent_pit(flow, hr, lr, lr_std=LR_STD).passed
+    assert latent_pit(flow, hr, lr, lr_log_scale=WIDTH).passed
     wrong = LinearGaussianFlow(detail_std=(0.08, 0.05))
-    found = latent_pit(wrong, hr, lr, lr_std=LR_STD)
+    found = latent_pit(wrong, hr, lr, lr_log_scale=WIDTH)
     assert not found.passed and found.worst.startswith("z_1")
-    assert latent_pit(flow, hr, lr, lr_std=2 * LR_STD).worst.startswith("lr")
+    assert latent_pit(flow, hr, lr, lr_log_scale=WIDTH + math.log(2)).worst.startswith("lr")
 
 
 def test_temperature_recalibration_finds_the_scale_that_is_off():
     """Details of the second level are 1.4 times as wide as the model believes: its temperature should be near 1.4."""
     _, hr, lr = _known(n=120, detail_std=(0.08, 0.056))
     believed = LinearGaussianFlow(detail_std=(0.08, 0.04))
-    found = recalibrate_temperature(believed, hr, lr, lr_std=LR_STD, num_samples=29, sweeps=1)
+    found = recalibrate_temperature(believed, hr, lr, lr_log_scale=WIDTH, num_samples=29, sweeps=1)
     assert abs(found.temperature[1] - 1.4) < 0.2
     assert abs(found.temperature[0] - 1.0) < 0.3
     assert found.gain.low > 0 and math.isclose(found.before - found.after, found.gain.value, rel_tol=1e-9)
@@ -187,13 +187,13 @@ def test_p_values_are_never_printed_as_zero(p):
 
 def test_tables_explain_their_names_and_name_the_finest_and_the_coarsest_band(known):
     flow, hr, lr = known
-    report = calibrate(flow_sampler(flow, lr_std=LR_STD), hr[:20], lr[:20], num_samples=19)
+    report = calibrate(flow_sampler(flow, lr_log_scale=WIDTH), hr[:20], lr[:20], num_samples=19)
     bands = [name for name in report.sbc.names if name.startswith("band")]
     assert bands[0] == "band 0, finest" and bands[-1].endswith(", coarsest")
     for kind in ("projection: ", "band: ", "patch: ", "along LR: "):
         assert kind in report.sbc.to_text().splitlines()[-1]
     assert "alpha 0.0033" in report.to_text() and "alpha 0.00333" not in report.to_text()
-    pit = latent_pit(flow, hr, lr, lr_std=LR_STD).to_text().splitlines()[-1]
+    pit = latent_pit(flow, hr, lr, lr_log_scale=WIDTH).to_text().splitlines()[-1]
     assert all(kind in pit for kind in ("z_1: ", "lr: ", "norm: ")) and "band" not in pit
     # Details of another scale differ in that scale's band only.
     checks = (torch.arange(16) // 1 % 2).float().expand(1, 1, 16, 16)
@@ -215,7 +215,7 @@ def test_coverage_marks_the_cells_that_fail():
 def test_each_level_of_temperature_has_its_own_scale():
     interval = bootstrap_interval(np.linspace(-1, 2, 20))
     tried = ((2, 0.5, 3.0), (2, 1.0, 9.0), (1, 0.5, 3.01), (1, 1.0, 3.02))
-    found = Recalibration((0.5, 0.5), tried, 9.0, 3.0, interval, (0.3, 1.7))
+    found = Recalibration((0.5, 0.5), (2, 1), tried, 9.0, 3.0, interval, (0.3, 1.7))
     axes = found.plot().axes
     assert [a.get_title(loc="left") for a in axes] == ["level 2, coarsest", "level 1, finest"]
     for a, values in zip(axes, ([3.0, 9.0], [3.01, 3.02]), strict=True):
@@ -238,7 +238,9 @@ def test_the_legend_lies_outside_the_band(known):
 
 def test_figures(known):
     flow, hr, lr = known
-    report = calibrate(faulty_samplers(flow, lr, lr_std=LR_STD)["temperature 0.8"], hr[:60], lr[:60], num_samples=39)
+    report = calibrate(
+        faulty_samplers(flow, lr, lr_log_scale=WIDTH)["temperature 0.8"], hr[:60], lr[:60], num_samples=39
+    )
     figure = report.plot()
     assert len(figure.axes) == 4
     assert "FAILED" in report.sbc.to_text()
@@ -269,10 +271,10 @@ def test_messages(known):
         hold_out(sampler, hr[:10], lr[:10], num_samples=9, functions=lambda hr, lr: {"whole": hr})
     with pytest.raises(ValueError, match="expected count >= 1"):
         model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 0)
-    with pytest.raises(ValueError, match="lr_std >= 0"):
-        latent_pit(flow, hr, lr, lr_std=-1.0)
-    with pytest.raises(ValueError, match=r"LR images \(1, 2, 2\); got \(1, 4, 4\)"):
-        latent_pit(flow, hr, torch.rand(len(hr), 1, 4, 4), lr_std=0.1)
+    with pytest.raises(ValueError, match="lr_log_scale or -inf"):
+        latent_pit(flow, hr, lr, lr_log_scale=math.nan)
+    with pytest.raises(ValueError, match=r"an lr of size \(2, 2\) for this hr; got \(4, 4\)"):
+        latent_pit(flow, hr, torch.rand(len(hr), 1, 4, 4), lr_log_scale=-2.0)
     with pytest.raises(ValueError, match="sweeps >= 1"):
         recalibrate_temperature(flow, hr, lr, sweeps=0)
     with pytest.raises(ValueError, match="0 < low < 1 < high"):

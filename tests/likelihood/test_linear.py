@@ -22,7 +22,7 @@ def model():
 
 
 def _exact(model, lr, log_width=WIDTH):
-    moments = model.posterior(lr, lr_std=math.exp(log_width))
+    moments = model.posterior(lr, lr_log_scale=log_width)
     return MultivariateNormal(moments.mean, moments.covariance)
 
 

@@ -224,7 +224,7 @@ def test_conditional_models(name, batch):
     z = model.draw_latents(lr, sample_shape=(3,), temperature=0.3)
     assert [latent.shape[-3:] for latent in z] == list(model.latent_shapes(2, 4))
     images = model.decode(lr, z)
-    encoded = model.encode(images, lr) if name.startswith("srflow") else model.encode(images)
+    encoded = model.encode(images, lr)
     assert all(torch.allclose(a, b, atol=1e-8) for a, b in zip(encoded.z, z, strict=True))
     assert torch.allclose(model.decode(encoded), images, atol=1e-9)
     generator = torch.Generator().manual_seed(1)
@@ -489,7 +489,7 @@ def test_srflow_reads_as_hcflow_blocks_injector_sigmoid_and_unconditional_heads(
 def test_srflow_needs_even_lr_images():
     model = tiny("srflow-x4").double()
     lr, hr = torch.rand(3, 3, 5, dtype=torch.float64), torch.rand(3, 12, 20, dtype=torch.float64)
-    for call in (model.condition, model.sample, model.decode):
+    for call in (model.condition, model.draw_latents, model.decode):
         with pytest.raises(ValueError, match="lr with even sides; got 3x5: pad it"):
             call(lr)
     latents = model.encode(hr, lr, pad=True)

@@ -109,17 +109,19 @@ def test_per_image_gradients_by_vmap():
 
 
 def test_latents_are_those_of_the_seed_in_any_dtype():
+    """Draw after draw, and within it y, z_2, z_1, each as it lies in the packed latent."""
     flow, lr = tiny_flow(), torch.rand(2, 3, 2, 3)
-    shapes = flow.transform.latent_shapes(2, 3)
     generator = torch.Generator().manual_seed(3)
-    noise = [torch.randn(5, 2, *shape, generator=generator) for shape in shapes]
+    noise = [[torch.randn(2, c, 2, 3, generator=generator, dtype=torch.float64) for c in (3, 21, 24)] for _ in range(5)]
+    coarse = torch.stack([draw[1] for draw in noise])
+    fine = torch.nn.functional.pixel_shuffle(torch.stack([draw[2] for draw in noise]), 2)
     seeded = {"sample_shape": (5,), "temperature": (0.5, 2.0)}
-    z = flow.draw_latents(lr, generator=torch.Generator().manual_seed(3), **seeded)
-    assert all(torch.equal(a, tau * b) for a, b, tau in zip(z, noise, (0.5, 2.0), strict=True))
+    double = flow.double().draw_latents(lr, generator=torch.Generator().manual_seed(3), **seeded)
+    assert torch.equal(double[0], 0.5 * coarse) and torch.equal(double[1], 2.0 * fine)
+    z = flow.float().draw_latents(lr, generator=torch.Generator().manual_seed(3), **seeded)
+    assert all(torch.equal(a, b.float()) for a, b in zip(z, double, strict=True))
     torch.manual_seed(3)
     assert all(torch.equal(a, b) for a, b in zip(flow.draw_latents(lr, **seeded), z, strict=True))
-    double = flow.double().draw_latents(lr, generator=torch.Generator().manual_seed(3), **seeded)
-    assert all(torch.equal(a, b.double()) for a, b in zip(double, z, strict=True))
     assert not any(latent.any() for latent in flow.draw_latents(lr, temperature=0))
     with pytest.raises(ValueError, match=r"expected .* 3 .*got"):
         flow.draw_latents(torch.rand(1, 2, 3))

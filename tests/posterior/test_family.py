@@ -7,8 +7,24 @@ import torch
 from cases import tiny
 
 import flowsr
+from flowsr.calibration import flow_sampler, latent_pit, model_pairs, recalibrate_temperature
 from flowsr.images import make_lr
-from flowsr.posterior import GaussianNoise, InverseProblem, Mask, lr_consistency, solve, summarize_draws
+from flowsr.posterior import (
+    GaussianLR,
+    GaussianNoise,
+    Identity,
+    InverseProblem,
+    Mask,
+    interpolate,
+    lr_consistency,
+    resample,
+    restore,
+    sample_with_temperature_map,
+    solve,
+    summarize_draws,
+    transfer,
+)
+from flowsr.workflows.study import StudySettings, run_study
 
 
 @pytest.mark.parametrize("name", ["sr-x4", "srflow-x4", "irn-x4"])
@@ -52,3 +68,113 @@ def test_consistency_of_the_shipped_model_and_its_drift():
     assert "target" in found.to_text() and len(found.plot().axes) == 1
     with pytest.raises(ValueError, match="at least one draw and one cycle"):
         lr_consistency(flow, lr, cycles=0)
+
+
+STUDIES = {
+    "resample": lambda m, hr, lr: resample(m, hr, torch.ones(16, 16), num_samples=2),
+    "restore": lambda m, hr, lr: restore(m, hr, lr),
+    "interpolate": lambda m, hr, lr: interpolate(m, hr, hr.flip(-1), steps=3),
+    "transfer": lambda m, hr, lr: transfer(m, hr, lr),
+    "temperature map": lambda m, hr, lr: sample_with_temperature_map(m, lr, torch.ones(16, 16)),
+    "summary": lambda m, hr, lr: summarize_draws(m, lr, num_samples=4).mean,
+    "consistency": lambda m, hr, lr: torch.tensor(lr_consistency(m, lr, num_samples=2, cycles=2).drift),
+    "whitening": lambda m, hr, lr: InverseProblem(m, lr, Identity(), hr, GaussianNoise(0.1)).whiten(hr),
+    "unknown lr": lambda m, hr, lr: InverseProblem(
+        m, GaussianLR(lr, std=0.1), Identity(), hr, GaussianNoise(0.1)
+    ).whiten(hr),
+    "latent PIT": lambda m, hr, lr: latent_pit(m, hr.expand(10, 3, 16, 16), lr.expand(10, 3, 4, 4)).ranks,
+    "recalibration": lambda m, hr, lr: torch.tensor(
+        recalibrate_temperature(
+            m, hr.expand(20, 3, 16, 16), lr.expand(20, 3, 4, 4), num_samples=9, sweeps=1
+        ).temperature
+    ),
+    "pairs": lambda m, hr, lr: model_pairs(m, GaussianLR(lr, std=0.1), 3)[0],
+    "sampler": lambda m, hr, lr: flow_sampler(m)(lr, 3, torch.Generator()),
+    "study": lambda m, hr, lr: (
+        run_study("uncertainty", m, {"hr": hr.float()}, StudySettings(crop=16, num_samples=8)).parts["draws"].mean
+    ),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("name", ["srflow-x4", "irn-x4"])
+def test_studies_serve_every_conditional_model(name, study):
+    model, hr = tiny(name, strength=0.05).requires_grad_(False), torch.rand(3, 16, 16)
+    assert torch.isfinite(STUDIES[study](model, hr, make_lr(hr, 4))).all()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_studies_refuse_a_density_of_images_alone(study):
+    hr = torch.rand(3, 16, 16)
+    with pytest.raises(ValueError, match="expected a model with the capability condition; got Glow, which has density"):
+        STUDIES[study](tiny("glow"), hr, make_lr(hr, 4))
+
+
+def test_surgery_of_srflow_is_that_of_its_latents():
+    """With the LR image as it is told, and the bicubic one otherwise."""
+    model = tiny("srflow-x4", strength=0.1).double().requires_grad_(False)
+    hr, other = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    lr, else_lr = make_lr(hr, 4), torch.rand(3, 4, 4, dtype=torch.float64)
+    own = model.encode(hr, lr)
+    kept = model.encode(resample(model, hr, levels=[1])[0], lr)
+    assert torch.allclose(kept.z[0], own.z[0]) and not torch.allclose(kept.z[1], own.z[1], atol=0.1)
+    assert model.latent_levels() == (3, 1)
+    told = model.encode(resample(model, hr, lr=else_lr, levels=[3])[0], else_lr)
+    assert torch.allclose(told.z[1], model.encode(hr, else_lr).z[1])
+    for path in (interpolate(model, hr, other), interpolate(model, hr, other, lr=else_lr, other_lr=else_lr)):
+        assert torch.allclose(path[0], hr, atol=1e-8) and torch.allclose(path[-1], other, atol=1e-8)
+    given = transfer(model, hr, else_lr)
+    assert all(torch.allclose(a, b) for a, b in zip(model.encode(given, else_lr).z, own.z, strict=True))
+    with pytest.raises(ValueError, match=r"levels among 1 or 3, 1 the finest; got \[2\]"):
+        resample(model, hr, levels=[2])
+
+
+def test_whitening_is_the_inverse_for_srflow():
+    model = tiny("srflow-x4", strength=0.1).double().requires_grad_(False)
+    hr, lr = torch.rand(3, 16, 16, dtype=torch.float64), torch.rand(3, 4, 4, dtype=torch.float64)
+    problem = InverseProblem(model, lr, Identity(), hr, GaussianNoise(0.1))
+    assert torch.allclose(problem.decode(problem.whiten(hr)), hr, atol=1e-8)
+    assert torch.allclose(problem.decode(problem.whiten(hr.expand(2, 3, 16, 16))), hr.expand(2, 3, 16, 16), atol=1e-8)
+    blind = InverseProblem(model, GaussianLR(lr, std=0.1), Identity(), hr, GaussianNoise(0.1))
+    assert torch.allclose(blind.unwhiten(blind.whiten(hr))[0], make_lr(hr, 4), atol=1e-8)
+    assert torch.allclose(blind.decode(blind.whiten(hr)), hr, atol=1e-8)
+
+
+def test_a_width_of_the_lr_image_is_refused_where_it_is_no_latent():
+    model, hr = tiny("srflow-x4").requires_grad_(False), torch.rand(3, 16, 16)
+    lr = make_lr(hr, 4)
+    for call in (
+        lambda: InverseProblem(model, lr, Identity(), hr, GaussianNoise(0.1), lr_log_scale=-3.0),
+        lambda: latent_pit(model, hr.expand(10, 3, 16, 16), lr.expand(10, 3, 4, 4), lr_log_scale=-3.0),
+    ):
+        with pytest.raises(ValueError, match="the capability lr-latent; got SRFlow"):
+            call()
+    for call in (
+        lambda: summarize_draws(model, lr, num_samples=4, lr_log_scale=-3.0),
+        lambda: flow_sampler(model, lr_log_scale=-3.0)(lr, 3, torch.Generator()),
+    ):
+        with pytest.raises(ValueError, match="expected no lr_log_scale for SRFlow"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["sr-x4", "irn-x4", "srflow-x4"])
+def test_encoding_checks_the_lr_image_it_is_given(name):
+    model = tiny(name).requires_grad_(False)
+    hr = torch.rand(2, 3, 16, 16)
+    lr = make_lr(hr, 4)
+    assert model.encode(hr, lr).lr.shape == lr.shape
+    padded = model.encode(hr[..., :14, :11], lr[..., :3], pad=True)
+    assert padded.size == (14, 11) and model.decode(padded).shape == (2, 3, 14, 11)
+    for given, message in [
+        (lr[..., :2], r"an lr of size \(4, 4\) for this hr; got \(4, 2\)"),
+        (255 * lr, r"lr: expected values in \[0, 1\]"),
+        (lr[:, :1], "lr: expected 3 channels"),
+        (lr.expand(3, 2, 3, 4, 4), "whose batch broadcasts to that of hr"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.encode(hr, given)
+
+
+def test_srflow_encodes_given_the_lr_image():
+    with pytest.raises(ValueError, match=r"LR image too, as SRFlow .*; got none: .* flowsr.images.make_lr\(hr, 4\)"):
+        tiny("srflow-x4").encode(torch.rand(3, 16, 16))

@@ -27,7 +27,6 @@ from flowsr.posterior import (
     LinearGaussianFlow,
     Mask,
     PoissonNoise,
-    draw_posterior,
     gaussian_posterior,
     operator_matrix,
     solve,
@@ -37,17 +36,19 @@ from flowsr.posterior.diagnostics import chain_remarks, chain_statistics, residu
 STD = 0.05
 
 
-def _inpainting(lr_std=0.0, operator=None, seed=0):
+def _inpainting(lr_log_scale=-math.inf, operator=None, seed=0):
     """A linear-Gaussian problem of 12 latents (16 with an uncertain LR image), with its exact posterior."""
     flow = LinearGaussianFlow(detail_std=(0.1,)).double()
     generator = torch.Generator().manual_seed(seed)
     lr = torch.rand(1, 2, 2, generator=generator, dtype=torch.float64)
-    hr = draw_posterior(flow, lr, num_samples=1, lr_std=lr_std, generator=generator)[0]
+    hr = flow.sample(lr, lr_log_scale=lr_log_scale, generator=generator)[0]
     operator = operator or Mask((torch.rand(4, 4, generator=generator) < 0.6).int())
     observation = GaussianNoise(STD).simulate(operator(hr[None])[0], generator=generator)
-    problem = InverseProblem(flow, lr, operator, observation, GaussianNoise(STD), lr_std=lr_std)
+    problem = InverseProblem(flow, lr, operator, observation, GaussianNoise(STD), lr_log_scale=lr_log_scale)
     matrix = operator_matrix(operator, (1, 4, 4))
-    return problem, gaussian_posterior(flow.posterior(lr, lr_std=lr_std), matrix, observation, noise_std=STD)
+    return problem, gaussian_posterior(
+        flow.posterior(lr, lr_log_scale=lr_log_scale), matrix, observation, noise_std=STD
+    )
 
 
 def _agrees(solution, exact, *, independent=False):
@@ -143,7 +144,7 @@ def test_map_is_the_mean_of_a_gaussian():
 
 @pytest.mark.slow
 def test_a_width_of_the_lr_image_is_part_of_the_posterior():
-    problem, exact = _inpainting(lr_std=0.1)
+    problem, exact = _inpainting(lr_log_scale=math.log(0.1))
     assert problem.dims == 16
     _agrees(solve(problem, "nuts", num_samples=200, num_warmup=100, num_chains=2), exact)
 
@@ -155,7 +156,7 @@ def test_blind_lr():
     prior = GaussianLR(torch.full((1, 2, 2), 0.5, dtype=torch.float64), std=0.2, correlation=0.8)
     generator = torch.Generator().manual_seed(2)
     lr = prior(torch.randn(1, 2, 2, generator=generator, dtype=torch.float64))
-    hr = draw_posterior(flow, lr, num_samples=1, generator=generator)[0]
+    hr = flow.sample(lr, generator=generator)[0]
     mask = Mask((torch.rand(4, 4, generator=generator) < 0.7).int())
     observation = GaussianNoise(STD).simulate(mask(hr[None])[0], generator=generator)
     problem = InverseProblem(flow, prior, mask, observation, GaussianNoise(STD))
@@ -323,7 +324,7 @@ def _problem(operator, observation, noise=None, **kwargs):
         (lambda: _problem(Identity(), torch.rand(1, 4, 4), PoissonNoise(10.0)), "multiply an image"),
         (lambda: _problem(Identity(), torch.rand(1, 4, 4), noise="gaussian"), "GaussianNoise, LaplaceNoise"),
         (lambda: _problem(Identity(), torch.rand(1, 4, 4), temperature=0.0), "temperatures > 0"),
-        (lambda: _problem(Identity(), torch.rand(1, 4, 4), lr_std=2.0), "lr_std from 0"),
+        (lambda: _problem(Identity(), torch.rand(1, 4, 4), lr_log_scale=1.0), "lr_log_scale from -40 to 0"),
         (lambda: _problem(Identity(), torch.rand(1, 4, 4), lr=torch.rand(2, 1, 2, 2)), "solve one by one"),
         (lambda: GaussianNoise(0.0), "finite and > 0; got 0.0"),
         (lambda: PoissonNoise(math.inf), "the peak of Poisson noise"),
@@ -331,8 +332,10 @@ def _problem(operator, observation, noise=None, **kwargs):
         (lambda: GaussianLR(torch.rand(1, 2, 2), std=0.1, correlation=9.0), "half of the longer side"),
         (lambda: GaussianLR(torch.full((1, 2, 2), 128.0), std=0.1), "divide 8-bit images by 255"),
         (
-            lambda: _problem(Identity(), torch.rand(1, 4, 4), lr=GaussianLR(torch.rand(1, 2, 2), std=0.1), lr_std=0.1),
-            "either a prior on lr or lr_std",
+            lambda: _problem(
+                Identity(), torch.rand(1, 4, 4), lr=GaussianLR(torch.rand(1, 2, 2), std=0.1), lr_log_scale=-2.0
+            ),
+            "either a prior on lr or lr_log_scale",
         ),
         (lambda: Mask(torch.zeros(4, 4)), "observes something"),
         (lambda: Mask(torch.rand(4, 4)), "zeros and ones"),

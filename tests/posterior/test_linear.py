@@ -39,20 +39,18 @@ def test_density_is_the_closed_formula(channels):
     flow = _flow(image_channels=channels)
     lr, hr = torch.rand(channels, 2, 2, dtype=torch.float64), torch.rand(channels, 8, 8, dtype=torch.float64)
     std = 0.05
-    exact = flow.posterior(lr, lr_std=std)
+    exact = flow.posterior(lr, lr_log_scale=math.log(std))
     expected = torch.distributions.MultivariateNormal(exact.mean, exact.covariance).log_prob(hr.flatten())
     assert torch.allclose(flow.condition(lr, lr_log_scale=math.log(std)).log_prob(hr), expected)
 
 
-@pytest.mark.parametrize("lr_std", [0.0, 0.1])
-def test_draws_have_the_moments(lr_std):
-    from flowsr.posterior.model import draw_posterior
-
+@pytest.mark.parametrize("lr_log_scale", [-math.inf, math.log(0.1)])
+def test_draws_have_the_moments(lr_log_scale):
     flow, lr = _flow(), torch.rand(1, 2, 2, dtype=torch.float64)
-    exact = flow.posterior(lr, lr_std=lr_std)
+    exact = flow.posterior(lr, lr_log_scale=lr_log_scale)
     n = 20_000
     generator = torch.Generator().manual_seed(1)
-    draws = draw_posterior(flow, lr, num_samples=n, lr_std=lr_std, generator=generator).flatten(1)
+    draws = flow.sample(lr, num_samples=n, lr_log_scale=lr_log_scale, generator=generator).flatten(1)
     assert ((draws.mean(0) - exact.mean).abs() / exact.std * math.sqrt(n)).max() < 4.5
     variances = exact.std.square()
     error = (torch.cov(draws.T) - exact.covariance) / (

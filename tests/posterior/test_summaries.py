@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowsr.errors import CheckpointError
-from flowsr.posterior import LinearGaussianFlow, draw_posterior
+from flowsr.posterior import LinearGaussianFlow
 from flowsr.posterior.streaming import StreamingSummary
 from flowsr.posterior.summarize import PeakMemory, batch_for_memory, summarize_draws
 from flowsr.posterior.uncertainty import uncertainty_quality
@@ -149,10 +149,10 @@ def test_batches_are_sized_by_measuring():
 
     def peak(n):
         with PeakMemory() as memory:
-            draw_posterior(flow, lr, num_samples=n)
+            flow.sample(lr, num_samples=n)
         return memory.peak
 
-    batch = batch_for_memory(lambda: draw_posterior(flow, lr, num_samples=1), memory=40_000)
+    batch = batch_for_memory(lambda: flow.sample(lr), memory=40_000)
     assert 1 < batch < 64 and peak(batch) < 1.3 * 40_000
     with pytest.raises(ValueError, match="memory > 0"):
         batch_for_memory(lambda: None, memory=0)
@@ -199,7 +199,7 @@ def test_uncertainty_of_a_right_model_and_of_one_too_sure():
     for seed, tau in ((0, 1.0), (1, 1.0), (2, 1.0), (0, 0.5), (1, 0.5), (2, 0.5)):
         generator = torch.Generator().manual_seed(seed)
         lr = torch.rand(1, 8, 8, generator=generator)
-        truth = draw_posterior(flow, lr, num_samples=1, generator=generator)[0]
+        truth = flow.sample(lr, generator=generator)[0]
         summary = StreamingSummary(levels=levels, truth=truth)
         pairs.append(
             (summarize_draws(flow, lr, num_samples=300, temperature=tau, summary=summary, seed=9 + seed), truth)
@@ -262,7 +262,5 @@ def test_messages():
         uncertainty_quality([found], [torch.full((1, 16, 16), math.nan)])
     with pytest.raises(ValueError, match="thresholds that are numbers"):
         StreamingSummary(thresholds=(math.nan,))
-    with pytest.raises(ValueError, match="one LR image"):
-        draw_posterior(flow, lr[None], num_samples=1)
     with pytest.raises(ValueError, match="as many truths"):
         uncertainty_quality([], [])

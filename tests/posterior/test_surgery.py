@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import tiny_flow
 
-from flowsr.posterior import LinearGaussianFlow, draw_posterior
+from flowsr.posterior import LinearGaussianFlow
 from flowsr.posterior.surgery import interpolate, resample, restore, sample_with_temperature_map, transfer
 
 
@@ -16,7 +16,7 @@ def flow():
 def _image(flow, size=16, seed=1):
     generator = torch.Generator().manual_seed(seed)
     lr = torch.rand(3, size // 4, size // 4, generator=generator, dtype=torch.float64)
-    return draw_posterior(flow, lr, num_samples=1, temperature=0.5, generator=generator)[0]
+    return flow.sample(lr, temperature=0.5, generator=generator)[0]
 
 
 def test_resampling_a_level_keeps_the_others(flow):
@@ -42,7 +42,7 @@ def test_a_masked_region_is_drawn_and_the_rest_of_the_latents_kept(flow):
 
 def test_far_from_the_mask_pixels_stay_in_a_local_flow():
     flow = LinearGaussianFlow(detail_std=(0.1, 0.05))
-    hr = draw_posterior(flow, torch.rand(1, 8, 8), num_samples=1)[0]
+    hr = flow.sample(torch.rand(1, 8, 8))[0]
     mask = torch.zeros(32, 32)
     mask[:, 16:] = 1
     drawn = resample(flow, hr, mask=mask)[0]
@@ -53,7 +53,7 @@ def test_far_from_the_mask_pixels_stay_in_a_local_flow():
 def test_partial_masks_keep_the_distribution():
     """√(1−m)·old + √m·new of standard normals is standard normal: so are the latents of the result."""
     flow = LinearGaussianFlow(detail_std=(0.1, 0.05))
-    hr = draw_posterior(flow, torch.rand(1, 8, 8), num_samples=1)[0]
+    hr = flow.sample(torch.rand(1, 8, 8))[0]
     drawn = resample(flow, hr, mask=torch.full((32, 32), 0.3), num_samples=40)
     z = flow.encode(drawn).z[1]
     assert abs(float(z.var()) - 1) < 0.1
@@ -70,7 +70,7 @@ def test_a_temperature_map_works_pixel_by_pixel():
     assert (draws.std(0)[0, 12:] / exact[12:] - 1).abs().max() < 0.3
     plain = sample_with_temperature_map(flow, lr, [1.0, 1.0], generator=torch.Generator().manual_seed(3))
     assert torch.equal(plain, sample_with_temperature_map(flow, lr, 1.0, generator=torch.Generator().manual_seed(3)))
-    assert torch.equal(plain, draw_posterior(flow, lr, num_samples=1, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(plain, flow.sample(lr, generator=torch.Generator().manual_seed(3)))
 
 
 def test_a_path_ends_where_it_should_and_keeps_the_norm(flow):
@@ -104,7 +104,7 @@ def test_restoring_takes_noise_away():
     flow = LinearGaussianFlow(detail_std=(0.03, 0.015))
     generator = torch.Generator().manual_seed(0)
     lr = torch.rand(1, 16, 16, generator=generator)
-    clean = draw_posterior(flow, lr, num_samples=1, generator=generator)[0]
+    clean = flow.sample(lr, generator=generator)[0]
     noisy = clean + 0.08 * torch.randn(clean.shape, generator=generator)
     restored = restore(flow, noisy, lr)
     assert (restored - clean).square().mean() < 0.4 * (noisy - clean).square().mean()
@@ -114,15 +114,15 @@ def test_restoring_takes_noise_away():
 def test_messages(flow):
     hr = _image(flow)
     for call, message in [
-        (lambda: resample(flow, hr, levels=[3]), r"levels from 1, the finest, to 2; got \[3\]"),
+        (lambda: resample(flow, hr, levels=[3]), r"levels among 1 or 2, 1 the finest; got \[3\]"),
         (lambda: resample(flow, hr, mask=torch.ones(4, 4)), r"size, \(16, 16\); got \(4, 4\)"),
         (lambda: resample(flow, hr, mask=torch.full((16, 16), 2.0)), r"mask in \[0, 1\]"),
         (lambda: resample(flow, hr, mask=torch.full((16, 16), torch.nan)), "finite map; got NaN"),
-        (lambda: resample(flow, hr, torch.rand(3, 8, 8)), r"own size, \(3, 4, 4\); got \(3, 8, 8\)"),
+        (lambda: resample(flow, hr, lr=torch.rand(3, 8, 8)), r"own size, \(3, 4, 4\); got \(3, 8, 8\)"),
         (lambda: restore(flow, hr, torch.rand(2, 3, 4, 4)), r"own size, \(3, 4, 4\); got \(2, 3, 4, 4\)"),
         (lambda: resample(flow, hr[None]), "one image"),
         (lambda: transfer(flow, hr, torch.rand(3, 2, 2)), "own size"),
-        (lambda: transfer(flow, hr, flow.encode(hr).lr, levels=[0]), "levels from 1"),
+        (lambda: transfer(flow, hr, flow.encode(hr).lr, levels=[0]), "levels among 1 or 2"),
         (lambda: interpolate(flow, hr, hr[:, :8]), "one shape"),
         (lambda: sample_with_temperature_map(flow, torch.rand(3, 4, 4), [1.0]), "one map or 2"),
         (lambda: sample_with_temperature_map(flow, torch.rand(3, 4, 4), -torch.ones(16, 16)), ">= 0 in the map"),

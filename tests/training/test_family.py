@@ -14,7 +14,6 @@ from flowsr.evaluation import EvaluationPlan, list_columns, score_pair
 from flowsr.images import bicubic_down, make_lr, read_image, round_to_8bit, write_image
 from flowsr.likelihood import decompose, dequantized_bits_per_dim
 from flowsr.models import Capability, presets
-from flowsr.models.draws import draw_images
 from flowsr.nn import BatchStatistics
 from flowsr.training import (
     Data,
@@ -315,15 +314,6 @@ def test_plans_that_do_not_fit_are_refused(images):
         evaluate_files(glow, files, lr=files)
     with pytest.raises(ValueError, match="expected no LR image for Glow"):
         score_pair(glow, torch.rand(3, 16, 16), torch.rand(3, 4, 4), plan=EvaluationPlan())
-
-
-def test_odd_lr_images_are_padded_for_srflow_and_draws_cropped():
-    flow, lr = tiny("srflow-x4", strength=0.05), torch.rand(3, 5, 7)
-    draw = next(draw_images(flow, lr, num_samples=1, temperature=0.5, seed=1))
-    assert draw.shape == (3, 20, 28)
-    even = next(draw_images(flow, lr[:, :4, :6], num_samples=1, temperature=0.5, seed=1))
-    z = flow.draw_latents(lr[:, :4, :6], temperature=0.5, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(even, flow.decode(lr[:, :4, :6], z).detach())
 
 
 def test_scores_of_files(images):

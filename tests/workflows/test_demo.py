@@ -13,7 +13,7 @@ from flowsr._support.json import write_json
 from flowsr.cli.app import app
 from flowsr.evaluation import Metric, MetricCard, fidelity_metrics, likelihood_metrics
 from flowsr.images import bicubic_up, make_lr, round_to_8bit
-from flowsr.models.draws import RunningMoments, draw_images
+from flowsr.statistics.moments import RunningMoments
 from flowsr.workflows.demo import (
     DemoSettings,
     study_photograph,
@@ -118,17 +118,6 @@ def test_the_unseen_photograph_is_not_trained_on():
     assert all(image.shape[0] == 3 and min(image.shape[1:]) >= 256 for image in photographs.values())
     assert "chelsea" not in photographs
     assert "cat" not in photographs
-
-
-def test_draws_depend_on_seed_and_number_only():
-    flow, lr = flowsr.HCFlow.from_preset("sr-x4-small"), torch.rand(3, 4, 4)
-    many = list(draw_images(flow, lr, num_samples=3, temperature=0.5, seed=7))
-    assert torch.equal(next(draw_images(flow, lr, num_samples=1, temperature=0.5, seed=7)), many[0])
-    assert not torch.equal(many[0], many[1])
-    reference = flow.sample(lr, temperature=0.0)[0]
-    assert torch.equal(next(draw_images(flow, lr, num_samples=1, temperature=0.0, seed=7)), reference)
-    with pytest.raises(ValueError, match="num_samples >= 1; got 0"):
-        next(draw_images(flow, lr, num_samples=0, temperature=0.5, seed=7))
 
 
 def test_running_moments_are_those_of_the_stack():

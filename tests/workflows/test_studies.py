@@ -138,7 +138,7 @@ def test_remarks():
     ranks = torch.stack([torch.arange(40) % 2 * 49, torch.arange(40) % 50], 1)  # norms at both ends, and even ones
     pit = RankTest("PIT", ("z_1 norm", "z_2 norm"), ranks, 50, (1e-9, 0.9), 0.01)
     interval = bootstrap_interval(torch.linspace(0, 1, 20).numpy())
-    recalibrated = Recalibration((0.9, 0.31), ((1, 1.0, 1.0),), 1.0, 0.9, interval, (0.3, 1.7))
+    recalibrated = Recalibration((0.9, 0.31), (2, 1), ((1, 1.0, 1.0),), 1.0, 0.9, interval, (0.3, 1.7))
     remark = temperature_remark(pit, recalibrated)
     assert remark is not None and remark.endswith("τ = 0.31 for z_1") and "z_2" not in remark
     assert temperature_remark(pit, replace(recalibrated, temperature=(0.9, 1.2))) is None
