@@ -12,15 +12,6 @@ from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out,
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
 
-class StudyName(StrEnum):
-    """The studies there are."""
-
-    uncertainty = "uncertainty"
-    calibration = "calibration"
-    inpainting = "inpainting"
-    deblurring = "deblurring"
-
-
 class Solver(StrEnum):
     """Solvers of inverse problems."""
 
@@ -32,16 +23,17 @@ class Solver(StrEnum):
     map = "map"
 
 
-_FIGURES = {
-    StudyName.uncertainty: ("uncertainty", "draws"),
-    StudyName.calibration: ("calibration", "latent PIT", "temperature"),
-    StudyName.inpainting: ("solution",),
-    StudyName.deblurring: ("solution",),
-}
+def _list_studies(value: bool) -> None:
+    if value:
+        from flowsr.workflows.study import STUDIES
+
+        for name, study in STUDIES.items():
+            typer.echo(f"{name:12} {study.question}")
+        raise typer.Exit()
 
 
 def study(
-    name: Annotated[StudyName, typer.Argument(help="Which study.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Which study: flowsr study --list says which there are.", metavar="NAME")],
     folder: Annotated[Path, typer.Argument(help="HR images, or one of them (png, jpg, tif).", metavar="FOLDER")],
     model: Model = SR_MODEL,
     out: Out = Path("study"),
@@ -64,6 +56,9 @@ def study(
         float, typer.Option("--noise", help="Std of the observation's noise, of [0, 1]; inpainting and deblurring.")
     ] = 0.02,
     method: Annotated[Solver, typer.Option("--method", help="Solver for inpainting and deblurring.")] = Solver.svi,
+    list_: Annotated[
+        bool, typer.Option("--list", callback=_list_studies, is_eager=True, help="List the studies, and leave.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
@@ -71,25 +66,23 @@ def study(
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
-    """Study a model's posterior on HR images: NAME is uncertainty, calibration, inpainting or deblurring.
+    """Study a model's posterior on HR images: NAME is one of the studies that --list lists.
 
-    uncertainty: does the spread of the draws say where their mean is wrong? calibration: are draws and latents of
-    crops as probable as the model says, which must not have been trained on them, and which temperature would be?
-    inpainting, deblurring: the posterior of a crop of the first image, where it varies most, given its LR image and an
-    observation. Writes NAME.json, NAME.txt and a figure for each part.
+    Each answers a question, such as whether draws and latents of crops are as probable as the model says. Writes
+    NAME.json, NAME.txt and a figure for each part of the answer.
     """
     reporter = Reporter(quiet=quiet, json_only=json)
     files = expand_inputs([folder])
-    stem = name.value
-    figures = {part: f"{stem}_{part.replace(' ', '_')}.png" for part in _FIGURES[name]}
-    check_outputs(out, [f"{stem}.json", f"{stem}.txt", *figures.values()], force=force)
 
     from flowsr.cli.options import open_model
     from flowsr.images import read_image
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
-    from flowsr.workflows.study import STUDIES, StudySettings, run_study
+    from flowsr.workflows.study import StudySettings, run_study, study_named
 
+    chosen = study_named(name)
+    figures = {part: f"{name}_{part.replace(' ', '_')}.png" for part in chosen.parts}
+    check_outputs(out, [f"{name}.json", f"{name}.txt", *figures.values()], force=force)
     settings = StudySettings(
         crop=crop,
         num_samples=num_samples,
@@ -102,14 +95,14 @@ def study(
     )
     flow = require_conditional(open_model(model, device=device, dtype=dtype), what="a study of its posterior")
     images = {path.stem: read_image(path) for path in files}
-    with reporter.progress(stem.capitalize(), STUDIES[stem].steps(len(images), settings)) as advance:
-        report = run_study(stem, flow, images, settings, on_step=lambda *_: advance())
+    with reporter.progress(name.capitalize(), chosen.steps(len(images), settings)) as advance:
+        report = run_study(name, flow, images, settings, on_step=lambda *_: advance())
     make_folder(out)
     for part, figure in report.figures().items():
         save_figure(figure, out / figures[part], overwrite=True, dpi=110)
     document: dict[str, Any] = {"model": model, "provenance": flow.provenance, **report.to_dict()}
-    write_text(out / f"{stem}.txt", report.to_text() + "\n")
-    write_text(out / f"{stem}.json", to_json(document))
+    write_text(out / f"{name}.txt", report.to_text() + "\n")
+    write_text(out / f"{name}.json", to_json(document))
     reporter.result(report.to_text())
     reporter.document(document)
-    reporter.remark(f"Wrote {stem}.json, {stem}.txt and {', '.join(figures.values())} to {out}")
+    reporter.remark(f"Wrote {name}.json, {name}.txt and {', '.join(figures.values())} to {out}")

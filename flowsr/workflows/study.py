@@ -1,4 +1,8 @@
-"""Named studies: a question about a model and a folder of images, answered with figures, tables and numbers."""
+"""Named studies: a question about a model and a folder of images, answered with figures, tables and numbers.
+
+To add one, write a function here that takes what :data:`Work` says, and put :func:`register` on it: the command
+``flowsr study`` then knows it by the function's name.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from torch import Tensor
 
 from flowsr.calibration import Recalibration, calibrate, flow_sampler, latent_pit, recalibrate_temperature
 from flowsr.calibration.simulation_based import RankTest
+from flowsr.errors import did_you_mean
 from flowsr.images import make_lr
 from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior import (
@@ -155,13 +160,53 @@ class Findings:
     remarks: tuple[str, ...] = ()
 
 
+Work = Callable[[ConditionalModel, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
+"""What a study does with a model, HR images by name and settings; the last argument is to be called at each step."""
+
+
 @dataclass(frozen=True)
 class Study:
-    """A named study: its question, its work, and how many steps of a progress bar it takes."""
+    """A named study.
+
+    Attributes:
+        question: it answers.
+        parts: names of its results, each with a figure.
+        run: its work.
+        steps: how many steps of a progress bar it takes for a number of images.
+    """
 
     question: str
-    run: Callable[[ConditionalModel, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
+    parts: tuple[str, ...]
+    run: Work
     steps: Callable[[int, StudySettings], int] = field(repr=False)
+
+
+STUDIES: dict[str, Study] = {}
+"""Studies by name; :func:`register` adds to them."""
+
+
+def register(
+    question: str, *, parts: tuple[str, ...], steps: Callable[[int, StudySettings], int]
+) -> Callable[[Work], Work]:
+    """Make a function a study of its own name, see :class:`Study` for the arguments."""
+
+    def add(work: Work) -> Work:
+        STUDIES[work.__name__] = Study(question, parts, work, steps)
+        return work
+
+    return add
+
+
+def study_named(name: str) -> Study:
+    """A study by its name; raises ValueError that lists the names.
+
+    Example:
+        >>> study_named("inpainting").parts
+        ('solution',)
+    """
+    if name not in STUDIES:
+        raise ValueError(f"expected a study among {', '.join(STUDIES)}; got {name!r}{did_you_mean(name, STUDIES)}")
+    return STUDIES[name]
 
 
 def run_study(
@@ -177,7 +222,7 @@ def run_study(
     Cost: see the functions of :mod:`flowsr.posterior` and :mod:`flowsr.calibration` that it calls.
 
     Args:
-        name: one of ``STUDIES``: uncertainty, calibration, inpainting, deblurring.
+        name: one of ``STUDIES``.
         flow: a model with the capability ``condition``.
         images: HR images ``(C, H, W)`` in [0, 1], by name.
         settings: by default ``StudySettings()``.
@@ -192,16 +237,16 @@ def run_study(
         >>> sorted(run_study("uncertainty", flow, {"noise": torch.rand(3, 20, 20)}, settings).parts)
         ['draws', 'uncertainty']
     """
-    if name not in STUDIES:
-        raise ValueError(f"expected a study among {', '.join(STUDIES)}; got {name!r}")
+    study = study_named(name)
     require(flow, Capability.CONDITION)
     if not images:
         raise ValueError("expected at least one image; got none")
     settings = settings or StudySettings()
-    found = STUDIES[name].run(flow, images, settings, on_step or (lambda *_: None))
+    found = study.run(flow, images, settings, on_step or (lambda *_: None))
+    assert tuple(found.parts) == study.parts, f"expected the parts {study.parts} of {name}; got {tuple(found.parts)}"
     return StudyReport(
         name=name,
-        question=STUDIES[name].question,
+        question=study.question,
         subject=found.subject,
         parts=found.parts,
         remarks=found.remarks,
@@ -210,9 +255,15 @@ def run_study(
     )
 
 
-def _uncertainty(
+@register(
+    "Does the spread of the draws say where their mean is wrong?",
+    parts=("uncertainty", "draws"),
+    steps=lambda images, _: images,
+)
+def uncertainty(
     flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
+    """Draws of the middle of each image, against the truth."""
     size = settings.crop or 96
     summaries, truths = [], []
     for name, image in images.items():
@@ -236,9 +287,15 @@ def _uncertainty(
     return Findings(subject, {"uncertainty": uncertainty_quality(summaries, truths), "draws": summaries[0]})
 
 
-def _calibration(
+@register(
+    "Are the draws given LR images what they claim to be, on pairs (the model must not have been trained on them)?",
+    parts=("calibration", "latent PIT", "temperature"),
+    steps=lambda _, settings: settings.pairs + 2,
+)
+def calibration(
     flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
+    """Whether draws and latents of crops are as probable as the model says, and at which temperature they would be."""
     size = settings.crop or 16
     hr = random_crops(images, settings.pairs, size, seed=settings.seed)
     lr = make_lr(hr, flow.upscale)
@@ -260,18 +317,37 @@ def _calibration(
     )
 
 
-def _inpainting(
+_OPTIMIZATION = 600
+
+
+def _solver_steps(_images: int, settings: StudySettings) -> int:
+    return _OPTIMIZATION if settings.method in ("svi", "map") else 4 * (settings.num_samples or 200)
+
+
+@register(
+    "What may be hidden in the middle of a crop of the first image, where it varies most?",
+    parts=("solution",),
+    steps=_solver_steps,
+)
+def inpainting(
     flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
+    """The posterior of a crop given its LR image and all but its middle."""
     size = settings.crop or 32
     mask = torch.ones(size, size)
     mask[size // 4 : -(size // 4), size // 4 : -(size // 4)] = 0
     return _solve(Mask(mask), flow, images, settings, advance, size)
 
 
-def _deblurring(
+@register(
+    "What may a crop of the first image be, where it varies most, given its LR image and a blurred one?",
+    parts=("solution",),
+    steps=_solver_steps,
+)
+def deblurring(
     flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
 ) -> Findings:
+    """The posterior of a crop given its LR image and a blurred one."""
     return _solve(Blur.gaussian(1.5), flow, images, settings, advance, settings.crop or 32)
 
 
@@ -315,33 +391,3 @@ def _solve(
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-_OPTIMIZATION = 600
-
-
-def _solver_steps(_images: int, settings: StudySettings) -> int:
-    return _OPTIMIZATION if settings.method in ("svi", "map") else 4 * (settings.num_samples or 200)
-
-
-STUDIES: dict[str, Study] = {
-    "uncertainty": Study(
-        "Does the spread of the draws say where their mean is wrong?", _uncertainty, lambda images, _: images
-    ),
-    "calibration": Study(
-        "Are the draws given LR images what they claim to be, on pairs (the model must not have been trained on them)?",
-        _calibration,
-        lambda _, settings: settings.pairs + 2,
-    ),
-    "inpainting": Study(
-        "What may be hidden in the middle of a crop of the first image, where it varies most?",
-        _inpainting,
-        _solver_steps,
-    ),
-    "deblurring": Study(
-        "What may a crop of the first image be, where it varies most, given its LR image and a blurred one?",
-        _deblurring,
-        _solver_steps,
-    ),
-}
-"""Studies by name."""

@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 import flowsr
 from flowsr.calibration import RankTest, Recalibration
 from flowsr.cli.app import app
-from flowsr.cli.study import _FIGURES, Solver, StudyName
+from flowsr.cli.study import Solver
 from flowsr.images import make_lr, write_image
 from flowsr.posterior.solve import Method
 from flowsr.statistics.intervals import bootstrap_interval
 from flowsr.testing import randomize
 from flowsr.workflows.pairs import centre_crop, varied_crop
-from flowsr.workflows.study import STUDIES, StudySettings, pairs_remark, run_study, temperature_remark
+from flowsr.workflows.study import STUDIES, StudySettings, pairs_remark, register, run_study, temperature_remark
 
 TINY = flowsr.HCFlowConfig(
     steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
@@ -43,11 +43,13 @@ def folder(tmp_path):
 def test_the_command_knows_the_studies_and_solvers():
     from typing import get_args
 
-    assert {name.value for name in StudyName} == set(STUDIES)
+    listed = CliRunner().invoke(app, ["study", "--list"])
+    assert listed.exit_code == 0
+    assert listed.stdout == "".join(f"{name:12} {study.question}\n" for name, study in STUDIES.items())
     assert {solver.value for solver in Solver} == set(get_args(Method))
 
 
-@pytest.mark.parametrize("name", list(StudyName))
+@pytest.mark.parametrize("name", STUDIES)
 def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypatch):
     flowsr.save(_flow(), tmp_path / "tiny.safetensors")
     monkeypatch.setattr("flowsr.workflows.study._OPTIMIZATION", 5)
@@ -56,15 +58,33 @@ def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypat
     args += ["--crop", 16, "-n", 8, "--pairs", 20, "--device", "cpu", "--json"]
     result = CliRunner().invoke(app, list(map(str, args)))
     assert result.exit_code == 0, result.output
-    expected = {f"{name}.json", f"{name}.txt", *(f"{name}_{part.replace(' ', '_')}.png" for part in _FIGURES[name])}
+    expected = {
+        f"{name}.json",
+        f"{name}.txt",
+        *(f"{name}_{part.replace(' ', '_')}.png" for part in STUDIES[name].parts),
+    }
     assert {path.name for path in out.iterdir()} == expected
     document = json.loads(result.stdout)
     assert document == json.loads((out / f"{name}.json").read_text())
-    assert set(document["parts"]) == set(_FIGURES[name])
+    assert set(document["parts"]) == set(STUDIES[name].parts)
     assert document["images"] == ["a", "b"] and document["settings"]["seed"] == 0
     assert STUDIES[name].question in (out / f"{name}.txt").read_text()
     again = CliRunner().invoke(app, list(map(str, args)))
     assert again.exit_code == 2 and "--force" in again.stderr
+
+
+def test_a_new_study_needs_its_function_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("flowsr.workflows.study.STUDIES", dict(STUDIES))
+
+    @register("What comes out of nothing?", parts=("draws",), steps=lambda images, _: images)
+    def nothing(flow, images, settings, advance):
+        return STUDIES["uncertainty"].run(flow, images, settings, advance)
+
+    with pytest.raises(AssertionError, match="expected the parts"):  # it says it has one, and has two
+        run_study("nothing", _flow(), {"a": torch.rand(3, 16, 16)}, StudySettings(crop=16, num_samples=8))
+    assert "nothing      What comes out of nothing?" in CliRunner().invoke(app, ["study", "--list"]).stdout
+    misspelt = CliRunner().invoke(app, ["study", "nothin", str(folder), "--out", str(tmp_path / "out")])
+    assert misspelt.exit_code == 2 and "did you mean nothing?" in misspelt.stderr
 
 
 def test_chains_by_the_command(folder):
