@@ -1,7 +1,7 @@
 """``flowsr demo``: a trained model on a photograph it has not seen, as a figure, a metric card and JSON."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,12 +9,7 @@ from flowsr._support.json import write_json
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, make_folder
-
-if TYPE_CHECKING:
-    import torch
-
-    from flowsr.models import HCFlow
-    from flowsr.workflows.demo import DemoSettings
+from flowsr.cli.train import remarks
 
 
 def demo(
@@ -49,15 +44,33 @@ def demo(
     from flowsr.models import save
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
-    from flowsr.workflows.demo import TEMPERATURES, DemoSettings, demo_picture, study_photograph, unseen_photograph
+    from flowsr.workflows.demo import (
+        TEMPERATURES,
+        demo_picture,
+        demo_recipe,
+        study_photograph,
+        train_demo_model,
+        training_photographs,
+        unseen_photograph,
+    )
 
     place = resolve_device(device)
     if training:
-        settings = DemoSettings(steps=2, batch_size=1, crop=32, seed=seed) if smoke else DemoSettings(seed=seed)
-        flow = _train(settings, device=place, dtype=getattr(torch, dtype), reporter=reporter)
+        recipe = demo_recipe(2, batch_size=1, crop=32) if smoke else demo_recipe()
+        reporter.remark(f"Training {SR_MODEL} on photographs from scikit-image, {recipe.steps} steps")
+        with remarks(reporter):
+            flow = train_demo_model(
+                training_photographs(),
+                recipe,
+                preset=SR_MODEL,
+                seed=seed,
+                device=place,
+                dtype=getattr(torch, dtype),
+                progress=not reporter.quiet,
+            )
         make_folder(out)
         save(flow, out / "demo.safetensors")
-        weights = f"model trained for {settings.steps} steps"
+        weights = f"model trained for {recipe.steps} steps"
     else:
         opened = open_model(SR_MODEL, device=device, dtype=dtype)
         flow, weights = require_conditional(opened, what="the demonstration"), "shipped weights"
@@ -76,18 +89,3 @@ def demo(
     reporter.remark("Wrote " + ", ".join(str(out / name) for name in names))
     if training:
         reporter.remark(f"Next: flowsr sample YOUR_SMALL_IMAGE.png --model {out / 'demo.safetensors'} --out samples")
-
-
-def _train(settings: "DemoSettings", *, device: "torch.device", dtype: "torch.dtype", reporter: Reporter) -> "HCFlow":
-    from flowsr.workflows.demo import train_demo_model, training_photographs
-
-    reporter.remark(f"Training {SR_MODEL} on photographs from scikit-image, {settings.steps} steps")
-    with reporter.progress("Training", settings.steps) as advance:
-        return train_demo_model(
-            list(training_photographs().values()),
-            settings,
-            preset=SR_MODEL,
-            device=device,
-            dtype=dtype,
-            on_step=lambda _, bits: advance(f"{bits:.2f} bits/dim"),
-        )

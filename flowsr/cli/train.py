@@ -156,7 +156,7 @@ def train(
     )
     if threads is not None:
         torch.set_num_threads(threads)
-    with _remarks(reporter):
+    with remarks(reporter):
         trained = fit(
             source,
             data,
@@ -228,7 +228,7 @@ def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
 
 
 @contextlib.contextmanager
-def _remarks(reporter: Reporter) -> Iterator[None]:
+def remarks(reporter: Reporter) -> Iterator[None]:
     """Send the run's progress to stderr, and say its warnings in a line each."""
 
     def say(message: Warning | str, *_where: Any, **_more: Any) -> None:

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 import flowsr
 from flowsr._support.json import write_json
 from flowsr.cli.app import app
+from flowsr.errors import ImageError
 from flowsr.evaluation import Metric, MetricCard, fidelity_metrics, likelihood_metrics
 from flowsr.images import bicubic_up, make_lr, round_to_8bit
 from flowsr.statistics.moments import RunningMoments
 from flowsr.workflows.demo import (
-    DemoSettings,
+    demo_recipe,
     study_photograph,
     train_demo_model,
     training_photographs,
@@ -86,31 +87,39 @@ def test_uses_shipped_weights_unless_told_to_train(smoke, tmp_path, monkeypatch)
     assert json.loads(run("info", "--model", "sr-x4-small", "--json").stdout)["weights"] == "shipped"
 
 
-def test_training_lowers_the_bits_and_leaves_global_state():
-    seen = []
+def test_training_leaves_global_state_and_learns():
+    photographs = training_photographs()
     state = torch.get_rng_state()
-    settings = DemoSettings(steps=8, batch_size=2, crop=32, learning_rate=2e-3)
-    flow = train_demo_model(list(training_photographs().values()), settings, on_step=lambda _, bits: seen.append(bits))
+    few, more = (train_demo_model(photographs, demo_recipe(n, batch_size=2, crop=32), seed=3) for n in (1, 25))
     assert torch.equal(state, torch.get_rng_state())
-    assert len(seen) == 8
-    assert min(seen[-3:]) < seen[0]
-    assert not flow.training
+    assert not few.training and more.provenance["photographs"] == sorted(photographs)
+    hr = unseen_photograph(multiple=4, largest=64)
+    bits = [likelihood_metrics(flow, hr, lr=make_lr(hr, 4), column="x")[0][0].values["x"] for flow in (few, more)]
+    assert bits[1] < bits[0] - 0.1
 
 
 @pytest.mark.slow
 def test_training_reaches_five_bits_per_dimension():
-    flow = train_demo_model(list(training_photographs().values()), DemoSettings(steps=120))
+    flow = train_demo_model(training_photographs(), demo_recipe(120))
     study = study_photograph(flow, unseen_photograph(multiple=4, largest=128), num_samples=2)
     assert study.cards[1].metrics[0].values["truth"] < 5.0
 
 
+def test_training_in_double_precision():
+    flow = train_demo_model(
+        {"noise": torch.rand(3, 20, 20)}, demo_recipe(2, batch_size=1, crop=16), dtype=torch.float64
+    )
+    assert {value.dtype for value in flow.parameters()} == {torch.float64}
+
+
 def test_training_refuses_small_photographs_and_odd_crops():
-    with pytest.raises(ValueError, match="at least 64 x 64"):
-        train_demo_model([torch.rand(3, 32, 99)], DemoSettings())
+    with (
+        pytest.raises(ImageError, match="at least 64 pixels on each side; got 32x99"),
+        pytest.warns(UserWarning, match="left out image 1"),
+    ):
+        train_demo_model({"small": torch.rand(3, 32, 99)}, demo_recipe())
     with pytest.raises(ValueError, match="multiple of 4; got 30"):
-        train_demo_model([torch.rand(3, 32, 32)], DemoSettings(crop=30))
-    with pytest.raises(ValueError, match="positive numbers"):
-        DemoSettings(steps=0)
+        train_demo_model({"a": torch.rand(3, 32, 32)}, demo_recipe(crop=30))
 
 
 def test_the_unseen_photograph_is_not_trained_on():
