@@ -118,6 +118,8 @@ class WeightAverage:
         1
     """
 
+    # Not torch's AveragedModel: it holds a second model, averages either all buffers or none (here running statistics
+    # are averaged, flags are copied), and its states under other names would not resume the checkpoints there are.
     def __init__(self, module: nn.Module, *, decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"expected a decay in [0, 1); got {decay}")
