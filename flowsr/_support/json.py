@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 
 
 def json_number(value: float | None) -> float | str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 from flowsr.errors import CheckpointError
 
 

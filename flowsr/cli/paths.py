@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 from flowsr.cli.console import Reporter
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 from flowsr.errors import ImageError
 from flowsr.images._codecs import SUFFIXES, decode, encode, encode_with_text, read_text
 from flowsr.images.colour import rgb_to_gray

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 from flowsr.errors import CheckpointError, did_you_mean
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.hcflow import HCFlow

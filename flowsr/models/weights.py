@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 from flowsr.errors import DownloadError
 
 ShippedName = Literal["sr-x4-small", "rescaling-x4-small"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

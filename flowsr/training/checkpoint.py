@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flowsr._support.files import sweep_unfinished
+from flowsr._support.atomic import sweep_unfinished
 from flowsr._support.states import read_state, write_state
 from flowsr.errors import CheckpointError
 

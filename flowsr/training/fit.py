@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flowsr._support.files import sweep_unfinished
+from flowsr._support.atomic import sweep_unfinished
 from flowsr._support.json import write_json
 from flowsr.models import ImageModel
 from flowsr.models.hcflow import Start

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 
 _NAMES = {
     "bits_per_dim": ("bits/dim", ""),

@@ -121,8 +121,8 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else str(value)
 
 
-# Not pydantic or cattrs: neither takes 1e3 for a whole number, none or a tuple without brackets from a command line, and
-# their messages, translated into these, would be as long as this.
+# Not pydantic or cattrs: neither takes 1e3 for a whole number, "none", or a tuple without brackets from a command line,
+# and their messages, translated into these, would be as long as this.
 Value = float | int | bool | str | tuple[float, ...] | None
 
 

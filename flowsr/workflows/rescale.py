@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 from flowsr._support.json import json_number
 from flowsr.errors import ImageError
 from flowsr.evaluation import Metric, MetricCard

@@ -99,8 +99,11 @@ def test_a_missing_argument_is_answered_with_an_example(lr):
 
 
 def test_a_wrong_choice_is_named_without_what_a_library_says():
-    result = run("study", "calibratoin", ".")
-    assert refused(result, "Invalid value for 'NAME': 'calibratoin' is not one of")
+    assert refused(run("study", "calibration", ".", "--method", "hcm"), "'--method': 'hcm' is not one of")
+
+
+def test_a_study_that_there_is_not_is_asked_about(lr):
+    assert refused(run("study", "calibratoin", lr), "expected a study among", "did you mean calibration?")
 
 
 def typed(*arguments):
@@ -166,7 +169,7 @@ def test_module_level_imports_of_the_cli_are_light():
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 own = name.startswith("flowsr.cli") or name in (
-                    "flowsr._support.files",
+                    "flowsr._support.atomic",
                     "flowsr._support.json",
                     "flowsr.errors",
                 )

@@ -92,7 +92,7 @@ def test_a_full_disk_keeps_the_last_good_one_and_says_so(checkpoints, small_disk
 
 DIES_WHILE_WRITING = """
 import os, signal, sys
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

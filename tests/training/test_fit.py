@@ -288,7 +288,7 @@ def test_what_a_kill_left_is_swept(images, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from flowsr._support.files import atomic_path
+from flowsr._support.atomic import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     os.kill(os.getpid(), signal.SIGKILL)
 """
