@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -20,6 +21,46 @@ def json_number(value: float | None) -> float | str | None:
         (1.5, 'inf', None)
     """
     return value if value is None or math.isfinite(value) else str(value)
+
+
+def document(kind: str, /, **facts: Any) -> dict[str, Any]:
+    """What a command prints or writes as JSON: its schema and version first, then the facts under snake-case keys.
+
+    Args:
+        kind: which of the schemas in ``flowsr/workflows/schemas`` it follows.
+        **facts: anything that :func:`to_plain` takes.
+
+    Example:
+        >>> document("score", model="sr-x4-small", provenance={"trained by": "flowsr train"})["provenance"]
+        {'trained_by': 'flowsr train'}
+    """
+    return {"schema": f"urn:flowsr:{kind}", "version": VERSION, **snake_keys(to_plain(facts))}
+
+
+VERSION = 1
+"""Of the documents that commands write; it grows when a key changes its meaning or goes away."""
+
+
+def snake_keys(value: Any) -> Any:
+    """Plain values with all keys in snake case, as weights saved by earlier versions tell their provenance in words.
+
+    Example:
+        >>> snake_keys({"Left out": [{"as HR image": 1}]})
+        {'left_out': [{'as_hr_image': 1}]}
+    """
+    if isinstance(value, Mapping):
+        return {re.sub(r"[^0-9a-z]+", "_", str(key).lower()).strip("_"): snake_keys(v) for key, v in value.items()}
+    return [snake_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def size_of(shape: Sequence[int]) -> dict[str, int]:
+    """Height and width, the last two of a shape.
+
+    Example:
+        >>> size_of((3, 480, 640))
+        {'height': 480, 'width': 640}
+    """
+    return {"height": int(shape[-2]), "width": int(shape[-1])}
 
 
 def to_json(document: Mapping[str, Any]) -> str:

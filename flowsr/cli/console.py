@@ -16,7 +16,7 @@ from rich.text import Text
 from flowsr._support.json import to_json
 
 if TYPE_CHECKING:
-    from flowsr.evaluation import MetricCard
+    from flowsr.results import Card
 
 
 def counted(number: int, noun: str) -> str:
@@ -81,21 +81,16 @@ class Reporter:
                 raise
 
 
-def card_table(card: MetricCard) -> Table:
-    """A metric card with its conventions under the names, one column per image."""
-    from flowsr.evaluation.cards import format_value
-
+def card_table(card: Card) -> Table:
+    """A card with its conventions under the names, one column per image."""
     table = Table(title=card.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("figure")
     for column in card.columns:
         table.add_column(column, justify="right")
     missing = []
-    for metric in card.metrics:
-        name = f"{metric.name}, {metric.unit}" if metric.unit else metric.name
-        values = [format_value(metric.values.get(column)) for column in card.columns]
-        table.add_row(Text.assemble((name, "bold"), "\n", (metric.convention, "dim")), *values)
-        if metric.reason:
-            missing.append(f"{metric.name}: unavailable: {metric.reason}")
+    for row in card.rows:
+        table.add_row(Text.assemble((row.first.label, "bold"), "\n", (row.first.convention, "dim")), *row.cells)
+        missing += [f"{row.first.name}: unavailable: {reason}" for reason in row.reasons]
     if missing:
         table.caption = "\n".join(missing)
         table.caption_justify = "left"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowsr._support.json import write_json
+from flowsr._support.json import document, write_json
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, make_folder
@@ -81,11 +81,11 @@ def demo(
         study = study_photograph(flow, hr, num_samples=draws, seed=seed, on_step=advance)
     make_folder(out)
     save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
-    document = {"preset": SR_MODEL, "weights": weights, "provenance": flow.provenance, "seed": seed, **study.to_dict()}
-    write_json(out / "demo.json", document)
+    found = document("demo", model=SR_MODEL, weights=weights, provenance=flow.provenance, seed=seed, **study.to_dict())
+    write_json(out / "demo.json", found)
     for card in study.cards:
         reporter.result(card_table(card))
-    reporter.document(document)
+    reporter.document(found)
     reporter.remark("Wrote " + ", ".join(str(out / name) for name in names))
     if training:
         reporter.remark(f"Next: flowsr sample YOUR_SMALL_IMAGE.png --model {out / 'demo.safetensors'} --out samples")

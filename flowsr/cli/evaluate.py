@@ -1,9 +1,8 @@
 """``flowsr evaluate``: a model's figures on a folder of images, each with its convention."""
 
 from pathlib import Path
-from typing import Any
 
-from flowsr._support.json import write_json
+from flowsr._support.json import document, write_json
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import (
     SR_MODEL,
@@ -76,18 +75,19 @@ def evaluate(
         result = evaluate_files(flow, files, plan=plan, lr=lr_files, title=model, processes=processes, on_image=advance)
     if not processes.first:
         return
-    document: dict[str, Any] = {
-        "model": model,
-        "provenance": flow.provenance,
-        "plan": plan.to_dict(flow),
-        "processes": processes.count,
+    found = document(
+        "evaluation",
+        model=model,
+        provenance=flow.provenance,
+        plan=result.plan.to_dict(),
+        processes=processes.count,
         **result.to_dict(),
-    }
+    )
     make_folder(out)
     write_text(out / _NAMES[0], result.to_csv())
-    write_json(out / _NAMES[1], document)
+    write_json(out / _NAMES[1], found)
     reporter.result(card_table(result.card()))
-    reporter.document(document)
+    reporter.document(found)
     rescaling = Capability.DOWNSCALE in flow.capabilities
     key, what = ("encoded_lr_psnr", "PSNR of the LR image") if rescaling else ("bits_per_dim", "bits per dimension")
     reporter.remark(f"Wrote {' and '.join(_NAMES)} to {out}; the worst image by {what} is {result.worst_image(key)}")

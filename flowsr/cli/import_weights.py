@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flowsr._support.json import document
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import Force, Json, Quiet
 from flowsr.cli.paths import check_outputs, make_folder
@@ -32,7 +33,7 @@ def import_weights(
     check_outputs(destination.parent, [destination.name], force=force)
 
     from flowsr.cli.console import facts_table
-    from flowsr.cli.info import describe_model
+    from flowsr.cli.info import describe_model, in_words
     from flowsr.models import load, save
 
     flow = load(source)
@@ -42,6 +43,8 @@ def import_weights(
     facts["preset"] = next((name for name, config in type(flow).presets.items() if config == flow.config), None)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    reporter.result(facts_table(f"{source} -> {destination}", {**flat, **facts["configuration"]}))
-    reporter.document({"source": str(source), "destination": str(destination), **facts})
+    reporter.result(facts_table(f"{source} -> {destination}", {**in_words(flat), **facts["configuration"]}))
+    if facts["preset"] is None:
+        facts["reasons"] |= {"preset": "no preset has this configuration"}
+    reporter.document(document("import", source=str(source), destination=str(destination), **facts))
     reporter.remark(f"Wrote {destination}")

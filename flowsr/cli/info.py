@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowsr._support.json import document, size_of, snake_keys
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet
 
@@ -26,11 +27,26 @@ def info(
     facts = describe(model) if image is None else describe_image(image)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    reporter.result(facts_table(Path(model).name if image is None else image.name, flat))
+    name = Path(model).name if image is None else image.name
+    reporter.result(facts_table(name, in_words(flat)))
     for key, value in facts.items():
-        if isinstance(value, dict) and value:
-            reporter.result(facts_table(key, value))
-    reporter.document(facts)
+        if isinstance(value, dict) and value and key != "reasons":
+            # The fields of a configuration have the names that Python has for them.
+            shown = value if key == "configuration" else in_words(value)
+            reporter.result(facts_table(key.replace("_", " "), shown))
+    reporter.document(document("info", name=name, **facts))
+
+
+def in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts for people: keys in words, lists with commas between, without what there is not.
+
+    Example:
+        >>> in_words({"smallest_value": 0.5, "task": None})
+        {'smallest value': 0.5}
+    """
+    there = {key: value for key, value in facts.items() if value is not None}
+    shown = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in there.items()}
+    return {key.replace("_", " "): value for key, value in shown.items()}
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -70,15 +86,17 @@ def describe(name: str) -> dict[str, Any]:
 def describe_model(flow: Any) -> dict[str, Any]:
     """Class, capabilities, task and scale where there are some, size, dtype, configuration, provenance of a model."""
     has = {"task": getattr(flow.config, "task", None), "upscale": getattr(flow, "upscale", None)}
+    none = f"{type(flow).__name__} has none"
     return {
         "model": type(flow).__name__,
-        "capabilities": ", ".join(sorted(flow.capabilities)),
-        **{name: value for name, value in has.items() if value is not None},
-        "sides are multiples of": flow.multiple,
+        "capabilities": sorted(map(str, flow.capabilities)),
+        **has,
+        "sides_are_multiples_of": flow.multiple,
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         "dtype": str(flow.dtype).removeprefix("torch."),
         "configuration": flow.config.to_dict(),
-        "provenance": flow.provenance,
+        "provenance": snake_keys(flow.provenance),
+        "reasons": {name: none for name, value in has.items() if value is None},
     }
 
 
@@ -99,16 +117,15 @@ def describe_image(path: Path) -> dict[str, Any]:
     channels, height, width = image.shape
     return {
         "kind": "image",
-        "width": width,
-        "height": height,
+        "size": size_of(image.shape),
         "channels": {1: "gray", 2: "gray and alpha", 3: "RGB", 4: "RGBA"}[channels],
-        "smallest value": round(float(image.min()), 4),
-        "largest value": round(float(image.max()), 4),
-        "as HR image": {
+        "smallest_value": round(float(image.min()), 4),
+        "largest_value": round(float(image.max()), 4),
+        "as_hr_image": {
             f"x{scale}": "fits"
             if height % scale == 0 and width % scale == 0
             else f"crop to {width - width % scale} × {height - height % scale} or pad to a multiple of {scale}"
             for scale in (4, 8)
         },
-        "as LR image": {f"x{scale}": f"gives {width * scale} × {height * scale}" for scale in (4, 8)},
+        "as_lr_image": {f"x{scale}": f"gives {width * scale} × {height * scale}" for scale in (4, 8)},
     }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,9 +46,12 @@ GivenLR = Annotated[
 DrawsPerImage = Annotated[
     int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and τ > 0; two or more give diversity.")
 ]
+_TEMPERATURES = (
+    f"{RESTORE_TEMPERATURE:g} and {DRAW_TEMPERATURE:g}; rescaling: {RESTORE_TEMPERATURE:g} and {MODEL_TEMPERATURE:g}"
+)
 MeasuredTemperatures = Annotated[
     list[float] | None,
-    typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable.", show_default="0 and 0.8; rescaling: 0 and 1"),
+    typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable.", show_default=_TEMPERATURES),
 ]
 CropToMultiple = Annotated[
     int | None,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flowsr._support.json import document
+from flowsr._support.temperatures import RESTORE_TEMPERATURE
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import (
     RESCALING_MODEL,
@@ -63,9 +65,8 @@ def downscale(
             advance(path.name)
     for result in results:
         size = size_text(result.size) + (", padded" if result.padded else "")
-        decibels = f"{result.encoded_lr_psnr:.2f} dB from bicubic (RGB, no border, both rounded to 8 bits)"
-        reporter.result(f"{result.file}: {size}, {decibels}")
-    _finish(reporter, model, flow.provenance, results, out)
+        reporter.result(f"{result.file}: {size}; {result.encoded_lr_psnr}")
+    _finish(reporter, model, flow.provenance, results, out, direction="downscale", temperature=None, seed=None)
 
 
 def upscale(
@@ -74,7 +75,7 @@ def upscale(
     out: Out = Path("hr"),
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="τ ≥ 0 of the latents; 0 is without noise.")
-    ] = 0.0,
+    ] = RESTORE_TEMPERATURE,
     original: Annotated[
         Path | None,
         typer.Option("--original", "--verify", help="The HR image, or a folder of them: prints the loss against it."),
@@ -139,7 +140,7 @@ def upscale(
     for result in results:
         if result.card is not None:
             reporter.result(card_table(result.card))
-    _finish(reporter, model, flow.provenance, results, out, temperature=temperature, seed=seed)
+    _finish(reporter, model, flow.provenance, results, out, direction="upscale", temperature=temperature, seed=seed)
 
 
 def _targets(files: Sequence[Path], name: Callable[[Path], str], out: Path, *, force: bool) -> dict[Path, Path]:
@@ -155,5 +156,5 @@ def _finish(
     reporter: Reporter, model: str, provenance: dict[str, Any], results: "Sequence[Rescaled]", out: Path, **more: Any
 ) -> None:
     images = [result.to_dict() for result in results]
-    reporter.document({"model": model, "provenance": provenance, **more, "images": images})
+    reporter.document(document("rescaling", model=model, provenance=provenance, **more, images=images))
     reporter.remark(f"Wrote {counted(len(results), 'image')} to {out}")

@@ -1,11 +1,12 @@
 """``flowsr sample``: HR images drawn for LR images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowsr._support.json import write_json
+from flowsr._support.json import document, write_json
+from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
@@ -29,7 +30,7 @@ def sample(
             "--temperature",
             "-t",
             help="τ ≥ 0 of the latents; 1 is the model, 0 no noise. Repeatable.",
-            show_default="0.8",
+            show_default=f"{DRAW_TEMPERATURE:g}",
         ),
     ] = None,
     moments: Annotated[
@@ -54,7 +55,9 @@ def sample(
     from flowsr.workflows.sample import DrawPlan, check_file, superresolve_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
-    plan = DrawPlan(num_samples=num_samples, temperatures=tuple(temperature or (0.8,)), moments=moments, seed=seed)
+    plan = DrawPlan(
+        num_samples=num_samples, temperatures=tuple(temperature or (DRAW_TEMPERATURE,)), moments=moments, seed=seed
+    )
     files = expand_inputs(inputs)
     truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
     check_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
@@ -76,16 +79,17 @@ def sample(
     with reporter.progress("Sampling", len(files) * plan.draws) as advance:
         for path in files:
             results.append(superresolve_file(flow, path, out, plan=plan, hr=truths.get(path), on_draw=advance))
-    document: dict[str, Any] = {
-        "model": model,
-        "provenance": flow.provenance,
+    found = document(
+        "samples",
+        model=model,
+        provenance=flow.provenance,
         **plan.to_dict(),
-        "images": [result.to_dict() for result in results],
-    }
-    write_json(out / _LISTING, document)
+        images=[result.to_dict() for result in results],
+    )
+    write_json(out / _LISTING, found)
     for result in results:
         if result.card is not None:
             reporter.result(card_table(result.card))
-    reporter.document(document)
+    reporter.document(found)
     written = sum(len(result.files) for result in results)
     reporter.remark(f"Wrote {counted(written, 'image')} and {_LISTING} to {out}")

@@ -1,11 +1,11 @@
 """``flowsr score``: what images cost under a model, in bits, term by term."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flowsr._support.json import write_json
+from flowsr._support.json import document, write_json
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Inputs, Json, Model, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder
@@ -78,19 +78,20 @@ def score(
                 )
             )
             advance(path.name)
-    document: dict[str, Any] = {
-        "model": model,
-        "provenance": flow.provenance,
-        "seed": seed,
-        "images": [scored.to_dict() for scored in results],
-    }
+    found = document(
+        "scores",
+        model=model,
+        provenance=flow.provenance,
+        seed=seed,
+        images=[scored.to_dict() for scored in results],
+    )
     if out is not None:
         make_folder(out)
         for scored in results:
             save_figure(scored.plot(), out / pictures[scored.source], overwrite=force)
-        write_json(out / _LISTING, document)
+        write_json(out / _LISTING, found)
     for scored in results:
         reporter.result(scored.to_text() + "\n")
-    reporter.document(document)
+    reporter.document(found)
     if out is not None:
         reporter.remark(f"Wrote {_LISTING} and {counted(len(results), 'figure')} to {out}")

@@ -3,11 +3,13 @@
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flowsr.cli.console import Reporter, to_json
+from flowsr._support.json import document, write_json
+from flowsr._support.temperatures import MODEL_TEMPERATURE
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
@@ -48,7 +50,9 @@ def study(
         ),
     ] = None,
     pairs: Annotated[int, typer.Option("--pairs", min=20, help="Crops for the calibration.")] = 60,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", help="τ of the draws; 1 is the model.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="τ of the draws; 1 is the model.")
+    ] = MODEL_TEMPERATURE,
     lr_log_scale: Annotated[
         float, typer.Option("--lr-log-scale", help="log σ of the flow's LR image; -inf is HCFlow's way of sampling.")
     ] = -math.inf,
@@ -100,9 +104,9 @@ def study(
     make_folder(out)
     for part, figure in report.figures().items():
         save_figure(figure, out / figures[part], overwrite=True, dpi=110)
-    document: dict[str, Any] = {"model": model, "provenance": flow.provenance, **report.to_dict()}
+    found = document("study", model=model, provenance=flow.provenance, **report.to_dict())
     write_text(out / f"{name}.txt", report.to_text() + "\n")
-    write_text(out / f"{name}.json", to_json(document))
+    write_json(out / f"{name}.json", found)
     reporter.result(report.to_text())
-    reporter.document(document)
+    reporter.document(found)
     reporter.remark(f"Wrote {name}.json, {name}.txt and {', '.join(figures.values())} to {out}")

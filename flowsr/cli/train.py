@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flowsr._support.json import document
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet, Seed
 
 if TYPE_CHECKING:
     from flowsr.models import ImageModel
+    from flowsr.training.fit import Trained
 
 _DEVICES = ("auto", "cpu", "gpu", "cuda")
 _TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
@@ -180,7 +182,21 @@ def train(
     if trained.validation:
         labelled = {label_of(name): f"{value:.4g}" for name, value in trained.validation.items()}
         reporter.result(facts_table(f"Validation at step {trained.validated_at}", labelled))
-    reporter.document({**facts, "validated at step": trained.validated_at, "validation": trained.validation})
+    reporter.document(
+        document(
+            "training",
+            model=model,
+            recipe=chosen.name,
+            steps=trained.step,
+            steps_asked_for=chosen.steps,
+            steps_skipped=trained.skipped,
+            stopped_by_signal=trained.interrupted,
+            weights=weights,
+            validated_at_step=trained.validated_at,
+            validation=trained.validation,
+            reasons=_reasons(trained),
+        )
+    )
     if trained.interrupted:
         saved = "saved" if trained.saved else "could not save, see above"
         reporter.remark(f"Stopped at step {trained.step} and {saved}; the same command with --resume goes on")
@@ -188,6 +204,14 @@ def train(
     if not trained.saved:
         raise OSError(f"the run is at its end, but {weights} could not be written: make room and go on with --resume")
     reporter.remark(f"Next: flowsr evaluate YOUR_TEST_IMAGES --model {weights} --out evaluation")
+
+
+def _reasons(trained: "Trained") -> dict[str, str]:
+    """Why there is no figure of the validation, which belong beside what is null."""
+    none = "" if trained.validation else "no validation image was scored"
+    unstopped = "the run came to its end" if trained.interrupted is None else ""
+    found = {"validated_at_step": none, "stopped_by_signal": unstopped}
+    return {name: reason for name, reason in found.items() if reason}
 
 
 def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales: str) -> tuple[float, ...]:

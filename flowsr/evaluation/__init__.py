@@ -3,8 +3,8 @@
 :func:`flowsr.workflows.evaluate.evaluate_files` measures files of images, for ``flowsr evaluate``.
 """
 
-from flowsr.evaluation.cards import Metric, MetricCard, fidelity_metrics, likelihood_metrics
-from flowsr.evaluation.columns import Column, EvaluationPlan, list_columns
+from flowsr.evaluation.cards import fidelity_figures, likelihood_figures
+from flowsr.evaluation.columns import Column, EvaluationPlan, ResolvedPlan
 from flowsr.evaluation.many_images import Evaluation
 from flowsr.evaluation.one_image import score_pair
 
@@ -12,10 +12,8 @@ __all__ = [
     "Column",
     "Evaluation",
     "EvaluationPlan",
-    "Metric",
-    "MetricCard",
-    "fidelity_metrics",
-    "likelihood_metrics",
-    "list_columns",
+    "ResolvedPlan",
+    "fidelity_figures",
+    "likelihood_figures",
     "score_pair",
 ]

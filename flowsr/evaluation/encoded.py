@@ -1,4 +1,4 @@
-"""What the encoding of an 8-bit HR image says about a model: its own LR image, and the terms of the likelihood.
+"""What the encoding of an 8-bit HR image says about a model: its own LR image, and how close that is.
 
 The rules that every figure of the package follows, whether it stands in a card, an evaluation or the log of a run.
 """
@@ -6,11 +6,9 @@ The rules that every figure of the package follows, whether it stands in a card,
 import torch
 from torch import Tensor
 
-from flowsr.distributions import uniform_dequantize
 from flowsr.images import round_to_8bit
-from flowsr.likelihood import LogLikelihoodTerms, decompose
 from flowsr.metrics import psnr
-from flowsr.models import Capability, ConditionalModel, ImageModel, require
+from flowsr.models import Capability, ConditionalModel, require
 
 
 @torch.no_grad()
@@ -59,36 +57,3 @@ def encoded_lr_psnr(own: Tensor, lr: Tensor) -> float:
         20.0
     """
     return float(psnr(own, lr.to(own), border=0))
-
-
-@torch.no_grad()
-def dequantized_terms(
-    flow: ImageModel, hr: Tensor, lr: Tensor | None = None, *, seed: int = 0, lr_log_scale: float | None = None
-) -> LogLikelihoodTerms:
-    """The terms of ``log p(hr + u | lr)`` with ``u ~ U[0, 1/256)`` from a seed, see :mod:`flowsr.likelihood`.
-
-    The noise is drawn in float32 on the CPU, so that devices and dtypes agree.
-
-    Cost: one encoding pass.
-
-    Args:
-        flow: the model.
-        hr: 8-bit HR image ``(*batch, C, H, W)`` in [0, 1], on any device.
-        lr: its LR image ``(*batch, C, H/s, W/s)``; None for a density of images alone.
-        seed: of the noise.
-        lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
-
-    Raises:
-        ValueError: on wrong shapes or values.
-
-    Example:
-        >>> import flowsr
-        >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), torch.rand(3, 16, 16)
-        >>> lr = torch.nn.functional.avg_pool2d(hr, 4)
-        >>> once, again = (dequantized_terms(flow, hr, lr, seed=3).total for _ in range(2))
-        >>> torch.equal(once, again)
-        True
-    """
-    noisy = uniform_dequantize(hr.cpu().float(), generator=torch.Generator().manual_seed(seed))
-    lr = None if lr is None else lr.to(flow.device)
-    return decompose(flow, noisy.to(flow.device), lr, lr_log_scale=lr_log_scale)

@@ -1,7 +1,5 @@
-"""The result of an evaluation: rows of figures, their summary over the images, and both as card, CSV and JSON."""
+"""The result of an evaluation: figures image by image and over all images, as card, CSV and JSON."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +7,19 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from flowsr._support.json import json_number
-from flowsr.evaluation.cards import Metric, MetricCard
-from flowsr.evaluation.columns import Column
-from flowsr.metrics.comparison import Score
+from flowsr.evaluation.columns import Column, ResolvedPlan
+from flowsr.results import Card, Figure
 
-Rows = Mapping[str, Mapping[str, Score]]
+Rows = Mapping[str, Mapping[str, Figure]]
 """Figures by image and by key of the column."""
 
-STATISTICS = ("mean", "standard error", "median", "worst")
+STATISTICS = {
+    "mean": "no image has a figure",
+    "standard error": "needs two images or more, all with finite figures",
+    "median": "no image has a figure",
+    "worst": "neither end is worse",
+}
+"""What is said of all images together, and why it may be missing."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,13 @@ class Evaluation:
 
     Args:
         title: what was measured on what.
-        columns: which figures there are.
-        rows: image by image, its name and a figure, or the reason for none, under each column's key.
+        plan: what was measured, with the columns: which figures there are.
+        rows: image by image, its name and a figure under each column's key.
 
     Example:
         >>> bits = Column("bits", "Bits", "one draw", worse="high")
-        >>> result = Evaluation("Two images", (bits,), {"a": {"bits": 3.0}, "b": {"bits": 5.0}})
+        >>> plan = ResolvedPlan(temperatures=(), num_samples=1, multiple=4, seed=0, lr_log_scale=None, columns=(bits,))
+        >>> result = Evaluation("Two images", plan, {n: {"bits": bits.figure(v)} for n, v in (("a", 3.0), ("b", 5.0))})
         >>> result.summary("bits")
         {'mean': 4.0, 'standard error': 1.0, 'median': 4.0, 'worst': 5.0}
         >>> print(result.to_csv())
@@ -41,16 +45,21 @@ class Evaluation:
     """
 
     title: str
-    columns: tuple[Column, ...]
+    plan: ResolvedPlan
     rows: Rows
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Which figures there are."""
+        return self.plan.columns
 
     def values(self, key: str) -> dict[str, float]:
         """The figures of a column by image, without those that have none."""
-        return {name: row[key] for name, row in self.rows.items() if not isinstance(row[key], str)}  # type: ignore[misc]
+        return {name: number for name, row in self.rows.items() if (number := row[key].number) is not None}
 
     def reason(self, key: str) -> str:
         """Why the first image without a figure in this column has none."""
-        return next((str(row[key]) for row in self.rows.values() if isinstance(row[key], str)), "")
+        return next((row[key].reason for row in self.rows.values() if row[key].reason), "")
 
     def summary(self, key: str) -> dict[str, float | None]:
         """Mean over images, its standard error (std/√n, unbiased), median, and the worst value."""
@@ -73,63 +82,60 @@ class Evaluation:
             return None
         return (min if worse == "low" else max)(values, key=lambda name: values[name])
 
-    def card(self) -> MetricCard:
+    def card(self) -> Card:
         """The summary as a card: a row for each figure, the statistics over images as columns."""
-        metrics, reasons = [], set()
+        columns: dict[str, list[Figure]] = {name: [] for name in STATISTICS}
+        reasons = set()
         for column in self.columns:
-            there = bool(self.values(column.key))
-            values = self.summary(column.key) if there else {}
-            reason = "" if there else self.reason(column.key)
-            if reason in reasons:
+            missing = "" if self.values(column.key) else self.reason(column.key)
+            if missing in reasons:
                 continue  # LPIPS is missing at every temperature for one reason: said once
-            reasons.update([reason] if reason else [])
-            metrics.append(Metric(column.name, column.convention, values, unit=column.unit, reason=reason))
-        return MetricCard(self.title, STATISTICS, tuple(metrics))
+            reasons.update([missing] if missing else [])
+            for name, value in self.summary(column.key).items():
+                columns[name].append(column.figure((missing or STATISTICS[name]) if value is None else value))
+        return Card(self.title, columns)
 
     def to_csv(self) -> str:
-        """One line per image under short heads, explained in :meth:`to_dict`; cells without a figure are empty."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", *(column.short for column in self.columns)])
-        for name, row in self.rows.items():
-            writer.writerow([name, *("" if isinstance(row[c.key], str) else row[c.key] for c in self.columns)])
-        return text.getvalue()
+        """One line per image under the columns' keys, see :meth:`to_dict`; cells without a figure are empty."""
+        return Card(self.title, {name: tuple(row.values()) for name, row in self.rows.items()}).to_csv(of="image")
 
     def to_dict(self) -> dict[str, Any]:
         """Columns with conventions and summaries, and the figures of each image, JSON-ready."""
-        columns = []
-        for column in self.columns:
-            summary = {name: json_number(value) for name, value in self.summary(column.key).items()}
-            record = {
+        columns = [
+            {
                 **asdict(column),
-                "csv": column.short,
-                "over images": summary,
-                "worst image": self.worst_image(column.key),
+                "over_images": self._over_images(column.key),
+                "worst_image": self.worst_image(column.key),
+                "reason": self.reason(column.key) or None,
             }
-            reason = self.reason(column.key)
-            columns.append({**record, "reason": reason} if reason else record)
-        images = [{"image": name, **self._plain(row)} for name, row in self.rows.items()]
+            for column in self.columns
+        ]
+        images = [{"image": name, **_plain(row)} for name, row in self.rows.items()]
         return {"title": self.title, "columns": columns, "images": images}
 
-    def _plain(self, row: Mapping[str, Score]) -> dict[str, float | str | None]:
-        values = ((column.key, row[column.key]) for column in self.columns)
-        return {key: None if isinstance(value, str) else json_number(value) for key, value in values}
+    def _over_images(self, key: str) -> dict[str, float | str | None]:
+        return {name.replace(" ", "_"): json_number(value) for name, value in self.summary(key).items()}
 
     def _column(self, key: str) -> Column:
         return next(column for column in self.columns if column.key == key)
 
 
-def merge_rows(
-    shares: Sequence[Mapping[str, Mapping[str, Score]]], order: Sequence[str]
-) -> dict[str, dict[str, Score]]:
+def _plain(row: Mapping[str, Figure]) -> dict[str, Any]:
+    """Numbers under their keys, null where there is none, and the reasons beside them."""
+    numbers = {key: json_number(figure.number) for key, figure in row.items()}
+    return {"figures": numbers, "reasons": {key: figure.reason for key, figure in row.items() if figure.reason}}
+
+
+def merge_rows(shares: Sequence[Rows], order: Sequence[str]) -> dict[str, dict[str, Figure]]:
     """The rows of several processes as one table in the order of the images.
 
     Raises:
         ValueError: if some image is missing or was measured twice.
 
     Example:
-        >>> merge_rows([{"b": {"x": 1.0}}, {"a": {"x": 2.0}}], ["a", "b"])
-        {'a': {'x': 2.0}, 'b': {'x': 1.0}}
+        >>> x = Column("x", "X", "by eye")
+        >>> list(merge_rows([{"b": {"x": x.figure(1.0)}}, {"a": {"x": x.figure(2.0)}}], ["a", "b"]))
+        ['a', 'b']
     """
     found = [name for share in shares for name in share]
     if sorted(found) != sorted(order):

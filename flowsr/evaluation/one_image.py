@@ -7,22 +7,22 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from flowsr.evaluation.columns import BICUBIC, EvaluationPlan, column_of
-from flowsr.evaluation.encoded import dequantized_terms, encoded_lr, encoded_lr_psnr
+from flowsr.evaluation.cards import seeded_bits
+from flowsr.evaluation.columns import BICUBIC, EvaluationPlan, ResolvedPlan, key_of
+from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.images import bicubic_up, crop_pair, make_lr
-from flowsr.likelihood import dequantized_bits_per_dim
 from flowsr.metrics import compare, lr_psnr
 from flowsr.metrics.comparison import FIGURES, Score
 from flowsr.models import Capability, ConditionalModel, ImageModel
 from flowsr.models.conditional import as_conditional
+from flowsr.results import Figure
 from flowsr.statistics.moments import RunningMoments
 
 
-@torch.no_grad()
 def score_pair(
     flow: ImageModel, hr: Tensor, lr: Tensor | None = None, *, plan: EvaluationPlan, figures: Sequence[str] = FIGURES
-) -> dict[str, Score]:
-    """Measure one image; the keys are those of :func:`flowsr.evaluation.list_columns`.
+) -> dict[str, Figure]:
+    """Measure one image; the keys are those of ``plan.resolve(flow).columns``.
 
     Cost: one or two encoding passes, and one decoding pass per draw. Memory for one draw, however many there are.
 
@@ -42,47 +42,69 @@ def score_pair(
         >>> import flowsr
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         >>> scores = score_pair(flow, torch.rand(3, 40, 52), plan=EvaluationPlan(num_samples=1))
-        >>> scores["encoded_lr_psnr"] > 20, scores["ssim_y τ=0"] > 0
+        >>> float(scores["encoded_lr_psnr"]) > 20, float(scores["ssim_y_tau0"]) > 0
         (True, True)
     """
-    plan.check(flow)
     conditional = as_conditional(flow)
-    if conditional is None:
-        return _score_density(flow, hr, lr, plan)
-    s, rescaling = conditional.upscale, Capability.DOWNSCALE in flow.capabilities
-    hr, lr = crop_pair(hr, lr, upscale=s, multiple=plan.multiple_of(flow))
-    if lr is None:
+    if conditional is None and lr is not None:
+        raise ValueError(f"expected no LR image for {type(flow).__name__}, a density of images alone; got one")
+    resolved = plan.resolve(flow, given_lr=lr is not None)
+    s = 1 if conditional is None else conditional.upscale
+    hr, lr = crop_pair(hr, lr, upscale=s, multiple=resolved.multiple)
+    if conditional is not None and lr is None:
         lr = make_lr(hr, s)
+    return measure_pair(flow, hr, lr, plan=resolved, figures=figures)
+
+
+@torch.no_grad()
+def measure_pair(
+    flow: ImageModel, hr: Tensor, lr: Tensor | None, *, plan: ResolvedPlan, figures: Sequence[str] = FIGURES
+) -> dict[str, Figure]:
+    """Measure an image that is cropped already, as :func:`score_pair` does.
+
+    Cost: see :func:`score_pair`.
+
+    Args:
+        flow: the model, in evaluation mode.
+        hr: 8-bit HR image ``(C, H, W)``, sides multiples of ``plan.multiple``.
+        lr: 8-bit LR image ``(C, H/s, W/s)``; None for a density of images alone.
+        plan: what is measured of this model.
+        figures: of fidelity; the others are left out.
+
+    Raises:
+        ValueError: if the model's images are not finite.
+    """
+    conditional = as_conditional(flow)
+    if conditional is None or lr is None:
+        return plan.figures(_score_density(flow, hr, plan))
     hr, lr = hr.to(flow.dtype), lr.to(flow.dtype)
+    s, rescaling = conditional.upscale, Capability.DOWNSCALE in flow.capabilities
     scores: dict[str, Score] = {}
     if not rescaling:
-        terms = dequantized_terms(flow, hr, lr, seed=plan.seed, lr_log_scale=plan.lr_log_scale)
-        scores["bits_per_dim"] = float(dequantized_bits_per_dim(terms))
+        bits = seeded_bits(flow, hr, lr, seed=plan.seed, lr_log_scale=plan.lr_log_scale)
+        scores["bits_per_dim"] = float(bits.figure)
     start = time.perf_counter()
     source = lr
     if Capability.LR_LATENT in flow.capabilities:
         own = encoded_lr(conditional, hr).cpu()
-        scores["seconds encode"] = time.perf_counter() - start
+        scores["seconds_encode"] = time.perf_counter() - start
         scores["encoded_lr_psnr"] = encoded_lr_psnr(own, lr)
         source = own if rescaling else lr
     else:
         conditional.encode(hr.to(flow.device), lr.to(flow.device)).ladj.cpu()  # waits for the device
-        scores["seconds encode"] = time.perf_counter() - start
+        scores["seconds_encode"] = time.perf_counter() - start
     scores |= _named(compare(bicubic_up(lr, s).clamp(0, 1), hr, border=s, figures=figures), BICUBIC)
     seconds: list[float] = []
-    for tau in plan.temperatures_of(flow):
-        scores |= _named(_score_draws(conditional, source, hr, tau, plan, figures, seconds), column_of(tau))
-    return {**scores, "seconds draw": fmean(seconds)}
+    for tau in plan.temperatures:
+        scores |= _named(_score_draws(conditional, source, hr, tau, plan, figures, seconds), key_of(tau))
+    return plan.figures({**scores, "seconds_draw": fmean(seconds)})
 
 
-def _score_density(flow: ImageModel, hr: Tensor, lr: Tensor | None, plan: EvaluationPlan) -> dict[str, Score]:
+def _score_density(flow: ImageModel, hr: Tensor, plan: ResolvedPlan) -> dict[str, Score]:
     """What there is to measure of a density of images alone."""
-    if lr is not None:
-        raise ValueError(f"expected no LR image for {type(flow).__name__}, a density of images alone; got one")
-    hr, _ = crop_pair(hr, None, upscale=1, multiple=plan.multiple_of(flow))
     start = time.perf_counter()
-    bits = float(dequantized_bits_per_dim(dequantized_terms(flow, hr, seed=plan.seed)))  # waits for the device
-    return {"bits_per_dim": bits, "seconds encode": time.perf_counter() - start}
+    bits = float(seeded_bits(flow, hr, None, seed=plan.seed, lr_log_scale=None).figure)  # waits for the device
+    return {"bits_per_dim": bits, "seconds_encode": time.perf_counter() - start}
 
 
 def _score_draws(
@@ -90,7 +112,7 @@ def _score_draws(
     lr: Tensor,
     hr: Tensor,
     tau: float,
-    plan: EvaluationPlan,
+    plan: ResolvedPlan,
     figures: Sequence[str],
     seconds: list[float],
 ) -> dict[str, Score]:
@@ -126,4 +148,4 @@ def _average(values: list[Score]) -> Score:
 
 
 def _named(scores: dict[str, Score], method: str) -> dict[str, Score]:
-    return {f"{key} {method}": value for key, value in scores.items()}
+    return {f"{key}_{method}": value for key, value in scores.items()}

@@ -4,8 +4,8 @@ Every analysis is one function that returns a :class:`flowsr.results.Result`: na
 and a figure. They ask what a model offers, not which class it is of.
 """
 
-from flowsr.likelihood.bounds import OFFICIAL_BINS, BitsPerDim, bits_per_dim, bounds_of, official_nll
-from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose, dequantized_bits_per_dim
+from flowsr.likelihood.bounds import OFFICIAL_BINS, BitsPerDim, bits_per_dim, official_nll
+from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose
 from flowsr.likelihood.inverse import inverse_stability
 from flowsr.likelihood.latent_normality import LatentDiagnostics, latent_diagnostics
 from flowsr.likelihood.latent_statistics import LatentStatistics
@@ -30,9 +30,7 @@ __all__ = [
     "TemperatureSweep",
     "auroc",
     "bits_per_dim",
-    "bounds_of",
     "decompose",
-    "dequantized_bits_per_dim",
     "fit_dequantizer",
     "inverse_stability",
     "latent_diagnostics",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from torch import Tensor
 from flowsr._support.shapes import sum_event
 from flowsr.distributions import Dequantizer, UniformDequantizer, normal_log_prob
 from flowsr.images import round_to_8bit
-from flowsr.likelihood.decompose import LogLikelihoodTerms, decompose, width_note
+from flowsr.likelihood.decompose import LogLikelihoodTerms, check_bins, decompose, width_note
 from flowsr.likelihood.inputs import check_8bit
 from flowsr.models import Capability, HasTerms, HierarchyModel, require
-from flowsr.results import Result, text_table
+from flowsr.results import Figure, Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +41,8 @@ class BitsPerDim(Result):
         dims: D = C·H·W.
         bins: number of bins per unit.
         lr_log_scale: log σ of the LR image; None for a model without one.
+        terms: of the first draw of the noise, with maps if asked for.
+        noise: its kind, in words.
     """
 
     variational: Tensor
@@ -55,6 +57,37 @@ class BitsPerDim(Result):
     dims: int
     bins: int
     lr_log_scale: float | None
+    terms: LogLikelihoodTerms
+    noise: str = "uniform"
+
+    @property
+    def figure(self) -> Figure:
+        """The tighter bound of a single image, with its convention.
+
+        Raises:
+            ValueError: for a batch of several images.
+        """
+        if self.variational.numel() != 1:
+            raise ValueError(f"expected the bounds of one image; got {self.variational.numel()}: score one by one")
+        return Figure(
+            key="bits_per_dim",
+            name="Bits per dimension",
+            convention=bits_convention(
+                lr_log_scale=self.lr_log_scale, num_samples=self.num_samples, noise=f"{self.noise} noise 1/{self.bins}"
+            ),
+            unit="bits/dim",
+            value=float(self.importance_weighted),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields but the terms, JSON-ready; what a single draw has no error of is null, with the reason."""
+        record = {name: value for name, value in super().to_dict().items() if name != "terms"}
+        reasons = {}
+        if self.num_samples == 1:
+            errors = ("variational_error", "importance_weighted_error")
+            record |= dict.fromkeys(errors)
+            reasons = dict.fromkeys(errors, "one draw of the noise has no error: ask for more")
+        return {**record, "reasons": reasons}
 
     def to_text(self) -> str:
         """Both bounds of each image."""
@@ -112,6 +145,7 @@ def bits_per_dim(
     dequantizer: Dequantizer | None = None,
     lr_log_scale: float | None = None,
     generator: torch.Generator | None = None,
+    maps: bool = False,
 ) -> BitsPerDim:
     """Bits per dimension of 8-bit images by dequantization: the bound of one draw, and the importance-weighted one.
 
@@ -129,9 +163,11 @@ def bits_per_dim(
             :class:`flowsr.distributions.VariationalDequantizer` gives tighter bounds.
         lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         generator: source of the noise; the global one by default.
+        maps: give the terms of the first draw with maps of the image, see :func:`flowsr.likelihood.decompose`.
 
     Raises:
-        ValueError: for images that are not 8-bit, wrong shapes, or fewer than one draw.
+        ValueError: for images that are not 8-bit, wrong shapes, fewer than one draw, or bins so wide that those of
+            8-bit values overlap.
 
     References:
         Theis et al. (ICLR 2016), section 3.1; Ho et al., Flow++ (ICML 2019), section 3.1; Burda et al., Importance
@@ -149,41 +185,24 @@ def bits_per_dim(
         raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
     check_8bit(hr)
     noise = UniformDequantizer() if dequantizer is None else dequantizer
+    check_bins(noise.bins)
     draws = [
-        decompose(model, hr, lr, lr_log_scale=lr_log_scale, dequantizer=noise, generator=generator)
-        for _ in range(num_samples)
-    ]
-    return bounds_of(draws, bins=noise.bins)
-
-
-def bounds_of(draws: Sequence[LogLikelihoodTerms], *, bins: int = 256) -> BitsPerDim:
-    """The bounds from decompositions of the same 8-bit images, each with noise of its own.
-
-    What :func:`bits_per_dim` does after its encoding passes, for those who want the terms of each draw too.
-
-    Cost: none to speak of.
-
-    Args:
-        draws: what ``decompose(model, hr, lr, dequantizer=…)`` gave, once for each draw of the noise.
-        bins: of that dequantizer.
-
-    Raises:
-        ValueError: without draws, for draws without noise, or for bins so wide that those of 8-bit values overlap.
-
-    Example:
-        >>> import flowsr
-        >>> flow, hr = flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), torch.zeros(3, 16, 16)
-        >>> noise = UniformDequantizer()
-        >>> draws = [decompose(flow, hr, torch.zeros(3, 4, 4), dequantizer=noise) for _ in range(4)]
-        >>> bounds_of(draws).num_samples
-        4
-    """
-    if not draws or not all(terms.of("dequantization") for terms in draws):
-        raise ValueError("expected decompositions with a dequantizer; got none, or some without their noise")
-    if bins < 255:
-        raise ValueError(
-            f"expected a dequantizer of at least 255 bins, as the bins of 8-bit values would overlap; got {bins}"
+        decompose(
+            model,
+            hr,
+            lr,
+            lr_log_scale=lr_log_scale,
+            dequantizer=noise,
+            generator=generator,
+            maps=maps and index == 0,
         )
+        for index in range(num_samples)
+    ]
+    return _bounds_of(draws, noise="uniform" if isinstance(noise, UniformDequantizer) else "variational")
+
+
+def _bounds_of(draws: Sequence[LogLikelihoodTerms], *, noise: str) -> BitsPerDim:
+    """The bounds from decompositions of the same 8-bit images, each with noise of its own."""
     num_samples = len(draws)
     log_w = torch.stack([terms.total.double() for terms in draws])
     dims = draws[0].dims
@@ -205,9 +224,22 @@ def bounds_of(draws: Sequence[LogLikelihoodTerms], *, bins: int = 256) -> BitsPe
         curve_error=torch.stack(curve_error),
         num_samples=num_samples,
         dims=dims,
-        bins=bins,
+        bins=draws[0].bins or 256,
         lr_log_scale=draws[0].lr_log_scale,
+        terms=draws[0],
+        noise=noise,
     )
+
+
+def bits_convention(*, lr_log_scale: float | None, num_samples: int = 1, noise: str = "uniform noise 1/256") -> str:
+    """The words that say how bits per dimension were measured.
+
+    Example:
+        >>> bits_convention(lr_log_scale=-6.0)
+        'upper bound for the 8-bit image, uniform noise 1/256, one draw, σ = e^-6, D = C·H·W'
+    """
+    draws = "one draw" if num_samples == 1 else f"{num_samples} draws, importance-weighted"
+    return f"upper bound for the 8-bit image, {noise}, {draws}{width_note(lr_log_scale)}, D = C·H·W"
 
 
 def log_mean_exp(values: Tensor, *, dim: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,29 +18,20 @@ from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
     from flowsr.plots import TermBar
 
-_COLOURS = {
-    "lr": "orange",
-    "latent": "blue",
-    "main": "green",
-    "conditional": "sky",
-    "head": "purple",
-    "preprocessing": "red",
-    "dequantization": "grey",
+_GLOSSES = {
+    "lr": "N(lr, σ²)",
+    "latent": "N(0, 1)",
+    "main": "log-det",
+    "conditional": "log-det",
+    "head": "log-det",
+    "preprocessing": "log-det",
+    "dequantization": "noise",
 }
-
-_LABELS = {
-    "lr": "LR image under N(lr, σ²)",
-    "latent": "latents z_{} under N(0, 1)",
-    "main": "log-det of main flow {}",
-    "conditional": "log-det of conditional steps {}",
-    "head": "log-det of Gaussian head {}",
-    "preprocessing": "log-det of preprocessing",
-    "dequantization": "dequantization",
-}
+"""What kind of number a term is, for pictures, behind its name."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +43,14 @@ class LogLikelihoodTerms(Result):
         dims: D = C·H·W of the HR image.
         lr_log_scale: log σ used for the LR term; None for a model without one.
         maps: if asked for, each term's map ``(*batch, H, W)`` in nats under its name; a map sums to its term.
+        bins: of the dequantization, 256 for 8-bit images; None for the terms of a density.
     """
 
     terms: tuple[Term, ...]
     dims: int
     lr_log_scale: float | None
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    bins: int | None = None
 
     @property
     def total(self) -> Tensor:
@@ -71,22 +64,59 @@ class LogLikelihoodTerms(Result):
 
     @property
     def bits_per_dim(self) -> Tensor:
-        """``−total/(D·ln 2)``; of the density, or of the 8-bit image if there is a dequantization term."""
+        """``−total/(D·ln 2)`` of the 8-bit image, of which the terms' dequantization is a part.
+
+        Raises:
+            ValueError: for the terms of a density, which has no such number, or of noise wider than a grey level.
+        """
+        if self.bins is None:
+            raise ValueError(
+                "expected terms with a dequantization, for the bits of an 8-bit image; got those of a density: give "
+                "decompose a dequantizer, or read density_bits_per_dim"
+            )
+        check_bins(self.bins)
         return self.total_bits / self.dims
 
     @property
-    def map_bits_per_dim(self) -> Tensor:
-        """All maps together as bits per dimension, ``(*batch, H, W)``; its mean over pixels is :attr:`bits_per_dim`.
+    def density_bits_per_dim(self) -> Tensor:
+        """``−log₂ p(x)/D`` of the continuous density at the image scored, without ``log₂ 256 = 8`` of the noise."""
+        noise = self.of("dequantization")
+        return (self.total_bits + sum(noise) / math.log(2.0)) / self.dims
+
+    def dequantized(self, *, bins: int = 256) -> LogLikelihoodTerms:
+        """The terms with those of a uniform dequantization, where its noise was added to the image before.
+
+        Args:
+            bins: the noise added was that of ``uniform_dequantize(…, bins=bins)``.
+
+        Raises:
+            ValueError: if there is a dequantization already, or maps, which would have to have one more.
+
+        Example:
+            >>> import flowsr
+            >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
+            >>> terms = decompose(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4)).dequantized()
+            >>> print(f"{terms.bits_per_dim - terms.density_bits_per_dim:.3f}")
+            8.000
+        """
+        if self.bins is not None or self.maps:
+            raise ValueError("expected the terms of a density, without maps; got others: give decompose a dequantizer")
+        noise = Term("dequantization", torch.full_like(self.total, -self.dims * math.log(bins)))
+        return replace(self, terms=(*self.terms, noise), bins=bins)
+
+    @property
+    def bits_map(self) -> Tensor:
+        """All maps together in bits per dimension, ``(*batch, H, W)``; its mean over pixels is ``total_bits/dims``.
 
         Raises:
             ValueError: if the terms were computed without maps.
         """
         if not self.maps:
             raise ValueError("expected terms with maps; got none: call decompose(..., maps=True)")
-        return self.to_map_bits_per_dim(torch.stack(list(self.maps.values())).sum(0))
+        return self.to_bits_map(torch.stack(list(self.maps.values())).sum(0))
 
-    def to_map_bits_per_dim(self, nats: Tensor) -> Tensor:
-        """A map in nats per pixel as bits per dimension, so that its mean over pixels is a share of the total."""
+    def to_bits_map(self, nats: Tensor) -> Tensor:
+        """A map in nats per pixel in bits per dimension, so that its mean over pixels is a share of the total."""
         return -nats * nats.shape[-2:].numel() / (self.dims * math.log(2.0))
 
     def of(self, kind: str) -> tuple[Tensor, ...]:
@@ -99,28 +129,30 @@ class LogLikelihoodTerms(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Terms in nats, their sum in all units, and conventions, JSON-ready. Maps are left to :attr:`maps`."""
+        terms = [{"name": t.name, "kind": t.kind, "level": t.level, "nats": t.value} for t in self.terms]
+        of_8bit = self.bins is not None and self.bins >= LEAST_BINS
+        reason = None if of_8bit else "of a density, not of an 8-bit image: give a dequantizer"
         return to_plain(
             {
-                "terms_nats": self.named(),
+                "terms": terms,
                 "total_nats": self.total,
                 "total_bits": self.total_bits,
-                "bits_per_dim": self.bits_per_dim,
-                "of": "8-bit image" if self.of("dequantization") else "density",
+                "bits_per_dim": self.bits_per_dim if of_8bit else None,
+                "density_bits_per_dim": self.density_bits_per_dim,
                 "dims": self.dims,
+                "bins": self.bins,
                 "lr_log_scale": self.lr_log_scale,
+                "reasons": {} if of_8bit else {"bits_per_dim": reason},
             }
         )
 
-    def bars(self, *, bins: int | None = None) -> list[TermBar]:
+    def bars(self) -> list[TermBar]:
         """The terms as shares ``−term/(D·ln 2)`` of the bits per dimension, and last their sum; batches are averaged.
-
-        Args:
-            bins: count ``log2(bins)`` for the dequantization too, where the terms are those of a density.
 
         Raises:
             ValueError: if a term is not finite.
         """
-        from flowsr.plots import TermBar
+        from flowsr.plots import TERM_COLOURS, TermBar
 
         scale = -1.0 / (self.dims * math.log(2.0))
         bars = []
@@ -128,11 +160,8 @@ class LogLikelihoodTerms(Result):
             value = term.value.detach()
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"expected finite terms; got {value.tolist()} for {term.name}")
-            label = _LABELS[term.kind].format(term.level)
-            bars.append(TermBar(label, scale * float(value.mean()), _COLOURS[term.kind]))
-        if bins is not None and not self.of("dequantization"):
-            name = f"{_LABELS['dequantization']}: log₂ {bins}"
-            bars.append(TermBar(name, math.log2(bins), _COLOURS["dequantization"]))
+            label = f"{term.name} · {_GLOSSES[term.kind]}"
+            bars.append(TermBar(label, scale * float(value.mean()), TERM_COLOURS[term.kind]))
         return [*bars, TermBar("total", sum(bar.bits for bar in bars), "ink")]
 
     def to_text(self) -> str:
@@ -143,7 +172,9 @@ class LogLikelihoodTerms(Result):
             bits = -nats / math.log(2.0)
             rows.append([name, f"{nats:.1f}", f"{bits:.1f}", f"{bits / self.dims:+.4f}"])
         images = self.total.numel()
-        notes = [f"D = C·H·W = {self.dims}{width_note(self.lr_log_scale)}" + (f", mean of {images}" * (images > 1))]
+        what = "density, without the log₂ 256 = 8 of an 8-bit image" if self.bins is None else "8-bit image"
+        mean = f", mean of {images}" * (images > 1)
+        notes = [f"D = C·H·W = {self.dims}{width_note(self.lr_log_scale)}{mean}; of the {what}"]
         return text_table(["term", "nats", "bits (−nats/ln 2)", "bits/dim"], rows, notes=notes)
 
     def _draw_main(self, ax: Axes) -> None:
@@ -151,7 +182,7 @@ class LogLikelihoodTerms(Result):
 
         draw_term_bars(ax, self.bars(), dims=self.dims)
 
-    def _draw_figure(self) -> Figure:
+    def _draw_figure(self) -> Drawing:
         """The bars; with maps, the map of the bits of the first image beside them."""
         from flowsr.plots import draw_heat_map, new_figure
 
@@ -163,7 +194,7 @@ class LogLikelihoodTerms(Result):
         figure = new_figure(13.0, max(height, 4.0))
         left, right = figure.subplots(1, 2, width_ratios=[1.4, 1.0])
         self._draw_main(left)
-        image = self.map_bits_per_dim
+        image = self.bits_map
         draw_heat_map(right, image[(0,) * (image.dim() - 2)], title="where the bits are", unit="bits/dim")
         return figure
 
@@ -238,29 +269,27 @@ def decompose(
     with per_pixel(maps):
         found = find_terms()
     dims, width = hr.shape[-3:].numel(), width_used(model, lr_log_scale)
+    bins = None if dequantizer is None else dequantizer.bins
     names = [term.name for term in found]
     if len(set(names)) < len(names):
         raise ValueError(f"expected terms of different names; got {', '.join(names)}")
     if not maps:
-        return LogLikelihoodTerms(found, dims, width)
+        return LogLikelihoodTerms(found, dims, width, bins=bins)
     whole = tuple(Term(term.kind, term.value.sum((-2, -1)), term.level) for term in found)
     images = {term.name: spread(term.value, *hr.shape[-2:]) for term in found}
-    return LogLikelihoodTerms(whole, dims, width, images)
+    return LogLikelihoodTerms(whole, dims, width, images, bins=bins)
 
 
-def dequantized_bits_per_dim(terms: LogLikelihoodTerms, *, bins: int = 256) -> Tensor:
-    """Bits per dimension of 8-bit images, from the terms of an image to which uniform noise of 1/bins was added.
+LEAST_BINS = 255
+"""With fewer bins those of neighbouring 8-bit values overlap, and the sum is no bound of their probability."""
 
-    ``−(log p(x) − D·ln bins)/(D·ln 2)``: the density's bits per dimension plus ``log2(bins)``, 8 for 256 bins.
 
-    Example:
-        >>> import flowsr
-        >>> flow = flowsr.HCFlow.from_preset("sr-x4-small")
-        >>> terms = decompose(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4))
-        >>> print(f"{dequantized_bits_per_dim(terms) - terms.bits_per_dim:.3f}")
-        8.000
-    """
-    return terms.bits_per_dim + math.log2(bins)
+def check_bins(bins: int) -> None:
+    """Refuse a dequantization that is not one of 8-bit images."""
+    if bins < LEAST_BINS:
+        raise ValueError(
+            f"expected a dequantizer of at least 255 bins, as the bins of 8-bit values would overlap; got {bins}"
+        )
 
 
 def width_used(model: Any, lr_log_scale: float | None) -> float | None:

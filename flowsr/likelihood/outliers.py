@@ -283,12 +283,12 @@ def png_bits_per_dim(image: Tensor) -> float:
 def _measure(
     model: HasNoise, hr: Tensor, lr: Tensor | None, lr_log_scale: float | None, generator: torch.Generator
 ) -> dict[str, Any]:
-    noisy, log_q = UniformDequantizer().dequantize(hr, generator=generator)
-    terms = decompose(model, noisy, lr, lr_log_scale=lr_log_scale)
+    noisy, _ = UniformDequantizer().dequantize(hr, generator=generator)
+    terms = decompose(model, noisy, lr, lr_log_scale=lr_log_scale).dequantized()
     noise = model.noise(noisy, lr, lr_log_scale=lr_log_scale)
     squares = [z.square() for name, z in noise.items() if name != "LR residual"]
     return {
-        "bits": float(log_q - terms.total) / (terms.dims * math.log(2.0)),
+        "bits": float(terms.bits_per_dim),
         "png": png_bits_per_dim(hr),
         "norm": float(sum(s.sum() for s in squares)) / sum(s.numel() for s in squares),
         "features": _features(model, lr),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -72,7 +71,7 @@ def fit_dequantizer(
         for step in range(steps):
             hr, lr = pairs[step % len(pairs)]
             terms = decompose(model, hr, lr, lr_log_scale=lr_log_scale, dequantizer=dequantizer, generator=generator)
-            loss = -terms.total.mean() / (terms.dims * math.log(2.0))
+            loss = terms.bits_per_dim.mean()
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(f"expected a finite bound; got {float(loss)} at step {step}: lower learning_rate")
             optimizer.zero_grad()

@@ -223,5 +223,5 @@ def _load_official(path: Path) -> ImageModel:
             f"{', '.join(list(state)[:3]) or 'none'}"
         )
     flow = from_official(state, layout, name=str(path))
-    flow.provenance = {"imported from": path.name, "key layout": f"official {layout.model.__name__}"}
+    flow.provenance = {"imported_from": path.name, "key_layout": f"official {layout.model.__name__}"}
     return flow

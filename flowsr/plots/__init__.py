@@ -2,11 +2,12 @@
 
 from flowsr.plots.grid import Panel, draw_panel, image_grid
 from flowsr.plots.heat_map import draw_heat_map
-from flowsr.plots.style import PALETTE, new_figure, plain_axes, save_figure
+from flowsr.plots.style import PALETTE, TERM_COLOURS, new_figure, plain_axes, save_figure
 from flowsr.plots.term_bars import TermBar, draw_term_bars
 
 __all__ = [
     "PALETTE",
+    "TERM_COLOURS",
     "Panel",
     "TermBar",
     "draw_heat_map",

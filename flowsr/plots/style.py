@@ -23,6 +23,17 @@ PALETTE = {
 }
 """Okabe and Ito's colours, safe for colour-blind readers, with two neutral ones."""
 
+TERM_COLOURS = {
+    "lr": "orange",
+    "latent": "blue",
+    "main": "green",
+    "conditional": "sky",
+    "head": "purple",
+    "preprocessing": "red",
+    "dequantization": "grey",
+}
+"""The colour in :data:`PALETTE` of each kind of term of a log-likelihood, in every picture of them."""
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches that belongs to no window and to no global list.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from flowsr._support.atomic import sweep_unfinished
-from flowsr._support.json import write_json
+from flowsr._support.json import document, write_json
 from flowsr.models import ImageModel
 from flowsr.models.hcflow import Start
 from flowsr.training.checkpoint import CheckpointFolder
@@ -190,7 +190,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, out / "pictures"):
             sweep_unfinished(folder)
-        skipped = batches.folder.skipped
+        skipped = [{"image": name, "reason": why} for name, why in batches.folder.skipped.items()]
         facts: dict[str, Any] = {
             "model": about["config"],
             "parameters": sum(p.numel() for p in flow.parameters()),
@@ -198,12 +198,12 @@ def train(
             "recipe": about["recipe"],
             "data": data.to_dict(),
             "data_fingerprint": about["data"],
-            "images": {"training": len(batches.indices), "validation": len(validation), "left out": skipped},
+            "images": {"training": len(batches.indices), "validation": len(validation), "left_out": skipped},
             "run": run.to_dict(),
             "processes": fabric.world_size,
-            "resumed at step": trainer.step,
+            "resumed_at_step": trainer.step,
         }
-        write_json(out / MANIFEST, manifest(**facts))
+        write_json(out / MANIFEST, document("run", **manifest(**facts)))
     loop = Loop(trainer, batches, validation, checkpoints, out=out, workers=data.workers, about=about)
     interrupted = loop.run()
     trainer.fabric.barrier()

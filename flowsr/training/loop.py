@@ -174,7 +174,7 @@ class Loop:
     def export(self) -> None:
         """Write ``model.safetensors`` with the averaged weights; a full disk is a warning, not the end of the run."""
         trainer, flow = self.trainer, self.trainer.objective.flow
-        facts: dict[str, Any] = {"trained by": "flowsr.training", "step": trainer.step}
+        facts: dict[str, Any] = {"trained_by": "flowsr.training", "step": trainer.step}
         facts["validation"] = {name: json_number(value) for name, value in self.validation.items()}
         flow.provenance |= {**self.about, **facts}
         try:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from flowsr.distributions import normal_log_prob
 from flowsr.images import round_to_8bit
-from flowsr.likelihood import decompose, dequantized_bits_per_dim
+from flowsr.likelihood import decompose
+from flowsr.likelihood.decompose import LEAST_BINS
 from flowsr.models import ConditionalModel, ImageModel
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.programs import super_resolution
@@ -38,8 +39,8 @@ def likelihood_loss(
             then trained too.
 
     Returns:
-        The mean over the batch, and ``bits_per_dim`` to look at; where the LR image is a part of the latent also
-        ``encoded_lr_psnr`` (of the flow's LR image, dB).
+        The mean over the batch, and to look at ``bits_per_dim``, with at least 255 bins, as of 8-bit images; where the
+        LR image is a part of the latent also ``encoded_lr_psnr`` (of the flow's LR image, dB).
 
     References:
         Liang et al., HCFlow (ICCV 2021), section 3.
@@ -51,17 +52,17 @@ def likelihood_loss(
         >>> torch.allclose(loss, 3 * seen["bits_per_dim"])
         True
     """
-    terms = decompose(flow, hr, lr, lr_log_scale=lr_log_scale)
-    bits = dequantized_bits_per_dim(terms, bins=bins).mean()
-    pixels = terms.dims / hr.shape[-2:].numel()
-    seen = {"bits_per_dim": bits.detach()}
+    terms = decompose(flow, hr, lr, lr_log_scale=lr_log_scale).dequantized(bins=bins)
+    loss = terms.total_bits.mean() / hr.shape[-2:].numel()
+    # Wider noise is good to train with, and tells nothing of 8-bit images.
+    seen = {"bits_per_dim": terms.bits_per_dim.mean().detach()} if bins >= LEAST_BINS else {}
     width = terms.lr_log_scale
     if lr is not None and width is not None:
         # The LR term is a squared error in disguise; undoing it saves a second pass.
-        constant = normal_log_prob(torch.zeros_like(bits), log_scale=width)
+        constant = normal_log_prob(torch.zeros_like(loss), log_scale=width)
         mse = 2 * math.exp(2 * width) * (constant - terms.of("lr")[0].detach() / lr.shape[-3:].numel())
         seen["encoded_lr_psnr"] = mean_psnr(mse)
-    return bits * pixels, seen
+    return loss, seen
 
 
 def l1_loss(flow: ConditionalModel, hr: Tensor, lr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

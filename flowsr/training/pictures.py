@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.evaluation.encoded import encoded_lr
 from flowsr.images import bicubic_up, crop_to, make_lr, write_image
 from flowsr.models import Capability, ImageModel
@@ -22,7 +23,7 @@ def validation_grid(
     images: list[Named],
     path: Path,
     *,
-    temperature: float = 0.9,
+    temperature: float = DRAW_TEMPERATURE,
     side: int = 128,
     rows: int = 4,
     seed: int = 0,

@@ -139,7 +139,7 @@ def open_images(
     source = folder
     if data.validation is not None:
         source = ImageFolder(
-            data.validation, channels=channels, minimum=EvaluationPlan().multiple_of(flow), strict=data.strict
+            data.validation, channels=channels, minimum=EvaluationPlan().resolve(flow).multiple, strict=data.strict
         )
         held_out = list(range(len(source)))
     shown = held_out[: run.validation_images]

@@ -6,10 +6,11 @@ from statistics import mean, median
 
 from torch import Tensor
 
+from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.evaluation import EvaluationPlan, score_pair
-from flowsr.evaluation.columns import column_of
-from flowsr.metrics.comparison import Score
+from flowsr.evaluation.columns import key_of
 from flowsr.models import Capability, ImageModel
+from flowsr.results import Figure
 
 Named = tuple[str, Tensor] | tuple[str, Tensor, Tensor | None]
 """An image's name, the HR image, and its LR image if that is not to be the bicubic one."""
@@ -52,7 +53,7 @@ def score_image(
     lr: Tensor | None = None,
     *,
     name: str = "",
-    temperature: float = 0.9,
+    temperature: float = DRAW_TEMPERATURE,
     seed: int = 0,
     multiple: int | None = None,
 ) -> ImageScores:
@@ -85,24 +86,29 @@ def score_image(
         temperatures=temperatures if conditional else None, num_samples=1, multiple=multiple, seed=seed
     )
     scores = score_pair(flow, hr, lr, plan=plan, figures=("psnr", "psnr_y"))
-    mean_of, draw_of = column_of(0.0), column_of(temperature)
+    mean_of, draw_of = key_of(0.0), key_of(temperature)
     return ImageScores(
         name=name,
         bits_per_dim=_number(scores.get("bits_per_dim")),
         encoded_lr_psnr=_number(scores.get("encoded_lr_psnr")),
-        psnr_mean=_number(scores.get(f"psnr {mean_of}")),
-        psnr_draw=_number(scores.get(f"psnr {draw_of}")),
-        psnr_y_mean=_number(scores.get(f"psnr_y {mean_of}")),
-        psnr_y_draw=_number(scores.get(f"psnr_y {draw_of}")),
+        psnr_mean=_number(scores.get(f"psnr_{mean_of}")),
+        psnr_draw=_number(scores.get(f"psnr_{draw_of}")),
+        psnr_y_mean=_number(scores.get(f"psnr_y_{mean_of}")),
+        psnr_y_draw=_number(scores.get(f"psnr_y_{draw_of}")),
     )
 
 
-def _number(score: Score | None) -> float | None:
-    return None if isinstance(score, str) else score
+def _number(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.number
 
 
 def score_images(
-    flow: ImageModel, images: Iterable[Named], *, temperature: float = 0.9, seed: int = 0, multiple: int | None = None
+    flow: ImageModel,
+    images: Iterable[Named],
+    *,
+    temperature: float = DRAW_TEMPERATURE,
+    seed: int = 0,
+    multiple: int | None = None,
 ) -> list[ImageScores]:
     """Score named images one by one, in evaluation mode, as :func:`score_image` does.
 

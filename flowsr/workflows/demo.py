@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowsr.evaluation import MetricCard, fidelity_metrics, likelihood_metrics
+from flowsr._support.json import size_of
+from flowsr._support.temperatures import DRAW_TEMPERATURE
+from flowsr.evaluation import fidelity_figures, likelihood_figures
 from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit, write_image
 from flowsr.likelihood import LogLikelihoodTerms
 from flowsr.metrics import psnr
@@ -20,6 +22,7 @@ from flowsr.models import ConditionalModel, HCFlow
 from flowsr.plots.grid import Panel, draw_panel, panel_row_height
 from flowsr.plots.style import PALETTE, new_figure
 from flowsr.plots.term_bars import TermBar, draw_term_bars
+from flowsr.results import Card
 from flowsr.statistics.moments import RunningMoments
 from flowsr.training import Recipe, Run, recipe, train
 
@@ -155,15 +158,12 @@ def train_demo_model(
         trained = train(flow, images, out=Path(folder) / "run", recipe=recipe, run=run)
     if trained.interrupted is not None:
         raise KeyboardInterrupt
-    flow.provenance |= {"trained by": "flowsr demo", "photographs": sorted(photographs)}
+    flow.provenance |= {"trained_by": "flowsr demo", "photographs": sorted(photographs)}
     return flow.to(device)
 
 
-TEMPERATURES = (0.0, 0.4, 0.8, 1.0)
+TEMPERATURES = (0.0, 0.4, DRAW_TEMPERATURE, 1.0)
 """τ of the draws shown."""
-
-MEAN_TEMPERATURE = 0.8
-"""τ of the draws behind mean and standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,10 @@ class DemoStudy:
         lr: its LR image, rounded to 8 bits.
         bicubic: the baseline.
         samples: one draw by temperature.
-        mean: mean of the draws at :data:`MEAN_TEMPERATURE`.
+        mean: mean of the draws at τ = 0.8.
         std: their unbiased standard deviation.
         num_samples: how many they are.
-        terms: of ``log p(hr + noise | lr)``.
+        terms: of ``log P(hr | lr)`` of the 8-bit image, with one draw of noise.
         cards: all figures with their conventions: of the images, and of the likelihood.
     """
 
@@ -190,14 +190,14 @@ class DemoStudy:
     std: Tensor
     num_samples: int
     terms: LogLikelihoodTerms
-    cards: tuple[MetricCard, MetricCard]
+    cards: tuple[Card, Card]
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, not the images, as JSON-ready values."""
         return {
-            "image": {"size": list(self.hr.shape[-2:]), "lr_size": list(self.lr.shape[-2:])},
+            "image": {"size": size_of(self.hr.shape), "lr_size": size_of(self.lr.shape)},
             "temperatures": list(self.samples),
-            "mean_and_std": {"temperature": MEAN_TEMPERATURE, "num_samples": self.num_samples},
+            "mean_and_std": {"temperature": DRAW_TEMPERATURE, "num_samples": self.num_samples},
             "likelihood": self.terms.to_dict(),
             "cards": [card.to_dict() for card in self.cards],
         }
@@ -248,7 +248,7 @@ def study_photograph(
         advance()
     draws, moments = [], RunningMoments()
     noise = torch.Generator().manual_seed(seed)
-    for draw in flow.stream(lr, num_samples=num_samples, temperature=MEAN_TEMPERATURE, generator=noise):
+    for draw in flow.stream(lr, num_samples=num_samples, temperature=DRAW_TEMPERATURE, generator=noise):
         moments.add(draw)
         draws.append(draw.cpu())
         advance()
@@ -256,19 +256,16 @@ def study_photograph(
     columns = {"bicubic": bicubic}
     if 0.0 in samples:
         columns["τ=0"] = samples[0.0]
-    columns[f"τ={MEAN_TEMPERATURE:g}"] = torch.stack(draws)
+    columns[f"τ={DRAW_TEMPERATURE:g}"] = torch.stack(draws)
     columns["mean"] = mean.to(hr.dtype)
-    metrics = fidelity_metrics(columns, hr, lr, upscale=flow.upscale)
-    likelihood, terms = likelihood_metrics(flow, hr, lr=lr, column="truth", seed=seed)
+    fidelity = fidelity_figures(columns, hr, lr, upscale=flow.upscale)
+    likelihood, bits = likelihood_figures(flow, hr, lr=lr, seed=seed)
     advance()
     title = (
-        f"Images against the truth (τ={MEAN_TEMPERATURE:g}: averages over {num_samples} draws; mean: of these draws)"
+        f"Images against the truth (τ={DRAW_TEMPERATURE:g}: averages over {num_samples} draws; mean: of these draws)"
     )
-    cards = (
-        MetricCard(title, tuple(columns), tuple(metrics)),
-        MetricCard("Likelihood of the truth", ("truth",), tuple(likelihood)),
-    )
-    return DemoStudy(hr, lr, bicubic, samples, mean, std, num_samples, terms, cards)
+    cards = (Card(title, fidelity), Card("Likelihood of the truth", {"truth": likelihood}))
+    return DemoStudy(hr, lr, bicubic, samples, mean, std, num_samples, bits.terms, cards)
 
 
 def demo_figure(
@@ -313,7 +310,7 @@ def demo_figure(
     draw_term_bars(axes, bars, dims=dims)
     axes.set_title("What the truth costs, given the LR image", loc="left", fontsize=10, color=PALETTE["ink"], pad=16)
     remark = (
-        "terms of −log₂ p(hr | lr)/D: right of the line they cost bits, left they save bits; their sum is the total"
+        "terms of −log₂ P(hr | lr)/D: right of the line they cost bits, left they save bits; their sum is the total"
     )
     axes.text(0, 1.02, remark, transform=axes.transAxes, fontsize=7, color=PALETTE["grey"], va="bottom")
     return figure
@@ -343,7 +340,7 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
     largest = (
         5 * max(1, math.ceil(51 * float(study.std.mean(0).flatten().quantile(0.99)))) / 255
     )  # a multiple of 5 grey levels
-    draws = f"of {study.num_samples} draws at τ = {MEAN_TEMPERATURE:g}"
+    draws = f"of {study.num_samples} draws at τ = {DRAW_TEMPERATURE:g}"
     panels = [
         Panel(study.lr, f"LR image: the input\nbicubic ÷{upscale}, {width} × {height} pixels"),
         Panel(study.bicubic, f"Bicubic ×{upscale}: the baseline\n{decibels(study.bicubic)}"),
@@ -353,7 +350,7 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
         Panel(study.std, f"Standard deviation {draws}\nwhere the draws differ", heat=largest),
     ]
     title = f"flowsr demo: ×{upscale} super-resolution of a photograph, {weights} (PSNR: RGB, border {upscale}, 8 bits)"
-    return demo_figure(panels, study.terms.bars(bins=256), dims=study.terms.dims, title=title)
+    return demo_figure(panels, study.terms.bars(), dims=study.terms.dims, title=title)
 
 
 def _draw_caption(tau: float) -> str:

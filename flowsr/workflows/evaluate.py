@@ -4,14 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch import Tensor
-
-from flowsr.evaluation.columns import EvaluationPlan, list_columns
+from flowsr.evaluation.columns import EvaluationPlan, ResolvedPlan
 from flowsr.evaluation.many_images import Evaluation, merge_rows
-from flowsr.evaluation.one_image import score_pair
+from flowsr.evaluation.one_image import measure_pair
 from flowsr.images import pair_by_name
-from flowsr.metrics.comparison import Score
 from flowsr.models import Capability, ImageModel
+from flowsr.results import Figure
 from flowsr.workflows.pairs import read_pair
 from flowsr.workflows.processes import Processes
 
@@ -74,8 +72,8 @@ def evaluate_files(
             not match.
         ImageError: for a file that cannot be used.
     """
-    plan, processes = plan or EvaluationPlan(), processes or Processes.from_environment()
-    plan.check(flow)
+    processes = processes or Processes.from_environment()
+    resolved = (plan or EvaluationPlan()).resolve(flow, given_lr=lr is not None)
     if lr is not None and Capability.CONDITION not in flow.capabilities:
         raise ValueError(
             f"expected no LR images for {type(flow).__name__}, a density of images alone; got some: leave them out"
@@ -83,33 +81,29 @@ def evaluate_files(
     if lr is not None and Capability.DOWNSCALE in flow.capabilities:
         raise ValueError("expected no LR images for a rescaling model, which is measured on those it makes; got some")
     pairs = {} if lr is None else pair_by_name(files, lr, kind="LR")
-    columns = tuple(list_columns(flow, plan, given_lr=lr is not None))
     flow.eval()
 
-    def measure() -> dict[str, dict[str, Score]]:
+    def measure() -> dict[str, dict[str, Figure]]:
         own = processes.share(files)
         for path in own:
-            _read(flow, path, pairs.get(path), plan)  # a damaged file shows now, not after hours
+            # A damaged file shows now, not after hours.
+            read_pair(flow, path, pairs.get(path), multiple=resolved.multiple)
         rows = {}
         for path in own:
-            rows[path.name] = _measure(flow, path, pairs.get(path), plan)
+            rows[path.name] = _measure(flow, path, pairs.get(path), resolved)
             if on_image is not None:
                 on_image(path.name)
         return rows
 
     rows = merge_rows(processes.gather(measure), [path.name for path in files])
     many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
-    heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {plan.multiple_of(flow)}"
-    return Evaluation(heading, columns, rows)
+    heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {resolved.multiple}"
+    return Evaluation(heading, resolved, rows)
 
 
-def _read(flow: ImageModel, path: Path, lr: Path | None, plan: EvaluationPlan) -> tuple[Tensor, Tensor | None]:
-    return read_pair(flow, path, lr, multiple=plan.multiple_of(flow))
-
-
-def _measure(flow: ImageModel, path: Path, lr_path: Path | None, plan: EvaluationPlan) -> dict[str, Score]:
-    hr, lr = _read(flow, path, lr_path, plan)
+def _measure(flow: ImageModel, path: Path, lr_path: Path | None, plan: ResolvedPlan) -> dict[str, Figure]:
+    hr, lr = read_pair(flow, path, lr_path, multiple=plan.multiple)
     try:
-        return score_pair(flow, hr, lr, plan=plan)
+        return measure_pair(flow, hr, lr, plan=plan)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

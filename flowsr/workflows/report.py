@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.distributions import UniformDequantizer
-from flowsr.evaluation.cards import format_value
 from flowsr.images import crop_to, encode_png, size_text
 from flowsr.likelihood import inverse_stability, latent_diagnostics
 from flowsr.models import ImageModel
 from flowsr.models.conditional import require_conditional
 from flowsr.plots import draw_heat_map, new_figure
-from flowsr.workflows.demo import MEAN_TEMPERATURE, study_photograph
+from flowsr.workflows.demo import study_photograph
 from flowsr.workflows.pairs import read_pair
 from flowsr.workflows.score import ScoredImage, score_file
 
@@ -126,7 +126,7 @@ def build_report(
         _picture(study.hr, f"HR image, {_size(study.hr)}"),
         _picture(study.bicubic, "bicubic"),
         *(_picture(image, f"draw at τ = {tau:g}") for tau, image in study.samples.items()),
-        _picture(study.mean, f"mean of {num_samples} draws at τ = {MEAN_TEMPERATURE:g}"),
+        _picture(study.mean, f"mean of {num_samples} draws at τ = {DRAW_TEMPERATURE:g}"),
         Picture(
             _figure(_heat(study.std.mean(0) * 255, "grey levels of 255")),
             "standard deviation of these draws, mean over channels",
@@ -154,17 +154,16 @@ def build_report(
     }
     template = (resources.files("flowsr.workflows") / "report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = format_value
     return environment.from_string(template).render(context)
 
 
 def _maps(scored: ScoredImage) -> list[Picture]:
     """The map of all terms together, and of each that varies over the image, in bits per dimension."""
     terms = scored.terms
-    pictures = [Picture(_figure(_heat(terms.map_bits_per_dim, "bits/dim")), "all terms together")]
+    pictures = [Picture(_figure(_heat(terms.bits_map, "bits/dim")), "all terms together")]
     for name, image in terms.maps.items():
         if float(image.std()) > 1e-6 * float(image.abs().max()):
-            bits = terms.to_map_bits_per_dim(image)
+            bits = terms.to_bits_map(image)
             pictures.append(Picture(_figure(_heat(bits, "bits/dim")), name))
     return pictures
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from flowsr._support.atomic import atomic_path
-from flowsr._support.json import json_number
+from flowsr._support.json import size_of
+from flowsr._support.temperatures import RESTORE_TEMPERATURE
 from flowsr.errors import ImageError
-from flowsr.evaluation import Metric, MetricCard
+from flowsr.evaluation.columns import encoded_lr_column, fidelity_columns
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.images import (
     crop_to,
@@ -29,6 +30,7 @@ from flowsr.images import (
 )
 from flowsr.metrics import compare
 from flowsr.models import Capability, ConditionalModel, ImageModel
+from flowsr.results import Card, Figure
 
 SIZE_KEY = "flowsr:hr-size"
 """Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
@@ -43,7 +45,7 @@ class Rescaled:
         file: the file written.
         size: height and width of what was written.
         padded: whether the model saw a padded image.
-        encoded_lr_psnr: downscaling: the LR image against the bicubic one, both 8-bit, RGB, no border, in dB.
+        encoded_lr_psnr: downscaling: the LR image against the bicubic one.
         card: upscaling: the loss against the original, if it was given.
     """
 
@@ -51,15 +53,22 @@ class Rescaled:
     file: Path
     size: tuple[int, int]
     padded: bool = False
-    encoded_lr_psnr: float | None = None
-    card: MetricCard | None = None
+    encoded_lr_psnr: Figure | None = None
+    card: Card | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values; what does not apply is left out."""
-        record: dict[str, Any] = {"source": str(self.source), "file": str(self.file), "size": list(self.size)}
-        if self.encoded_lr_psnr is not None:
-            record |= {"padded": self.padded, "encoded_lr_psnr": json_number(self.encoded_lr_psnr)}
-        return {**record, "card": self.card.to_dict()} if self.card is not None else record
+        """The fields as JSON-ready values; what does not apply is null, with the reason."""
+        parts = {"encoded_lr_psnr": self.encoded_lr_psnr, "card": self.card}
+        given = {name: None if part is None else part.to_dict() for name, part in parts.items()}
+        reasons = {name: _REASONS[name] for name, part in given.items() if part is None}
+        record = {"source": str(self.source), "file": str(self.file), "size": size_of(self.size)}
+        return {**record, "padded": self.padded, **given, "reasons": reasons}
+
+
+_REASONS = {
+    "encoded_lr_psnr": "measured where an LR image is made",
+    "card": "measured where an HR image is restored and the original is given: --original",
+}
 
 
 def lr_name(path: Path) -> str:
@@ -122,7 +131,9 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
     with atomic_path(target, overwrite=overwrite) as temporary:
         temporary.write_bytes(encode_png(lr, text={SIZE_KEY: f"{size[0]}x{size[1]}"}))
     shape = (lr.shape[-2], lr.shape[-1])
-    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), encoded_lr_psnr(lr, bicubic))
+    how = f"the 8-bit LR image, against bicubic ÷{flow.upscale} rounded to 8 bits, all channels, no border"
+    near = encoded_lr_column(how).figure(encoded_lr_psnr(lr, bicubic))
+    return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), near)
 
 
 def upscale_file(
@@ -130,7 +141,7 @@ def upscale_file(
     path: Path,
     target: Path,
     *,
-    temperature: float = 0.0,
+    temperature: float = RESTORE_TEMPERATURE,
     seed: int = 0,
     size: tuple[int, int] | None = None,
     original: Path | None = None,
@@ -179,7 +190,7 @@ def upscale_file(
     return Rescaled(path, target, size, card=card)
 
 
-def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss") -> MetricCard:
+def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss") -> Card:
     """PSNR and SSIM, RGB and luma, of a restored image against the original, as a card.
 
     Example:
@@ -187,21 +198,13 @@ def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss"
         >>> print(loss_card(image, round_to_8bit(image), upscale=4).to_text().splitlines()[1])
         PSNR (RGB, border 4, rounded to 8 bits), dB: loss ∞
     """
-    how, luma = f"border {upscale}, rounded to 8 bits", "BT.601 luma 16–235"
+    scores = compare(hr, round_to_8bit(original), border=upscale, figures=_LOSS)
     colours = "RGB" if hr.shape[-3] == 3 else "gray"
-    scores = compare(hr, round_to_8bit(original), border=upscale)
-    names = {
-        "psnr": ("PSNR", colours),
-        "psnr_y": ("PSNR-Y", luma),
-        "ssim": ("SSIM", colours),
-        "ssim_y": ("SSIM-Y", luma),
-    }
-    metrics = []
-    for key, (name, colour) in names.items():
-        score, unit = scores[key], "dB" if key.startswith("psnr") else ""
-        values, reason = ({}, score) if isinstance(score, str) else ({"loss": score}, "")
-        metrics.append(Metric(name, f"{colour}, {how}", values, unit=unit, reason=reason))
-    return MetricCard(title, ("loss",), tuple(metrics))
+    columns = [column for column in fidelity_columns(upscale, colours=colours) if column.key in _LOSS]
+    return Card(title, {"loss": tuple(column.figure(scores[column.key]) for column in columns)})
+
+
+_LOSS = ("psnr", "psnr_y", "ssim", "ssim_y")
 
 
 def stored_size(path: Path) -> tuple[int, int] | None:

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowsr._support.json import size_of
+from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.errors import ImageError
-from flowsr.evaluation import MetricCard, fidelity_metrics
+from flowsr.evaluation import fidelity_figures
 from flowsr.images import bicubic_up, read_image, size_text, write_image
 from flowsr.models import ConditionalModel
+from flowsr.results import Card
 from flowsr.statistics.moments import RunningMoments
 
 STD_GAIN = 4.0
@@ -40,7 +43,7 @@ class DrawPlan:
     """
 
     num_samples: int = 1
-    temperatures: tuple[float, ...] = (0.8,)
+    temperatures: tuple[float, ...] = (DRAW_TEMPERATURE,)
     moments: bool = False
     seed: int = 0
 
@@ -76,7 +79,7 @@ class DrawPlan:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
         record = {"num_samples": self.num_samples, "temperatures": list(self.temperatures), "seed": self.seed}
-        return {**record, "std_gain": STD_GAIN} if self.moments else record
+        return {**record, "moments": self.moments, "std_gain": STD_GAIN if self.moments else None}
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,13 @@ class Draws:
     source: Path
     files: tuple[str, ...]
     size: tuple[int, int]
-    card: MetricCard | None
+    card: Card | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values; size is that of the HR image, height first."""
-        record = {"source": str(self.source), "files": list(self.files), "size": list(self.size)}
-        return {**record, "card": self.card.to_dict()} if self.card is not None else record
+        """The fields as JSON-ready values; size is that of the HR image."""
+        record = {"source": str(self.source), "files": list(self.files), "size": size_of(self.size)}
+        card = None if self.card is None else self.card.to_dict()
+        return {**record, "card": card, "reasons": {} if card else {"card": "needs the true HR image: --hr"}}
 
 
 def superresolve_file(
@@ -159,7 +163,7 @@ def superresolve_file(
     card = None
     if truth is not None:
         title = f"{path.name}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
-        card = MetricCard(title, tuple(columns), tuple(fidelity_metrics(columns, truth, lr, upscale=flow.upscale)))
+        card = Card(title, fidelity_figures(columns, truth, lr, upscale=flow.upscale))
     return Draws(path, tuple(plan.names(path)), size, card)
 
 

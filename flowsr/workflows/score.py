@@ -7,27 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 
+from flowsr._support.json import size_of
 from flowsr.distributions import UniformDequantizer
+from flowsr.evaluation.columns import Column, encoded_lr_column
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.images import read_image, size_text
 from flowsr.likelihood import (
     OFFICIAL_BINS,
     BitsPerDim,
     LogLikelihoodTerms,
-    bounds_of,
-    decompose,
+    bits_per_dim,
     official_nll,
 )
 from flowsr.likelihood.bounds import with_error
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
-from flowsr.results import Result, text_table
+from flowsr.results import Figure, Result, text_table
 from flowsr.workflows.pairs import read_pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 
 _DOMINATED = 1.5  # effective draws, of which 1 is the least
@@ -43,13 +45,11 @@ class ScoredImage(Result):
         file_size: height and width of the HR file.
         size: height and width of what was scored, cropped from the top left to multiples of what the model needs.
         grey: whether the model sees three channels that are all the same, which costs fewer bits than colours do.
-        bits: bounds on the bits per dimension of the 8-bit image.
-        terms: of the first draw of the dequantization noise, with maps if asked for.
-        official_nll: the number HCFlow's authors' code would print for the image, bits per pixel, with noise of
-            1/``official_bins``; None unless asked for, and for a model without an LR image in its latent, as are the
-            next two.
-        official_bins: its quantization, 64 for x4 and 256 otherwise.
-        encoded_lr_psnr: PSNR of the flow's own LR image against the LR image, dB, no border.
+        bits: bounds on the bits per dimension of the 8-bit image, with the terms of the first draw of the noise.
+        official_nll: the number HCFlow's authors' code would print for the image; without a value unless asked for, and
+            for a model without an LR image in its latent, as is the next.
+        encoded_lr_psnr: of the flow's own LR image against the LR image.
+        official_bins: quantization of ``official_nll``, 64 for x4 and 256 otherwise.
     """
 
     source: Path
@@ -58,10 +58,19 @@ class ScoredImage(Result):
     size: tuple[int, int]
     grey: bool
     bits: BitsPerDim
-    terms: LogLikelihoodTerms
-    official_nll: float | None
-    official_bins: int | None
-    encoded_lr_psnr: float | None
+    official_nll: Figure
+    encoded_lr_psnr: Figure
+    official_bins: int | None = None
+
+    @property
+    def bits_per_dim(self) -> Figure:
+        """The tighter of the bounds."""
+        return self.bits.figure
+
+    @property
+    def terms(self) -> LogLikelihoodTerms:
+        """Of the first draw of the noise."""
+        return self.bits.terms
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -76,10 +85,20 @@ class ScoredImage(Result):
         return tuple(remarks)
 
     def to_dict(self) -> dict[str, Any]:
-        record = super().to_dict()
-        for name in ("file_size", "size"):
-            record[name] = dict(zip(("height", "width"), record[name], strict=True))
-        return {**record, "remarks": list(self.remarks)}
+        """Figures with their conventions, the bounds and the terms behind them, and remarks; JSON-ready."""
+        figures = (self.bits_per_dim, self.official_nll, self.encoded_lr_psnr)
+        return {
+            "source": str(self.source),
+            "lr_source": None if self.lr_source is None else str(self.lr_source),
+            "file_size": size_of(self.file_size),
+            "size": size_of(self.size),
+            "grey": self.grey,
+            "figures": {figure.key: figure.to_dict() for figure in figures},
+            "bounds": self.bits.to_dict(),
+            "terms": self.terms.to_dict(),
+            "remarks": list(self.remarks),
+            "reasons": {} if self.lr_source else {"lr_source": "no LR file was given"},
+        }
 
     def to_text(self) -> str:
         """The bounds, and the terms behind the first draw."""
@@ -93,18 +112,14 @@ class ScoredImage(Result):
         size = size_text(self.file_size, cropped_to=self.size)
         title = f"{self.source.name}, {size}: upper bounds on bits/dim of the 8-bit image"
         notes = list(self.remarks)
-        if self.official_nll is not None:
-            nll = f"{self.official_nll:.3f} bits per pixel, as the authors' code counts, noise 1/{self.official_bins}"
-            notes.append(f"official NLL: {nll}")
-        if self.encoded_lr_psnr is not None:
-            notes.append(f"the flow's own LR image against the one given: {self.encoded_lr_psnr:.2f} dB")
+        notes += [str(figure) for figure in (self.official_nll, self.encoded_lr_psnr) if not figure.reason]
         bounds = text_table(["bound", "bits/dim"], facts, title=title, notes=notes)
         return f"{bounds}\n\nterms of the first draw of the noise\n{self.terms.to_text()}"
 
     def _draw_main(self, ax: Axes) -> None:
         self.terms.plot(ax)
 
-    def _draw_figure(self) -> Figure:
+    def _draw_figure(self) -> Drawing:
         return self.terms.plot()
 
 
@@ -154,34 +169,40 @@ def score_file(
         raise ValueError(f"expected num_samples >= 1; got {num_samples}")
     file_size = read_image(path, mode=None).shape[-2:]
     image, small = read_pair(flow, path, lr)
-    device, noise = flow.device, UniformDequantizer()
-    hr, lr_image = image.to(device), None if small is None else small.to(device)
-
-    def generator() -> torch.Generator:
-        return torch.Generator().manual_seed(seed)
-
-    def score(source: torch.Generator, *, maps: bool) -> LogLikelihoodTerms:
-        return decompose(flow, hr, lr_image, lr_log_scale=lr_log_scale, dequantizer=noise, generator=source, maps=maps)
-
-    source = generator()
-    draws = [score(source, maps=maps and index == 0) for index in range(num_samples)]
-    conditional, nll, bins, decibels = as_conditional(flow), None, None, None
-    within = Capability.LR_LATENT in flow.capabilities
-    if official and within and conditional is not None and small is not None:
-        # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
-        bins = OFFICIAL_BINS.get(conditional.upscale, 256)
-        noisy, _ = UniformDequantizer(bins).dequantize(hr, generator=generator())
-        nll = float(official_nll(cast(Any, flow), noisy, small.to(device), bins=bins))
-        decibels = encoded_lr_psnr(encoded_lr(conditional, image).cpu(), small)
+    hr, lr_image = image.to(flow.device), None if small is None else small.to(flow.device)
+    noise = torch.Generator().manual_seed(seed)
+    bits = bits_per_dim(
+        flow, hr, lr_image, num_samples=num_samples, lr_log_scale=lr_log_scale, generator=noise, maps=maps
+    )
     return ScoredImage(
         source=path,
         lr_source=lr,
         file_size=(file_size[0], file_size[1]),
         size=(image.shape[-2], image.shape[-1]),
         grey=len(image) == 3 and bool((image == image[:1]).all()),
-        bits=bounds_of(draws),
-        terms=draws[0],
-        official_nll=nll,
-        official_bins=bins,
-        encoded_lr_psnr=decibels,
+        bits=bits,
+        **_official(flow, image, small, seed=seed, asked=official),
     )
+
+
+def _official(flow: ImageModel, hr: Tensor, lr: Tensor | None, *, seed: int, asked: bool) -> dict[str, Any]:
+    """What the authors' code prints, of a model that it could be asked of."""
+    conditional, reason = as_conditional(flow), "" if asked else "costs two passes: --official"
+    if Capability.LR_LATENT not in flow.capabilities or conditional is None or lr is None:
+        reason = f"{type(flow).__name__} has no LR image in its latent"
+    # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
+    bins = 256 if conditional is None else OFFICIAL_BINS.get(conditional.upscale, 256)
+    nll: float | str = reason
+    decibels: float | str = reason
+    if not reason and conditional is not None and lr is not None:
+        source = torch.Generator().manual_seed(seed)
+        noisy, _ = UniformDequantizer(bins).dequantize(hr.to(flow.device), generator=source)
+        nll = float(official_nll(cast(Any, flow), noisy, lr.to(flow.device), bins=bins))
+        decibels = encoded_lr_psnr(encoded_lr(conditional, hr).cpu(), lr)
+    how = f"as the authors' code counts: noise 1/{bins}, its constant once per pixel, divided by H·W"
+    own = "encode(hr).lr clamped, rounded to 8 bits for a rescaling model, against the LR image, no border"
+    return {
+        "official_nll": Column("official_nll", "Official NLL", how, "bits per pixel").figure(nll),
+        "encoded_lr_psnr": encoded_lr_column(own).figure(decibels),
+        "official_bins": None if reason else bins,
+    }

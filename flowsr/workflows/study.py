@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowsr._support.temperatures import MODEL_TEMPERATURE
 from flowsr.calibration import Recalibration, calibrate, flow_sampler, latent_pit, recalibrate_temperature
 from flowsr.calibration.simulation_based import RankTest
 from flowsr.errors import did_you_mean
@@ -60,7 +61,7 @@ class StudySettings:
     crop: int | None = None
     num_samples: int | None = None
     pairs: int = 60
-    temperature: float = 1.0
+    temperature: float = MODEL_TEMPERATURE
     lr_log_scale: float = -math.inf
     noise: float = 0.02
     method: Method = "svi"

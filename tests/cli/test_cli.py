@@ -171,6 +171,7 @@ def test_module_level_imports_of_the_cli_are_light():
                 own = name.startswith("flowsr.cli") or name in (
                     "flowsr._support.atomic",
                     "flowsr._support.json",
+                    "flowsr._support.temperatures",
                     "flowsr.errors",
                 )
                 assert own or name.split(".")[0] in light, f"{path.name} imports {name}"
@@ -186,7 +187,7 @@ def test_sample_writes_draws_moments_and_listing(model, lr, tmp_path):
     listing = json.loads(result.stdout)
     assert listing == json.loads((out / "samples.json").read_text(encoding="utf-8"))
     assert listing["images"][0]["files"] == names
-    assert "card" not in listing["images"][0]
+    assert listing["images"][0]["card"] is None
     draws = torch.stack([read_image(out / name) for name in names[1:3]])
     assert (draws[0] - draws[1]).abs().max() > 2 / 255
     assert (draws.mean(0) - read_image(out / names[3])).abs().mean() < 4 / 255  # clamping apart
@@ -211,11 +212,9 @@ def test_sample_with_truth_names_every_convention(model, lr, tmp_path):
     assert result.exit_code == 0, result.output
     card = json.loads((tmp_path / "out" / "samples.json").read_text(encoding="utf-8"))["images"][0]["card"]
     assert card["columns"] == ["bicubic", "τ=0.8"]
-    rows = {row["name"]: row for row in card["metrics"]}
-    assert rows["PSNR"]["convention"] == "RGB, border 4, rounded to 8 bits"
-    assert set(rows["PSNR"]["values"]) == {"bicubic", "τ=0.8"}
-    assert all(row["convention"] for row in card["metrics"])
-    assert all(row["values"] or row["reason"] for row in card["metrics"])
+    psnr = [figure for figure in card["figures"] if figure["key"] == "psnr"]
+    assert [figure["column"] for figure in psnr] == ["bicubic", "τ=0.8"]
+    assert psnr[0]["convention"] == "RGB, border 4, rounded to 8 bits"
     assert "border 4" in result.stdout
 
 
@@ -231,7 +230,7 @@ def test_a_damaged_second_image_is_found_before_the_first_is_measured(command, m
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     write_image(good, torch.rand(3, 16, 16))
     bad.write_bytes(good.read_bytes()[:60])
-    for name in ("flowsr.workflows.evaluate.score_pair", "flowsr.workflows.score.score_file"):
+    for name in ("flowsr.workflows.evaluate.measure_pair", "flowsr.workflows.score.score_file"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("measured"))
     assert refused(run(command, good, bad, "--model", model, "--out", tmp_path / "out"), "bad.png", "damaged")
     assert not (tmp_path / "out").exists()
@@ -360,8 +359,8 @@ def test_info(model, lr):
     assert facts["configuration"] == TINY.to_dict()
     assert facts["parameters"] == sum(p.numel() for p in flowsr.load(model).parameters())
     image = json.loads(run("info", lr, "--json").stdout)
-    assert (image["width"], image["height"], image["channels"]) == (9, 7, "RGB")
-    assert image["as LR image"]["x4"] == "gives 36 × 28"
+    assert (image["size"], image["channels"]) == ({"height": 7, "width": 9}, "RGB")
+    assert image["as_lr_image"]["x4"] == "gives 36 × 28"
     table = run("info", "--model", "sr-x4").stdout
     assert "conditional_steps" in table and "fetched from the authors" in " ".join(table.split())
     assert "shipped" in run("info").stdout  # of the model that all commands take

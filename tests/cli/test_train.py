@@ -51,7 +51,7 @@ def test_train_writes_a_run_and_says_so_in_json(model, images, tmp_path):
     )
     assert result.exit_code == 0, result.output
     document, validated = json.loads(result.stdout), read_csv(out / "validation.csv")[-1]
-    assert (document["steps"], document["recipe"], document["stopped by signal"]) == (3, "nll+l1", None)
+    assert (document["steps"], document["recipe"], document["stopped_by_signal"]) == (3, "nll+l1", None)
     assert document["validation"]["bits_per_dim"] == pytest.approx(validated["bits_per_dim"], rel=1e-4)
     assert len(read_csv(out / "train.csv")) == 3
     assert "step 3: validation" in result.stderr

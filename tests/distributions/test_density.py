@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import tiny_flow
 
-from flowsr.likelihood import decompose, dequantized_bits_per_dim
+from flowsr.likelihood import decompose
 
 
 def toy_flow():
@@ -82,8 +82,11 @@ def test_decomposition_sums_to_log_prob():
         assert terms.dims == 3 * 16 * 8
         assert torch.allclose(terms.total, flow.condition(lr).log_prob(hr), rtol=1e-9)
         assert torch.allclose(sum(terms.named().values()), terms.total)
-        assert set(terms.to_dict()["terms_nats"]) == set(terms.named())
-        assert torch.allclose(dequantized_bits_per_dim(terms), terms.bits_per_dim + 8)
+        assert {term["name"] for term in terms.to_dict()["terms"]} == set(terms.named())
+        assert torch.allclose(terms.dequantized().bits_per_dim, terms.density_bits_per_dim + 8)
+        assert torch.allclose(terms.dequantized().density_bits_per_dim, terms.density_bits_per_dim)
+        with pytest.raises(ValueError, match="got those of a density"):
+            _ = terms.bits_per_dim
 
 
 @pytest.mark.parametrize(

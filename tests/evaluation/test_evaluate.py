@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import flowsr
 from flowsr.cli.app import app
-from flowsr.evaluation import EvaluationPlan, likelihood_metrics, list_columns, score_pair
+from flowsr.evaluation import EvaluationPlan, likelihood_figures, score_pair
 from flowsr.images import bicubic_down, make_lr, read_image, round_to_8bit, write_image
 from flowsr.metrics import lr_psnr, ntire_diversity, pixel_std, psnr, ssim
 from flowsr.workflows.evaluate import evaluate_files
@@ -53,12 +53,12 @@ def test_figures_are_those_of_the_metrics(flow):
     scores = score_pair(flow, hr, plan=EvaluationPlan(num_samples=3, temperatures=(0.0, 0.8), seed=5))
     hr = hr[:, :32, :48]
     lr = make_lr(hr, 4)
-    metrics, _ = likelihood_metrics(flow, hr, lr=lr, column="flow", seed=5)
-    assert scores["bits_per_dim"] == pytest.approx(metrics[0].values["flow"], rel=1e-6)
+    figures, _ = likelihood_figures(flow, hr, lr=lr, seed=5)
+    assert float(scores["bits_per_dim"]) == pytest.approx(float(figures[0]), rel=1e-6)
     own = flow.encode(hr).lr.detach().clamp(0, 1)
-    assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, lr, border=0)), rel=1e-6)
-    assert metrics[1].values["flow"] == scores["encoded_lr_psnr"]
-    assert metrics[1].convention.startswith("encode(hr).lr clamped, not rounded")
+    assert float(scores["encoded_lr_psnr"]) == pytest.approx(float(psnr(own, lr, border=0)), rel=1e-6)
+    assert float(figures[1]) == float(scores["encoded_lr_psnr"])
+    assert figures[1].convention.startswith("encode(hr).lr clamped, not rounded")
     draws = flow.sample(lr, num_samples=3, temperature=0.8, generator=torch.Generator().manual_seed(5)).detach()
     rounded = round_to_8bit(draws)
     expected = {
@@ -71,9 +71,9 @@ def test_figures_are_those_of_the_metrics(flow):
         "ntire": ntire_diversity((draws.double() - hr.double()).square().mean(-3)),
     }
     for key, value in expected.items():
-        assert scores[f"{key} τ=0.8"] == pytest.approx(float(value), rel=1e-6), key
-    assert "pixel_std τ=0" not in scores
-    assert set(scores) == {c.key for c in list_columns(flow, EvaluationPlan(num_samples=3))}
+        assert float(scores[f"{key}_tau0_8"]) == pytest.approx(float(value), rel=1e-6), key
+    assert "pixel_std_tau0" not in scores
+    assert list(scores) == [column.key for column in EvaluationPlan(num_samples=3).resolve(flow).columns]
 
 
 def test_rescaling_models_are_measured_through_their_own_8bit_image(tmp_path):
@@ -82,10 +82,10 @@ def test_rescaling_models_are_measured_through_their_own_8bit_image(tmp_path):
     scores = score_pair(flow, hr, plan=EvaluationPlan())
     own = round_to_8bit(flow.encode(hr).lr.detach())
     back = round_to_8bit(flow.decode(own).detach())
-    assert scores["psnr_y τ=0"] == pytest.approx(float(psnr(back, hr, border=4, colour="y")), rel=1e-6)
+    assert float(scores["psnr_y_tau0"]) == pytest.approx(float(psnr(back, hr, border=4, colour="y")), rel=1e-6)
     bicubic = make_lr(hr, 4)
-    assert scores["encoded_lr_psnr"] == pytest.approx(float(psnr(own, bicubic, border=0)), rel=1e-6)
-    assert "psnr_y τ=1" in scores and "bits_per_dim" not in scores
+    assert float(scores["encoded_lr_psnr"]) == pytest.approx(float(psnr(own, bicubic, border=0)), rel=1e-6)
+    assert "psnr_y_tau1" in scores and "bits_per_dim" not in scores
     write_image(tmp_path / "a.png", hr)
     with pytest.raises(ValueError, match="expected no LR images for a rescaling model"):
         evaluate_files(flow, [tmp_path / "a.png"], lr=[tmp_path / "a.png"])
@@ -95,9 +95,10 @@ def test_gray_and_tiny_images_have_reasons(tmp_path):
     flow = tiny_flow("sr-x4", image_channels=1).eval()
     write_image(tmp_path / "a.png", torch.rand(1, 16, 16))
     result = evaluate_files(flow, [tmp_path / "a.png"])
-    assert "gray" in result.reason("psnr_y τ=0") and "needs 11 pixels" in result.reason("ssim τ=0")
+    assert "gray" in result.reason("psnr_y_tau0") and "needs 11 pixels" in result.reason("ssim_tau0")
     assert result.summary("bits_per_dim")["standard error"] is None
-    assert result.to_dict()["images"][0]["psnr_y τ=0"] is None
+    (row,) = result.to_dict()["images"]
+    assert row["figures"]["psnr_y_tau0"] is None and "gray" in row["reasons"]["psnr_y_tau0"]
 
 
 def test_the_command_writes_table_csv_and_json(model, images, tmp_path):
@@ -109,19 +110,19 @@ def test_the_command_writes_table_csv_and_json(model, images, tmp_path):
     assert [row["image"] for row in document["images"]] == [f"image{i}.png" for i in range(3)]
     columns = {column["key"]: column for column in document["columns"]}
     assert all(column["convention"] for column in columns.values())
-    bits = [row["bits_per_dim"] for row in document["images"]]
-    over = columns["bits_per_dim"]["over images"]
+    bits = [row["figures"]["bits_per_dim"] for row in document["images"]]
+    over = columns["bits_per_dim"]["over_images"]
     assert over["mean"] == pytest.approx(sum(bits) / 3)
-    assert over["standard error"] == pytest.approx(torch.tensor(bits).double().std().item() / math.sqrt(3))
+    assert over["standard_error"] == pytest.approx(torch.tensor(bits).double().std().item() / math.sqrt(3))
     assert over["worst"] == max(bits)
     with (out / "evaluation.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0][:4] == ["image", "bits_per_dim", "encoded_lr_psnr", "psnr_bicubic"] and len(rows) == 4
-    assert "psnr_y_tau0.5" in rows[0] and rows[0][1:] == [column["csv"] for column in document["columns"]]
-    assert all(re.fullmatch(r"[a-z0-9_.]+", head) for head in rows[0])
-    assert columns["psnr τ=0.5"]["convention"].endswith("average of the figures of 2 draws")
+    assert "psnr_y_tau0_5" in rows[0] and rows[0][1:] == [column["key"] for column in document["columns"]]
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", head) for head in rows[0])
+    assert columns["psnr_tau0_5"]["convention"].endswith("average of the figures of 2 draws")
     assert document["title"].startswith(f"{model} on 3 images")
-    worst = max(document["images"], key=lambda row: row["bits_per_dim"])["image"]
+    worst = max(document["images"], key=lambda row: row["figures"]["bits_per_dim"])["image"]
     assert f"the worst image by bits per dimension is {worst}" in result.stderr
     again = run("evaluate", images, "--model", model, "--out", out)
     assert again.exit_code == 2 and "--force" in again.stderr
@@ -140,7 +141,7 @@ def test_paired_lr_images_are_used(flow, model, images, tmp_path):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["columns"][1]["convention"].endswith("the LR image given")
-    assert document["images"][0]["encoded_lr_psnr"] < 40
+    assert document["images"][0]["figures"]["encoded_lr_psnr"] < 40
     next(lr.iterdir()).unlink()
     missing = run("evaluate", images, "--model", model, "--lr", lr, "--out", tmp_path / "b")
     assert missing.exit_code == 2 and "expected one LR image named like" in " ".join(missing.stderr.split())
@@ -189,7 +190,8 @@ def test_two_processes_measure_what_one_does(model, images, tmp_path):
     assert (one["processes"], both["processes"]) == (1, 2)
     assert json.loads(two.stdout) == both
     for a, b in zip(one["images"], both["images"], strict=True):
-        for key in a.keys() - {"seconds encode", "seconds draw"}:
+        a, b = a["figures"], b["figures"]
+        for key in a.keys() - {"seconds_encode", "seconds_draw"}:
             assert b[key] == (a[key] if isinstance(a[key], str | None) else pytest.approx(a[key], rel=1e-5)), key
 
 

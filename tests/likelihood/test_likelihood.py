@@ -11,7 +11,7 @@ from cases import CASES, VARIANTS, tiny, tiny_flow
 import flowsr
 from flowsr.distributions import DiscretizedNormal, UniformDequantizer, VariationalDequantizer
 from flowsr.images import round_to_8bit
-from flowsr.likelihood import bits_per_dim, bounds_of, decompose, fit_dequantizer, official_nll
+from flowsr.likelihood import bits_per_dim, decompose, fit_dequantizer, official_nll
 from flowsr.models import Term
 from flowsr.transforms import ActNorm, Compose, PixelShuffle, per_pixel, sum_event
 
@@ -59,7 +59,7 @@ def test_terms_sum_to_log_prob_and_maps_to_terms(name, batch):
     for key, image in terms.maps.items():
         assert image.shape == (*batch, 16, 16)
         assert torch.allclose(image.sum((-2, -1)), plain[key], rtol=1e-9, atol=1e-9), key
-    assert torch.allclose(terms.map_bits_per_dim.mean((-2, -1)), terms.bits_per_dim)
+    assert torch.allclose(terms.bits_map.mean((-2, -1)), terms.density_bits_per_dim)
     # Not merely spread evenly: some term differs from place to place.
     assert terms.maps["latent z_1"].std() > 0.1
     assert terms.maps["conditional steps 1"].std() > 1e-4
@@ -82,9 +82,7 @@ def test_a_map_shows_where_the_change_is():
     hr, lr = _pair(flow, side=128)
     other = hr.clone()
     other[..., :4, :4] = 1 - other[..., :4, :4]
-    difference = (
-        decompose(flow, hr, lr, maps=True).map_bits_per_dim - decompose(flow, other, lr, maps=True).map_bits_per_dim
-    ).abs()
+    difference = (decompose(flow, hr, lr, maps=True).bits_map - decompose(flow, other, lr, maps=True).bits_map).abs()
     assert difference[:8, :8].max() > 0.1
     assert difference[-16:, -16:].max() < 1e-9
 
@@ -126,7 +124,7 @@ def test_maps_have_gradients_in_every_memory_mode():
         set_memory(flow, memory)
         generator = torch.Generator().manual_seed(0)
         hr, lr = (torch.rand(3, side, side, generator=generator, dtype=torch.float64) for side in (16, 4))
-        decompose(flow, hr, lr, maps=True).map_bits_per_dim.mean().backward()
+        decompose(flow, hr, lr, maps=True).bits_map.mean().backward()
         found[memory] = [p.grad for p in flow.parameters()]
     for memory in ("checkpoint", "reversible"):
         assert all(torch.allclose(a, b) for a, b in zip(found[memory], found["full"], strict=True))
@@ -188,9 +186,15 @@ def test_dequantization_is_a_term():
     )
     x, _ = UniformDequantizer().dequantize(hr, generator=torch.Generator().manual_seed(1))
     density = decompose(flow, x, lr)
-    assert torch.allclose(noisy.bits_per_dim, density.bits_per_dim + 8)
+    assert torch.allclose(noisy.bits_per_dim, density.density_bits_per_dim + 8)
     assert torch.allclose(noisy.maps["dequantization"].sum((-2, -1)), noisy.of("dequantization")[0])
-    assert noisy.to_dict()["of"] == "8-bit image" and density.to_dict()["of"] == "density"
+    assert noisy.to_dict()["bits_per_dim"][0] == pytest.approx(float(noisy.bits_per_dim[0].detach()))
+    assert density.to_dict()["bits_per_dim"] is None and "density" in density.to_dict()["reasons"]["bits_per_dim"]
+    assert density.to_dict()["density_bits_per_dim"] == noisy.to_dict()["density_bits_per_dim"]
+    coarse = decompose(flow, hr, lr, dequantizer=UniformDequantizer(64))
+    assert coarse.to_dict()["bits_per_dim"] is None
+    with pytest.raises(ValueError, match="at least 255 bins"):
+        _ = coarse.bits_per_dim
     json.dumps(noisy.to_dict(), allow_nan=False)
     assert "dequantization" in noisy.to_text() and f"{3 * 16 * 16}" in noisy.to_text()
     assert len(noisy.plot().axes) == 3 and len(density.plot().axes) == 1
@@ -272,16 +276,18 @@ def test_bounds_converge_to_the_closed_form_from_above():
 
 def test_the_error_of_the_bound_is_the_jackknife():
     model, image = _Independent(mean=0.5, std=0.003), torch.full((2, 1, 4, 4), 127 / 255, dtype=torch.float64)
-    draws = [decompose(model, image, dequantizer=UniformDequantizer()) for _ in range(7)]
+    source, noise = torch.Generator().manual_seed(5), UniformDequantizer()
+    draws = [decompose(model, image, dequantizer=noise, generator=source) for _ in range(7)]
     log_w = torch.stack([terms.total for terms in draws])
     left_out = torch.stack([log_w[[j for j in range(7) if j != i]].logsumexp(0) for i in range(7)]) - math.log(6)
     expected = (6 / 7 * (left_out - left_out.mean(0)).square().sum(0)).sqrt() / (16 * LN2)
-    found = bounds_of(draws)
+    found = bits_per_dim(model, image, num_samples=7, generator=torch.Generator().manual_seed(5))
     assert torch.allclose(found.importance_weighted_error, expected, rtol=1e-9)
     assert torch.allclose(found.importance_weighted, -(log_w.logsumexp(0) - math.log(7)) / (16 * LN2))
     assert len(found.plot().axes) == 1
-    with pytest.raises(ValueError, match="decompositions with a dequantizer"):
-        bounds_of([decompose(model, image)])
+    assert torch.equal(found.terms.total, draws[0].total)
+    with pytest.raises(ValueError, match="bounds of one image; got 2"):
+        _ = found.figure
 
 
 def test_one_weight_that_outweighs_all_leaves_an_error():
@@ -397,4 +403,4 @@ def test_bad_input_is_refused_in_words(function, error, message):
 def test_maps_are_refused_where_there_are_none():
     flow = tiny_flow("sr-x4")
     with pytest.raises(ValueError, match="maps=True"):
-        _ = decompose(flow, *_pair(flow)).map_bits_per_dim
+        _ = decompose(flow, *_pair(flow)).bits_map

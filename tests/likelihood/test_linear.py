@@ -61,7 +61,7 @@ def test_every_term_is_its_formula(model):
     latent = [terms.named()["latent z_1"], given.named()["latent z_1"]]
     if torch.equal(half, half.clamp(0, 1)):
         assert torch.allclose(latent[0], latent[1])
-    assert torch.allclose(terms.map_bits_per_dim.mean(), terms.bits_per_dim)
+    assert torch.allclose(terms.bits_map.mean(), terms.density_bits_per_dim)
 
 
 def test_draws_from_the_formula_pass_and_others_do_not(model):

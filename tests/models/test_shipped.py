@@ -7,7 +7,7 @@ import torch
 import flowsr
 from flowsr.distributions import uniform_dequantize
 from flowsr.images import bicubic_up, make_lr, round_to_8bit
-from flowsr.likelihood import decompose, dequantized_bits_per_dim
+from flowsr.likelihood import decompose
 from flowsr.metrics import psnr
 from flowsr.models.weights import shipped_path
 
@@ -33,7 +33,7 @@ def test_super_resolution(photograph):
     lr = make_lr(photograph, 4)
     noisy = uniform_dequantize(photograph, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        bits = dequantized_bits_per_dim(decompose(flow, noisy, lr))
+        bits = decompose(flow, noisy, lr).dequantized().bits_per_dim
         mean = round_to_8bit(flow.decode(lr))
         own = flow.encode(photograph).lr.clamp(0, 1)
     bicubic = round_to_8bit(bicubic_up(lr, 4))

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 import flowsr
 from flowsr import plots
 from flowsr.distributions import UniformDequantizer
-from flowsr.likelihood import decompose, dequantized_bits_per_dim
+from flowsr.likelihood import decompose
 from flowsr.workflows.demo import demo_figure
 
 
@@ -25,21 +25,24 @@ def terms():
 
 
 def test_bars_sum_to_the_bits_per_dimension(terms):
-    bars = terms.bars(bins=256)
-    assert bars[-1].bits == pytest.approx(float(dequantized_bits_per_dim(terms)), abs=1e-4)
-    assert bars[-2].bits == 8.0
-    assert terms.bars()[-1].bits == pytest.approx(float(terms.bits_per_dim), abs=1e-4)
+    bars = terms.dequantized().bars()
+    assert bars[-1].bits == pytest.approx(float(terms.dequantized().bits_per_dim), abs=1e-4)
+    assert bars[-2].bits == pytest.approx(8.0)
+    assert terms.bars()[-1].bits == pytest.approx(float(terms.density_bits_per_dim), abs=1e-4)
     assert len(bars) == len(terms.named()) + 2
+    # One name and one colour for a term, in tables, JSON, maps and bars.
+    for bar, term in zip(bars, terms.dequantized().terms, strict=False):
+        assert bar.label.split(" · ")[0] == term.name and bar.colour == plots.TERM_COLOURS[term.kind]
     assert {bar.colour for bar in bars} <= set(plots.PALETTE)
 
 
 def test_the_dequantization_has_one_name(terms):
-    """Where it is a constant, added to a density, and where it is a term of its own."""
+    """Where it was added to the image before, and where it is a term of its own."""
     with torch.no_grad():
         flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
         eight_bit = decompose(flow, torch.rand(3, 16, 16), torch.rand(3, 4, 4), dequantizer=UniformDequantizer())
-    name = eight_bit.bars(bins=256)[-2].label
-    assert terms.bars(bins=256)[-2].label == f"{name}: log₂ 256" and name in eight_bit.to_text()
+    name = eight_bit.bars()[-2].label
+    assert terms.dequantized().bars()[-2].label == name and name.split(" · ")[0] in eight_bit.to_text()
 
 
 def test_bars_are_drawn_with_their_values_and_unit(terms):

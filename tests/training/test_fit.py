@@ -59,7 +59,7 @@ def test_a_run_leaves_everything_behind(images, tmp_path, capsys):
     assert (trained.step, trained.interrupted, trained.skipped) == (8, None, 0)
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["recipe"]["steps"] == 8
-    assert manifest["images"] == {"training": 3, "validation": 2, "left out": {}}
+    assert manifest["images"] == {"training": 3, "validation": 2, "left_out": []}
     assert torch.__version__.startswith(manifest["versions"]["torch"])
     assert len(manifest["data_fingerprint"]) == 64
     assert manifest["run"]["seed"] == 0

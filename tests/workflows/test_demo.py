@@ -12,7 +12,7 @@ import flowsr
 from flowsr._support.json import write_json
 from flowsr.cli.app import app
 from flowsr.errors import ImageError
-from flowsr.evaluation import Metric, MetricCard, fidelity_metrics, likelihood_metrics
+from flowsr.evaluation import fidelity_figures, likelihood_figures
 from flowsr.images import bicubic_up, make_lr, round_to_8bit
 from flowsr.statistics.moments import RunningMoments
 from flowsr.workflows.demo import (
@@ -41,16 +41,18 @@ def test_smoke_writes_all_it_says(smoke):
     document = json.loads(result.stdout)
     assert document == json.loads((out / "demo.json").read_text(encoding="utf-8"))
     assert document["seed"] == 1
-    rows = [row for card in document["cards"] for row in card["metrics"]]
-    assert all(row["convention"] and (row["values"] or row["reason"]) for row in rows)
-    assert {"PSNR", "PSNR-Y", "SSIM", "LPIPS", "LR-PSNR", "Diversity"} <= {row["name"] for row in rows}
+    rows = [row for card in document["cards"] for row in card["figures"]]
+    assert all(row["convention"] and (row["value"] is None) == bool(row["reason"]) for row in rows)
+    assert {"psnr", "psnr_y", "ssim", "lpips", "lr_psnr", "pixel_std"} <= {row["key"] for row in rows}
     assert "bicubic" in document["cards"][0]["columns"]
-    bits = next(row for row in rows if row["name"].startswith("Bits"))
-    assert bits["convention"] == "D = C·H·W = 6912, σ = e^-6, uniform noise 1/256, one draw"
+    bits = next(row for row in rows if row["key"] == "bits_per_dim")
+    assert bits["convention"].endswith("for the 8-bit image, uniform noise 1/256, one draw, σ = e^-6, D = C·H·W")
     likelihood = document["likelihood"]
-    assert bits["values"]["truth"] == pytest.approx(likelihood["bits_per_dim"] + 8, abs=1e-4)
-    assert sum(likelihood["terms_nats"].values()) == pytest.approx(likelihood["total_nats"], rel=1e-4)
-    assert flowsr.load(out / "demo.safetensors").provenance["trained by"] == "flowsr demo"
+    assert likelihood["dims"] == 6912
+    assert bits["value"] == pytest.approx(likelihood["bits_per_dim"], abs=1e-4)
+    assert bits["value"] == pytest.approx(likelihood["density_bits_per_dim"] + 8, abs=1e-4)
+    assert sum(term["nats"] for term in likelihood["terms"]) == pytest.approx(likelihood["total_nats"], rel=1e-4)
+    assert flowsr.load(out / "demo.safetensors").provenance["trained_by"] == "flowsr demo"
 
 
 def test_same_seed_same_files_another_seed_others(smoke, tmp_path):
@@ -102,7 +104,7 @@ def test_training_leaves_global_state_and_learns():
 def test_training_reaches_five_bits_per_dimension():
     flow = train_demo_model(training_photographs(), demo_recipe(120))
     study = study_photograph(flow, unseen_photograph(multiple=4, largest=128), num_samples=2)
-    assert study.cards[1].metrics[0].values["truth"] < 5.0
+    assert float(study.cards[1].figure("bits_per_dim", "truth")) < 5.0
 
 
 def test_training_in_double_precision():
@@ -140,15 +142,6 @@ def test_running_moments_are_those_of_the_stack():
     assert torch.allclose(moments.std, images.double().std(0))
 
 
-def test_a_metric_needs_a_convention_and_a_reason():
-    with pytest.raises(ValueError, match="convention for PSNR"):
-        Metric("PSNR", "", {"a": 1.0})
-    with pytest.raises(ValueError, match="a reason why there are none"):
-        Metric("LPIPS", "AlexNet", {})
-    with pytest.raises(ValueError, match=r"got \['b'\] too"):
-        MetricCard("card", ("a",), (Metric("PSNR", "RGB", {"b": 1.0}),))
-
-
 def test_json_is_strict_wherever_a_number_is_missing(tmp_path):
     write_json(tmp_path / "a.json", {"of": tmp_path, "rows": [{"x": math.nan}, {"x": (-math.inf, 1.5, 2, True, None)}]})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -166,19 +159,19 @@ def test_json_is_strict_wherever_a_number_is_missing(tmp_path):
 def test_cards_say_what_cannot_be_measured():
     hr = round_to_8bit(torch.rand(1, 16, 16))
     lr = make_lr(hr, 4)
-    rows = {row.name: row for row in fidelity_metrics({"bicubic": bicubic_up(lr, 4)}, hr, lr, upscale=4)}
-    assert rows["PSNR"].values["bicubic"] > 0
+    rows = {row.name: row for row in fidelity_figures({"bicubic": bicubic_up(lr, 4)}, hr, lr, upscale=4)["bicubic"]}
+    assert float(rows["PSNR"]) > 0
     assert "gray" in rows["PSNR-Y"].reason
     assert "needs 11 pixels inside the border; has 8" in rows["SSIM"].reason
     assert rows["LPIPS"].reason
-    assert rows["Diversity"].reason == "needs at least two draws"
+    assert rows["Diversity (std)"].reason == "needs at least two draws"
 
 
 def test_bits_of_the_card_are_those_of_the_likelihood():
     flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
     hr = round_to_8bit(torch.rand(3, 16, 16))
     lr = make_lr(hr, 4)
-    metrics, terms = likelihood_metrics(flow, hr, lr=lr, column="x")
-    assert metrics[0].values["x"] == pytest.approx(float(terms.bits_per_dim) + 8)
-    again, _ = likelihood_metrics(flow, hr, lr=lr, column="x")
-    assert again == metrics
+    figures, bits = likelihood_figures(flow, hr, lr=lr)
+    assert float(figures[0]) == pytest.approx(float(bits.terms.density_bits_per_dim) + 8)
+    again, _ = likelihood_figures(flow, hr, lr=lr)
+    assert again == figures

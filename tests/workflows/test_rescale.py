@@ -43,7 +43,7 @@ def test_there_and_back_keeps_the_size_and_prints_the_loss(models, hr, tmp_path)
     down = run("downscale", hr, "--model", models["rescaling-x4"], "--out", tmp_path / "lr", "--json")
     assert down.exit_code == 0, down.output
     record = json.loads(down.stdout)["images"][0]
-    assert record["size"] == [10, 13] and record["padded"]
+    assert record["size"] == {"height": 10, "width": 13} and record["padded"]
     lr = tmp_path / "lr" / "fly_LR.png"
     with Image.open(lr) as image:  # another reader finds a whole file, and the text
         image.load()
@@ -56,7 +56,7 @@ def test_there_and_back_keeps_the_size_and_prints_the_loss(models, hr, tmp_path)
     card = json.loads(up.stdout)["images"][0]["card"]
     restored = read_image(tmp_path / "hr2" / "fly_HR.png")
     assert restored.shape == (3, 37, 50)
-    found = {metric["name"]: metric["values"]["loss"] for metric in card["metrics"]}
+    found = {figure["name"]: figure["value"] for figure in card["figures"]}
     assert found["PSNR"] == pytest.approx(float(psnr(restored, read_image(hr), border=4)), rel=1e-6)
     assert set(found) == {"PSNR", "PSNR-Y", "SSIM", "SSIM-Y"}
     assert "Note:" not in up.stderr

@@ -39,12 +39,12 @@ def test_a_scored_file_agrees_with_the_library(image):
     assert set(scored.terms.maps) == set(scored.terms.named())
     noise = torch.rand(hr.shape, generator=torch.Generator().manual_seed(5)) / 256
     assert float(scored.terms.bits_per_dim) == pytest.approx(
-        float((decompose(flow, hr + noise, lr).bits_per_dim + 8).detach()), rel=1e-5
+        float((decompose(flow, hr + noise, lr).density_bits_per_dim + 8).detach()), rel=1e-5
     )
     # The authors' x4 models count, and are given, the noise of 64 grey levels.
     coarse = hr + torch.rand(hr.shape, generator=torch.Generator().manual_seed(5)) / 64
     assert scored.official_bins == 64
-    assert scored.official_nll == pytest.approx(float(official_nll(flow, coarse, lr).detach()), rel=1e-5)
+    assert float(scored.official_nll) == pytest.approx(float(official_nll(flow, coarse, lr).detach()), rel=1e-5)
     json.dumps(scored.to_dict(), allow_nan=False)
 
 
@@ -66,9 +66,12 @@ def test_score_on_the_command_line(image, tmp_path):
     result = run("score", image, "-n", 2, "--json", "-o", tmp_path / "out", "-q")
     assert result.exit_code == 0, result.stderr
     (record,) = json.loads(result.stdout)["images"]
-    assert record["official_nll"] is None  # costs encodings of its own
-    assert record["bits"]["num_samples"] == 2 and record["terms"]["of"] == "8-bit image"
-    assert sum(record["terms"]["terms_nats"].values()) == pytest.approx(record["terms"]["total_nats"], rel=1e-4)
+    nll = record["figures"]["official_nll"]
+    assert nll["value"] is None and "--official" in nll["reason"]  # costs encodings of its own
+    assert record["bounds"]["num_samples"] == 2 and record["terms"]["bins"] == 256
+    terms = record["terms"]
+    assert sum(term["nats"] for term in terms["terms"]) == pytest.approx(terms["total_nats"], rel=1e-4)
+    assert record["figures"]["bits_per_dim"]["value"] == record["bounds"]["importance_weighted"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a <b>_terms.png", "scores.json"]
     assert refused(run("score", image, "-o", tmp_path / "out"), "exists", "--force")
     table = run("score", image)
@@ -81,7 +84,7 @@ def test_score_takes_lr_images(image, tmp_path):
     write_image(lr, torch.full((3, 9, 10), 0.5))
     given = json.loads(run("score", image, "--lr", lr, "--json").stdout)["images"][0]
     made = json.loads(run("score", image, "--json").stdout)["images"][0]
-    assert given["bits"]["variational"] > made["bits"]["variational"] + 1
+    assert given["bounds"]["variational"] > made["bounds"]["variational"] + 1
     write_image(lr, torch.rand(3, 5, 5), overwrite=True)
     assert refused(
         run("score", image, "--lr", lr), "expected an LR image of 1/4", "of 42 × 36 pixels; got 5 × 5 pixels"

@@ -66,7 +66,7 @@ def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypat
     assert {path.name for path in out.iterdir()} == expected
     document = json.loads(result.stdout)
     assert document == json.loads((out / f"{name}.json").read_text())
-    assert set(document["parts"]) == set(STUDIES[name].parts)
+    assert set(document["parts"]) == {part.replace(" ", "_").lower() for part in STUDIES[name].parts}
     assert document["images"] == ["a", "b"] and document["settings"]["seed"] == 0
     assert STUDIES[name].question in (out / f"{name}.txt").read_text()
     again = CliRunner().invoke(app, list(map(str, args)))
