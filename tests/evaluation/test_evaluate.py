@@ -14,12 +14,15 @@ from cases import tiny_flow
 from typer.testing import CliRunner
 
 import flowsr
+from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
 from flowsr.cli.app import app
 from flowsr.evaluation import EvaluationPlan, likelihood_figures, score_pair
-from flowsr.images import bicubic_down, make_lr, read_image, round_to_8bit, write_image
+from flowsr.images import bicubic_down, crop_pair, make_lr, read_image, round_to_8bit, write_image
 from flowsr.metrics import lr_psnr, ntire_diversity, pixel_std, psnr, ssim
 from flowsr.workflows.evaluate import evaluate_files
 from flowsr.workflows.processes import Processes
+from flowsr.workflows.sample import DrawPlan
+from flowsr.workflows.study import StudySettings
 
 
 def run(*args):
@@ -202,3 +205,34 @@ def test_a_mistake_in_one_process_stops_all(model, images, tmp_path):
     assert result.returncode != 0
     assert result.stderr.count("zz.png: expected at least 16 pixels on each side; got 8 × 8 pixels") >= 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_is_resolved_once_and_a_pair_cropped_once(flow, images, monkeypatch):
+    calls = {"resolve": 0, "crop": 0}
+
+    def counting(name, function):
+        def counted(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr(EvaluationPlan, "resolve", counting("resolve", EvaluationPlan.resolve))
+    crop = counting("crop", crop_pair)
+    for module in ("flowsr.workflows.pairs", "flowsr.evaluation.one_image"):
+        monkeypatch.setattr(f"{module}.crop_pair", crop)
+    result = evaluate_files(flow, sorted(images.iterdir()), plan=EvaluationPlan(num_samples=1))
+    assert calls == {"resolve": 1, "crop": 2 * 3}  # each image is read twice: all of them before the first is measured
+    assert result.plan.temperatures == (0.0, 0.8) and result.plan.lr_log_scale == -6.0
+
+
+def test_one_default_temperature_for_a_task():
+    plan, rescaling = EvaluationPlan(), tiny_flow("rescaling-x4")
+    assert plan.resolve(tiny_flow()).temperatures == (RESTORE_TEMPERATURE, DRAW_TEMPERATURE)
+    assert plan.resolve(rescaling).temperatures == (RESTORE_TEMPERATURE, MODEL_TEMPERATURE)
+    assert DrawPlan().temperatures == (DRAW_TEMPERATURE,)
+    assert StudySettings().temperature == MODEL_TEMPERATURE
+    said = {"sample": f"[default: ({DRAW_TEMPERATURE:g})]", "upscale": f"[default: {RESTORE_TEMPERATURE:.1f}]"}
+    said |= {"study": f"[default: {MODEL_TEMPERATURE:.1f}]", "evaluate": f"[default: (0 and {DRAW_TEMPERATURE:g};"}
+    for command, words in said.items():
+        assert words in " ".join(run(command, "--help").stdout.replace("│", " ").split()), command
