@@ -5,6 +5,7 @@ likelihood without a message. So what cannot be read faithfully is refused, by :
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from flowsr._support.atomic import atomic_path
 from flowsr.errors import ImageError
-from flowsr.images._codecs import SUFFIXES, decode, encode, encode_with_text, read_text
+from flowsr.images._codecs import OTHER_SUFFIXES, SUFFIXES, decode, encode, encode_with_text, read_text
 from flowsr.images.colour import rgb_to_gray
 from flowsr.images.values import check_image
 
@@ -33,10 +34,16 @@ def read_image(
 ) -> Float[Tensor, "channel height width"]:
     """Read a PNG, JPEG or TIFF file of 8 or 16 bits as values v / 255 or v / 65535.
 
-    Palettes are resolved and photographs turned upright (EXIF). Colour profiles are not applied. The content decides
-    the format, not the suffix. Gray from colour is :func:`rgb_to_gray`, not rounded.
+    The values are those that libpng, Pillow or libtiff give. Palettes are resolved, photographs turned upright (EXIF),
+    colours that were multiplied by alpha divided by it, and inks for print (CMYK) made R = (1 - C)(1 - K) and so on.
+    Colour profiles are not applied. The content decides the format, not the suffix. Gray from colour is
+    :func:`rgb_to_gray`, not rounded.
 
-    Cost: decodes on the CPU; a header with too many pixels is refused before.
+    Warns (UserWarning) of what is read but may not be what was meant: a colour profile that is not sRGB, inks, and a
+    JPEG whose decoder warns that its scan is damaged, which it notices of about three flipped bits in ten.
+
+    Cost: decodes on the CPU, a JPEG twice; a header with too many pixels, or more than the file can hold, is refused
+    before.
 
     Args:
         path: The file.
@@ -44,7 +51,7 @@ def read_image(
             3 RGB, 4 RGBA. "RGB" and "gray" drop an opaque alpha and refuse a transparent one.
         dtype: A floating dtype.
         max_pixels: The most H·W accepted, against decompression bombs. Pillow's own limit, which is the default, holds
-            for PNG and JPEG even if this is larger.
+            for JPEG even if this is larger.
 
     Returns:
         Shape ``(C, H, W)``, values in [0, 1], on the CPU.
@@ -66,10 +73,15 @@ def read_image(
     if not dtype.is_floating_point:
         raise ValueError(f"dtype: expected a floating point dtype; got {dtype}")
     if path.suffix.lower() not in SUFFIXES:
-        raise ImageError(f"{path}: expected a file named {', '.join(SUFFIXES)}; got {path.suffix or 'no suffix'!r}")
+        hint = ": save it as PNG" if path.suffix.lower() in OTHER_SUFFIXES else ""
+        got = f"{path.suffix or 'no suffix'!r}{hint}"
+        raise ImageError(f"{path}: expected a file named {', '.join(SUFFIXES)}; got {got}")
     if not path.is_file():
         raise ImageError(f"{path}: expected an image file; got {'a folder' if path.is_dir() else 'no such file'}")
-    pixels = decode(path, max_pixels=max_pixels)
+    stored = decode(path, max_pixels=max_pixels)
+    for remark in stored.remarks:
+        warnings.warn(f"{path} {remark}", stacklevel=2)
+    pixels = stored.upright()
     integers = torch.from_numpy(pixels.astype(np.int32)).movedim(-1, 0)
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     image = integers.to(exact) / float(np.iinfo(pixels.dtype).max)
@@ -155,7 +167,10 @@ def encode_png(image: Tensor, *, text: Mapping[str, str] | None = None) -> bytes
 def read_png_text(path: str | PathLike[str], key: str) -> str | None:
     """A fact about an image that travels with it: the text under a key in a PNG file, or None.
 
-    Cost: decodes the image once more, as texts may stand behind it.
+    Cost: one pass over the file; the picture is not decoded.
+
+    Raises:
+        ImageError: If it is a damaged PNG file.
 
     Example:
         >>> import tempfile
@@ -169,6 +184,8 @@ def read_png_text(path: str | PathLike[str], key: str) -> str | None:
 
 def list_images(folder: str | PathLike[str]) -> list[Path]:
     """The image files directly in a folder, sorted by name; hidden files are left out.
+
+    Images of other formats (WebP, GIF, HEIC, BMP and so on, by their suffix) are named in a warning.
 
     Cost: one directory listing; no file is opened.
 
@@ -193,11 +210,21 @@ def list_images(folder: str | PathLike[str]) -> list[Path]:
         raise ImageError(
             f"{folder}: expected a folder of images; got {'a file' if folder.exists() else 'no such folder'}"
         )
-    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    images = sorted(path for path in files if path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    others = _name_some([path for path in files if path.suffix.lower() in OTHER_SUFFIXES])
     if not images:
-        raise ImageError(f"{folder}: expected files named {', '.join(SUFFIXES)}; got none")
+        got = f"only {others}: save as PNG what you want" if others else "none"
+        raise ImageError(f"{folder}: expected files named {', '.join(SUFFIXES)}; got {got}")
+    if others:
+        warnings.warn(f"{folder}: left out {others}: save as PNG what you want", stacklevel=2)
     return images
+
+
+def _name_some(paths: Sequence[Path]) -> str:
+    """The first names and how many more there are; empty if there are none."""
+    names = ", ".join(repr(path.name)[1:-1] for path in paths[:3])  # as repr has it: names may hold control characters
+    return f"{names} and {len(paths) - 3} more" if len(paths) > 3 else names
 
 
 def _to_levels(image: Tensor, bit_depth: int) -> np.ndarray:

@@ -120,21 +120,18 @@ def test_transparent_pixels_are_not_dropped_silently(tmp_path, mode):
         read_image(tmp_path / "glass.png", mode=mode)
 
 
-def test_palettes_bilevel_and_cmyk_become_colours(tmp_path):
+def test_palettes_and_bilevel_become_colours(tmp_path):
     colours = Image.fromarray(levels(3, 255).movedim(0, -1).numpy().astype(np.uint8))
     palette = colours.quantize(8)
     expected = torch.from_numpy(np.array(palette.convert("RGB"))).movedim(-1, 0) / 255
     for name in ("palette.png", "palette.tif"):
         palette.save(tmp_path / name)
-        assert torch.allclose(read_image(tmp_path / name), expected, atol=1 / 255)
-    assert torch.equal(read_image(tmp_path / "palette.png"), expected)
+        assert torch.equal(read_image(tmp_path / name), expected)
     palette.save(tmp_path / "clear.png", transparency=0)
     assert len(read_image(tmp_path / "clear.png", mode=None)) == 4
     for name in ("bits.png", "bits.tif"):
         Image.new("1", (4, 3), 1).save(tmp_path / name)
         assert torch.equal(read_image(tmp_path / name, mode=None), torch.ones(1, 3, 4))
-    colours.convert("CMYK").save(tmp_path / "print.jpg", quality=95)
-    assert read_image(tmp_path / "print.jpg").shape == (3, 5, 7)
 
 
 def test_tiff_white_is_zero_and_separate_planes(tmp_path):
@@ -222,13 +219,25 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("side", "message"), [(60_000, "Pillow's limit"), (10_000, "at most 1000000 pixels")])
-def test_decompression_bombs_are_refused_before_decoding(tmp_path, side, message):
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [
+        (1_000_000, "expected at most 1000000 pixels; got 20000 x 20000 = 400000000; raise max_pixels if"),
+        (10**9, "a damaged or truncated file"),  # more than its bytes can stand for
+    ],
+)
+def test_decompression_bombs_are_refused_before_decoding(tmp_path, most, message):
     path = tmp_path / "bomb.png"
-    path.write_bytes(bomb(side, side))
-    with pytest.raises(ImageError, match=f"bomb.png: expected an? .*image|{message}") as refused:
-        read_image(path, max_pixels=1_000_000)
-    assert message in str(refused.value)
+    path.write_bytes(bomb(20_000, 20_000))
+    with pytest.raises(ImageError, match=f"bomb.png: .*{message}"):
+        read_image(path, max_pixels=most)
+
+
+def test_pillows_limit_holds_for_jpeg(tmp_path, monkeypatch):
+    write_image(tmp_path / "large.jpg", torch.zeros(3, 40, 50))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
+    with pytest.raises(ImageError, match=r"large\.jpg: expected an image within Pillow's limit; .*MAX_IMAGE_PIXELS"):
+        read_image(tmp_path / "large.jpg")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
@@ -250,13 +259,9 @@ def test_unusual_tiffs_are_refused(tmp_path):
             "expected a TIFF of one page; got 3",
         ),
         "float.tif": ({"data": zeros.astype(np.float32)}, "expected 8 or 16 bits per channel; got 32 bits, float32"),
-        "ink.tif": (
-            {"data": np.stack([zeros] * 4, -1), "photometric": "separated"},
-            "gray, RGB or palette TIFF; got SEP",
-        ),
         "many.tif": (
             {"data": np.stack([zeros] * 6, -1), "photometric": "rgb", "planarconfig": "contig"},
-            "1 to 4 channels; got axes YXS with 6",
+            "1 to 4 channels, .*; got axes YXS with 6",
         ),
     }
     for name, (arguments, message) in cases.items():
