@@ -49,6 +49,8 @@ def scan_remark(content: bytes) -> str | None:
     try:
         simplejpeg.decode_jpeg(content, "GRAY", strict=True)
     except ValueError as error:
+        if "subsampling level" in str(error):  # of the header, before the scan
+            return "has colours subsampled in an unusual way, for which its scan is not checked: look at it"
         return (
             f"is damaged, its decoder says ({error}): a part of the picture may be wrong; "
             "look at it, and take the file anew from where it came"

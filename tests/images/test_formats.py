@@ -433,6 +433,13 @@ def test_a_damaged_scan_is_remarked(tmp_path, options, photograph):
         assert len(read(tmp_path / "taller.jpg", taller)) == image.height + 64
 
 
+def test_a_scan_that_cannot_be_checked_is_remarked_as_such(tmp_path):
+    content = bytearray(saved(Image.new("RGB", (8, 24), (200, 100, 50)), "JPEG", subsampling=0))
+    content[content.index(b"\xff\xc0") + 11] = 0x13  # luma three times as fine as the colours, from top to bottom
+    with pytest.warns(UserWarning, match="subsampled in an unusual way, for which its scan is not checked"):
+        read(tmp_path / "photo.jpg", bytes(content))
+
+
 def test_a_damaged_scan_in_a_tiff_is_remarked(tmp_path, photograph):
     image = Image.fromarray(photograph.movedim(0, -1).mul(255).byte().numpy())
     content = saved(image, "TIFF", compression="jpeg")

@@ -620,7 +620,8 @@ def test_luma_is_that_of_scikit_image(photograph):
 
 
 def test_importing_loads_nothing_heavy():
-    heavy = ["PIL", "imagecodecs", "imageio", "lpips", "matplotlib", "scipy", "skimage", "tifffile", "torchvision"]
+    heavy = ["PIL", "imagecodecs", "imageio", "lpips", "matplotlib", "scipy", "simplejpeg", "skimage", "tifffile"]
+    heavy += ["torchvision"]
     code = (
         "import json, sys, torch, pyro; before = set(sys.modules); import flowsr.images, flowsr.metrics; "
         f"print(json.dumps([name for name in {heavy} if name in set(sys.modules) - before]))"
