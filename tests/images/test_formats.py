@@ -17,7 +17,7 @@ from skimage import data
 from benchmarks import fuzz_images
 from benchmarks.fuzz_images import other_readings, png_chunk, write_png
 from flowsr.errors import ImageError
-from flowsr.images import list_images, read_image
+from flowsr.images import list_images, read_image, read_png_text
 
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 GRAY_DEPTHS, DEPTHS = (1, 2, 4, 8, 16), {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -100,6 +100,18 @@ def test_texts_of_a_png_are_of_any_length(tmp_path, kind):
     Image.fromarray(pixels).save(file, "PNG", pnginfo=text)
     assert kind.encode() in file.getvalue()
     assert np.array_equal(read(tmp_path / "text.png", file.getvalue(), "RGB"), pixels / 255)
+
+
+def test_a_short_text_is_found_beside_a_long_one_and_damage_is_said(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "x" * 3_000_000, zip=True)
+    text.add_text("size", "13x16")
+    content = saved(Image.fromarray(noise(5, 6, 3)), "PNG", pnginfo=text)
+    (tmp_path / "text.png").write_bytes(content)
+    assert read_png_text(tmp_path / "text.png", "size") == "13x16"
+    (tmp_path / "text.png").write_bytes(content.replace(b"13x16", b"13x17"))
+    with pytest.raises(ImageError, match=r"text\.png: .*chunk b'tEXt' has a wrong checksum"):
+        read_png_text(tmp_path / "text.png", "size")
 
 
 def damaged_pngs():
