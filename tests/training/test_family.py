@@ -383,7 +383,8 @@ def test_the_commands_say_what_a_density_of_images_cannot_do(images, tmp_path):
         run("study", "uncertainty", images, "--model", glow, *out), "for a study of its posterior", "got Glow"
     )
     srflow = saved("srflow-x4", tmp_path)
-    assert refused(run("study", "uncertainty", images, "--model", srflow, *out), "the capability lr-latent; got SRFlow")
+    wide = ("--crop", 16, "--lr-log-scale", -3.0)
+    assert refused(run("study", "uncertainty", images, "--model", srflow, *wide, *out), "no lr_log_scale for SRFlow")
     assert refused(run("evaluate", path, "--model", glow, "--lr", path, *out), "expected no LR images for Glow")
     assert not (tmp_path / "out").exists()
     scored = run("score", path, "--model", glow, "--json")

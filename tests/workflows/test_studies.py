@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cases import tiny
 from typer.testing import CliRunner
 
 import flowsr
@@ -85,6 +86,34 @@ def test_a_new_study_needs_its_function_alone(folder, tmp_path, monkeypatch):
     assert "nothing      What comes out of nothing?" in CliRunner().invoke(app, ["study", "--list"]).stdout
     misspelt = CliRunner().invoke(app, ["study", "nothin", str(folder), "--out", str(tmp_path / "out")])
     assert misspelt.exit_code == 2 and "did you mean nothing?" in misspelt.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "shown"),
+    [("srflow-x4", (), ["z_3 norm", "z_1 norm"]), ("sr-x4", ("--lr-log-scale", -3.0), ["lr norm", "z_2 norm"])],
+)
+def test_calibration_of_srflow_and_with_a_width_of_the_lr_image(model, options, shown, folder, tmp_path):
+    flowsr.save(tiny(model, strength=0.05), tmp_path / "tiny.safetensors")
+    args = ["study", "calibration", folder, "--model", tmp_path / "tiny.safetensors", "--out", tmp_path / "out"]
+    args += ["--crop", 16, "-n", 8, "--pairs", 20, "--device", "cpu", "--json", *options]
+    result = CliRunner().invoke(app, list(map(str, args)))
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["settings"]["lr_log_scale"] == (-3.0 if options else "-inf")
+    assert set(shown) <= set(document["parts"]["latent PIT"]["names"])
+    levels = [int(name[2]) for name in shown if name.startswith("z_")]
+    assert set(levels) <= set(document["parts"]["temperature"]["levels"])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [("srflow-x4", ("--lr-log-scale", -3.0), "no lr_log_scale for SRFlow"), ("glow", (), "density of images alone")],
+)
+def test_what_a_study_refuses(model, options, message, folder, tmp_path):
+    flowsr.save(tiny(model), tmp_path / "tiny.safetensors")
+    args = ["study", "uncertainty", folder, "--model", tmp_path / "tiny.safetensors", "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, list(map(str, [*args, "--crop", 16, "--device", "cpu", *options])))
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split())
 
 
 def test_chains_by_the_command(folder):
