@@ -96,7 +96,7 @@ def test_training_leaves_global_state_and_learns():
     assert torch.equal(state, torch.get_rng_state())
     assert not few.training and more.provenance["photographs"] == sorted(photographs)
     hr = unseen_photograph(multiple=4, largest=64)
-    bits = [likelihood_metrics(flow, hr, lr=make_lr(hr, 4), column="x")[0][0].values["x"] for flow in (few, more)]
+    bits = [float(likelihood_figures(flow, hr, lr=make_lr(hr, 4))[0][0]) for flow in (few, more)]
     assert bits[1] < bits[0] - 0.1
 
 
