@@ -1,6 +1,8 @@
 """Configuration of the documentation; ``make docs`` builds it, with warnings as errors."""
 
+import doctest
 import os
+import shutil
 from pathlib import Path
 
 import flowsr
@@ -74,3 +76,30 @@ sphinx_gallery_conf = {
 }
 # The function above cannot be pickled into Sphinx's cache of the configuration; it is only read again at each build.
 suppress_warnings = ["config.cache"]
+
+
+def draw_graph(page: Path, folder: Path, *, name: str) -> None:
+    """Write NAME.inc, the graph that a page's own code makes under the name ``graph``, for the page to include.
+
+    A picture where Graphviz's program ``dot`` is there; elsewhere the edges in words, so that the page still builds.
+    """
+    namespace: dict = {}
+    for example in doctest.DocTestParser().get_examples(page.read_text()):
+        exec(compile(example.source, page.name, "single"), namespace)
+        if "graph" in namespace:
+            break
+    graph = namespace["graph"]
+    folder.mkdir(exist_ok=True)
+    if shutil.which("dot"):
+        (folder / f"{name}.svg").write_bytes(graph.pipe(format="svg"))
+        text = f".. image:: {folder.name}/{name}.svg\n   :alt: the graph of the program\n"
+    else:
+        edges = sorted(line.strip() for line in graph.source.splitlines() if "->" in line)
+        text = "::\n\n" + "".join(f"   {edge}\n" for edge in edges)
+    (folder / f"{name}.inc").write_text(text)
+
+
+def setup(app) -> None:
+    """Make the figures that pages include."""
+    source = Path(app.srcdir)
+    draw_graph(source / "flows_in_programs.rst", source / "generated", name="camera")

@@ -8,8 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from flowsr.distributions import Temperature, draw_noise, level_temperatures
-from flowsr.distributions.packed_normal import ProposedNormal
+from flowsr.distributions import PackedNormal, ProposedNormal, Temperature, draw_noise, split_levels
 from flowsr.models import Capability, Latents, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.transforms.pixel_shuffle import depth_to_space
@@ -44,8 +43,10 @@ def super_resolution(
         flow: a model with the capability ``condition``.
         lr: LR image in [0, 1], ``(*batch, C, h, w)``.
         hr: HR image to score, ``(*batch, C, s·h, s·w)``, or None to generate.
-        temperature: τ for all levels, or one per level, coarse to fine.
-        lr_log_scale: log σ of the LR image; by default that of the model. Only for models that have one.
+        temperature: τ for all levels, or a tuple of one per level, coarse to fine; a tensor, as a sample site gives
+            it, may be random, and its shape is one of batches.
+        lr_log_scale: log σ of the LR image, a number or a tensor like τ; by default that of the model. Only for models
+            that have one.
 
     Returns:
         The HR image.
@@ -72,16 +73,17 @@ def super_resolution(
             f"expected no lr_log_scale for {type(flow).__name__}, which has no LR image in its latent; got "
             f"{lr_log_scale}"
         )
-    # Checks lr and τ with the messages users know.
+    # Checks lr, τ and σ with the messages users know.
     width = {"lr_log_scale": lr_log_scale} if within else {}
     base = flow.condition(lr, temperature=temperature, **width).base_dist
-    lr = lr.to(flow.dtype)
+    assert isinstance(base, PackedNormal)
+    lr, temperature = flow.as_given(lr, temperature)
     shapes = flow.latent_shapes(*lr.shape[-2:])
-    temperatures = level_temperatures(temperature, len(shapes))
+    temperatures = split_levels(temperature, len(shapes))
     names = [f"z_{level}" for level in flow.latent_levels()]
     encoding: Latents | None = None
     if hr is not None:
-        if not (base.scale > 0).all():
+        if not base.has_density:
             raise ValueError(
                 "expected temperature > 0 and a finite lr_log_scale to score an image; got "
                 f"temperature {temperature} and lr_log_scale {lr_log_scale}"
@@ -89,7 +91,7 @@ def super_resolution(
         encoding = flow.encode(hr, lr)
         if encoding.lr.shape != lr.shape:
             raise ValueError(f"expected an hr image for an lr of shape {tuple(lr.shape)}; got {tuple(hr.shape)}")
-    sigma = base.scale.flatten()[0]  # of y, where there is one
+    sigma = base.sigma  # of y, where there is one
     with ExitStack() as plates:
         # Pyro counts batch dimensions from the right.
         for i, size in enumerate(lr.shape[:-3]):
@@ -122,7 +124,9 @@ def _register(flow: ConditionalModel) -> None:
                 "expected one flow per parameter store; another one is registered under the name flow: call "
                 "pyro.clear_param_store() first"
             )
-    pyro.module("flow", flow)
+    # Of a frozen flow there is nothing to register, and Pyro would warn of each parameter.
+    if any(parameter.requires_grad for parameter in flow.parameters()):
+        pyro.module("flow", flow)
 
 
 class Normal(ProposedNormal):  # by this name it is drawn in graphs of the program
@@ -146,7 +150,7 @@ class Normal(ProposedNormal):  # by this name it is drawn in graphs of the progr
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Normal":
         shape = torch.Size(batch_shape)
-        new = Normal(self.loc.expand(shape), self.scale.expand(shape), validate_args=self._validate_args)
+        new = Normal(self.loc.expand(shape), self.scale.expand(shape))
         new.factor = self.factor
         return new
 
@@ -154,9 +158,10 @@ class Normal(ProposedNormal):  # by this name it is drawn in graphs of the progr
 def _normal_site(
     name: str, mean: Tensor, scale: float | Tensor, obs: Tensor | None, *, batch: torch.Size, factor: int = 1
 ) -> Tensor:
-    normal = Normal(mean.expand(*batch, *mean.shape[-3:]), torch.as_tensor(scale, dtype=mean.dtype, device=mean.device))
+    scales = torch.as_tensor(scale, dtype=mean.dtype, device=mean.device)[..., None, None, None]
+    normal = Normal(mean.expand(*batch, *mean.shape[-3:]), scales)
     normal.factor = factor
-    if scale == 0:
+    if not isinstance(scale, Tensor) and scale == 0:
         if obs is None:
             normal.sample()  # takes its noise all the same, so that the sites after it are the same whatever σ
         return pyro.deterministic(name, normal.loc, event_dim=3)

@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -146,6 +147,22 @@ def test_examples_of_the_help_are_those_of_the_parser():
         (words,) = command_lines("    " + command.epilog.removeprefix(EXAMPLE))
         assert words[0] == name
         parse(words)
+
+
+@pytest.mark.parametrize("dot", [False, True])
+def test_the_graph_of_a_program_is_a_picture_or_words(dot, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if dot:
+        (tmp_path / "dot").write_text("#!/bin/sh\nwhile read line; do :; done\necho '<svg/>'\n")
+        (tmp_path / "dot").chmod(0o755)
+    draw_graph = runpy.run_path(str(ROOT / "docs" / "conf.py"))["draw_graph"]
+    draw_graph(ROOT / "docs" / "flows_in_programs.rst", tmp_path / "generated", name="camera")
+    text = (tmp_path / "generated" / "camera.inc").read_text()
+    if dot:
+        assert ".. image:: generated/camera.svg" in text
+        assert (tmp_path / "generated" / "camera.svg").read_text() == "<svg/>\n"
+    else:
+        assert "   gain -> photo\n" in text
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Every density and log-determinant of the package is summed here and nowhere else
 turns them all from one number per image into a map of the image.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -68,7 +69,7 @@ def constant_ladj(x: Tensor, value: float | Tensor) -> Tensor:
 
 def pixelwise_ladj(x: Tensor, per_pixel: Tensor) -> Tensor:
     """The log-determinant of a map that acts alike on every pixel of ``x``, from that of one pixel."""
-    return constant_ladj(x, per_pixel * x.shape[-2:].numel())
+    return constant_ladj(x, per_pixel * math.prod(x.shape[-2:]))
 
 
 def add_ladj(terms: Iterable[Tensor]) -> Tensor:

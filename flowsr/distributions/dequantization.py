@@ -58,7 +58,7 @@ class UniformDequantizer:
     ) -> tuple[Tensor, Tensor]:
         """Add noise: ``(v + u, log q(u))``; noise is drawn on the generator's device and moved."""
         noisy = uniform_dequantize(image, bins=self.bins, generator=generator)
-        return noisy, constant_ladj(image, image.shape[-3:].numel() * math.log(self.bins))
+        return noisy, constant_ladj(image, math.prod(image.shape[-3:]) * math.log(self.bins))
 
 
 def uniform_dequantize(
@@ -176,6 +176,6 @@ class VariationalDequantizer(nn.Module):
         noise = torch.randn(shape, dtype=dtype, device=device, generator=generator).to(image.device)
         value, ladj = self.flow.call_and_ladj(noise, context)
         slope = sum_event(F.logsigmoid(value) + F.logsigmoid(-value))
-        volume = constant_ladj(value, image.shape[-3:].numel() * math.log(self.bins))
+        volume = constant_ladj(value, math.prod(image.shape[-3:]) * math.log(self.bins))
         log_q = add_ladj((volume, sum_event(normal_log_prob(noise)), -ladj, -slope))
         return image + depth_to_space(torch.sigmoid(value), 2) / self.bins, log_q

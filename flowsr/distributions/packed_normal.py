@@ -57,10 +57,8 @@ class ProposedNormal(dist.Normal):
     arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.real}  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        # A NaN is no real number, and a proposal all the same.
+        # A NaN is no real number, and a proposal all the same: arguments are never validated.
         super().__init__(loc, scale, validate_args=False)
-        if validate_args is not None:
-            self._validate_args = validate_args
 
     def log_prob(self, value: Tensor) -> Tensor:
         return scaled_log_prob(value - self.loc, self.scale)
@@ -71,7 +69,7 @@ class ProposedNormal(dist.Normal):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "ProposedNormal":
         shape = torch.Size(batch_shape)
-        return ProposedNormal(self.loc.expand(shape), self.scale.expand(shape), validate_args=self._validate_args)
+        return ProposedNormal(self.loc.expand(shape), self.scale.expand(shape))
 
 
 def scaled_log_prob(x: Tensor, scale: Tensor) -> Tensor:
@@ -113,13 +111,17 @@ def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ..
     Raises:
         ValueError: for a negative or non-finite temperature, a wrong number of them, or a batch of them.
     """
-    values = split_levels(temperature, levels)
-    if any(isinstance(value, Tensor) and value.numel() != 1 for value in values):
-        raise ValueError(
-            f"expected one number for each level; got a tensor of temperatures, {temperature}: give one per level as "
-            "a tuple, temperature.tolist(); batches of temperatures are for flow.condition"
-        )
-    return tuple(map(float, split_levels(tuple(map(float, values)), levels)))
+    numbers = []
+    for value in split_levels(temperature, levels):
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(
+                f"expected one number for each level; got a tensor of shape {tuple(value.shape)}: give one per level "
+                "as a list, temperature.tolist(); batches of temperatures are for flow.condition"
+            )
+        numbers.append(float(value.detach()) if isinstance(value, Tensor) else value)
+    if any(not 0 <= number < math.inf for number in numbers):
+        raise ValueError(f"expected finite temperatures >= 0; got {temperature}")
+    return tuple(numbers)
 
 
 def draw_noise(
@@ -245,7 +247,7 @@ class PackedNormal(TorchDistribution):
         self.temperature = split_levels(temperature, len(self.latent_channels))
         self.lr_log_scale = _checked_log_scale(lr_log_scale)
         widths = (lr.shape[-3], *self.latent_channels)
-        self.scale = _scales(self._sigma(), self.temperature, widths=widths, like=lr)
+        self.scale = _scales(self.lr_log_scale, self.temperature, widths=widths, like=lr)
         try:
             batch_shape = torch.broadcast_shapes(lr.shape[:-3], self.scale.shape[:-3])
         except RuntimeError:
@@ -255,11 +257,6 @@ class PackedNormal(TorchDistribution):
             ) from None
         event_shape = torch.Size([sum(widths), *lr.shape[-2:]])
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
-
-    def _sigma(self) -> float | Tensor:
-        if self.temperature and not any(isinstance(tau, Tensor) or tau for tau in self.temperature):
-            return 0.0
-        return self.lr_log_scale.exp() if isinstance(self.lr_log_scale, Tensor) else math.exp(self.lr_log_scale)
 
     def __repr__(self) -> str:
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
@@ -273,10 +270,19 @@ class PackedNormal(TorchDistribution):
         return f"temperature={text}{width}"
 
     @property
+    def sigma(self) -> float | Tensor:
+        """σ: a number, 0 where all temperatures are zero too, or a tensor of the batch if log σ is one."""
+        if isinstance(self.lr_log_scale, Tensor):
+            return _exp(self.lr_log_scale)
+        cold = self.temperature and not any(isinstance(tau, Tensor) or tau for tau in self.temperature)
+        return 0.0 if cold else math.exp(self.lr_log_scale)
+
+    @property
     def has_density(self) -> bool:
         """Whether no number among temperatures and σ says that a part of the latent is fixed."""
-        fixed = [not isinstance(tau, Tensor) and tau == 0 for tau in self.temperature]
-        return not any(fixed) and not (self.lr.shape[-3] and self.lr_log_scale == -math.inf)
+        dirac = not isinstance(self.lr_log_scale, Tensor) and self.lr_log_scale == -math.inf
+        fixed = any(not isinstance(tau, Tensor) and tau == 0 for tau in self.temperature)
+        return not fixed and not (dirac and self.lr.shape[-3])
 
     @property
     def mean(self) -> Tensor:
@@ -337,20 +343,30 @@ def _checked_log_scale(value: float | Tensor) -> float | Tensor:
 
 
 def _scales(
-    sigma: float | Tensor, temperature: Sequence[float | Tensor], *, widths: Sequence[int], like: Tensor
+    log_sigma: float | Tensor, temperature: Sequence[float | Tensor], *, widths: Sequence[int], like: Tensor
 ) -> Tensor:
     """The scale of each channel, ``(*batch, channels, 1, 1)``, from that of the LR image and those of the latents."""
-    values = [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (sigma, *temperature)]
+    values = [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (log_sigma, *temperature)]
     try:
-        values = torch.broadcast_tensors(*values)
+        log_scale, *taus = torch.broadcast_tensors(*values)
     except RuntimeError:
         shapes = ", ".join(str(tuple(value.shape)) for value in values)
         raise ValueError(f"expected temperatures and lr_log_scale of one batch; got shapes {shapes}") from None
-    parts = [value[..., None].expand(*value.shape, width) for value, width in zip(values, widths, strict=True)]
+    sigma = _exp(log_scale)
+    if taus:
+        sigma = torch.where(torch.stack(taus).eq(0).all(0), 0.0, sigma)
+    parts = [value[..., None].expand(*value.shape, width) for value, width in zip((sigma, *taus), widths, strict=True)]
     return torch.cat(parts, -1)[..., None, None]
+
+
+def _exp(log_scale: Tensor) -> Tensor:
+    """σ of log σ: 0 below −40, where it is no more than the Dirac limit, and NaN above 40; without a slope there."""
+    proper = log_scale.abs() <= _LARGEST_LOG_SCALE
+    limit = torch.where(log_scale < 0, 0.0, torch.nan).to(log_scale)
+    return torch.where(proper, torch.where(proper, log_scale, 0.0).exp(), limit)
 
 
 def _shown(value: float | Tensor) -> str:
     if isinstance(value, Tensor) and value.dim():
         return f"tensor of shape {tuple(value.shape)}"
-    return f"{float(value):g}"
+    return f"{float(value.detach() if isinstance(value, Tensor) else value):g}"

@@ -20,6 +20,7 @@ def check_image(
     name: str = "image",
     channels: int | tuple[int, ...] | None = None,
     tolerance: float | None = 1e-6,
+    empty_batch: bool = False,
 ) -> None:
     """Refuse, in readable words, anything that is not an image or a batch of images.
 
@@ -32,6 +33,7 @@ def check_image(
         name: What the caller calls it, for the message.
         channels: The number of channels allowed, or several; None allows any.
         tolerance: How far values may leave [0, 1]; None leaves the range unchecked (raw samples of a model).
+        empty_batch: Whether a batch of no images is one, as for distributions.
 
     Raises:
         ValueError: If it is not such an image. The message says what was expected, what came, and what to do.
@@ -51,13 +53,15 @@ def check_image(
             f"convert 8-bit images with image.float() / 255"
         )
     shape = tuple(image.shape)
-    if image.ndim < 3 or image.numel() == 0:
+    if image.ndim < 3 or 0 in shape[-3:] or (image.numel() == 0 and not empty_batch):
         raise ValueError(f"{name}: expected a non-empty image of shape (..., C, H, W); got shape {shape}")
     allowed = (channels,) if isinstance(channels, int) else channels
     if allowed is not None and shape[-3] not in allowed:
         hint = "; channels come first: image.movedim(-1, -3)" if shape[-1] in allowed else ""
         wanted = " or ".join(map(str, allowed))
         raise ValueError(f"{name}: expected {wanted} channels; got {shape[-3]} in shape {shape}{hint}")
+    if image.numel() == 0:
+        return
     try:
         low, high = (bound.item() for bound in image.detach().aminmax())  # NaN and inf reach the bounds
     except RuntimeError as error:

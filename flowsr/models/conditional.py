@@ -6,14 +6,16 @@ from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 
 from flowsr._support.shapes import check_image_shape, check_same_batch
-from flowsr.distributions import FlowDistribution, PackedNormal, Temperature
+from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, split_levels
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
 from flowsr.models.image_model import ImageModel
 from flowsr.models.latents import Latents, check_latents, check_num_samples
+from flowsr.transforms import ImageTransform
 
 
 class ConditionalModel(ImageModel):
@@ -255,6 +257,35 @@ class ConditionalModel(ImageModel):
                 f"{lr_log_scale}: leave it out"
             )
 
+    def as_given(self, lr: Tensor, temperature: Temperature) -> tuple[Tensor, Temperature]:
+        """LR image and temperature as :meth:`condition` uses them: the image checked, in the dtype of the weights.
+
+        An LR image that carries a gradient may be what an inference proposes, and is not refused for its values. Where
+        it is far from all images, or not finite, its temperatures are NaN, so that its density is zero. Within a Pyro
+        program, where inference starts from anywhere, one without a gradient is refused only for a wrong scale.
+
+        Raises:
+            ValueError: on wrong shape, dtype or, without a gradient, values.
+        """
+        channels, tolerance = self.config.image_channels, 16.0
+        if not lr.requires_grad:
+            narrow = tolerance if am_i_wrapped() else 0.25
+            check_image(lr, name="lr", channels=channels, tolerance=narrow, empty_batch=True)
+            return lr.to(self.device, self.dtype), temperature
+        check_image_shape(lr.shape, channels=channels, name="lr")
+        lr = lr.to(self.device, self.dtype)
+        fits = (lr >= -tolerance) & (lr <= 1 + tolerance)
+        taus = split_levels(temperature, len(self.latent_levels()))
+        possible = fits.flatten(-3).all(-1)
+        # At zero there is no density in any case, and sampling stays deterministic.
+        kept = [isinstance(tau, float) and tau == 0 for tau in taus]
+        tensors = [torch.as_tensor(tau, dtype=lr.dtype, device=lr.device) for tau in taus]
+        given = [
+            tau if keep else torch.where(possible, tensor, torch.nan)
+            for tau, keep, tensor in zip(taus, kept, tensors, strict=True)
+        ]
+        return torch.where(fits, lr, 0.5), tuple(given)
+
     def check_pair(self, hr: Tensor, lr: Tensor | None, *, tolerance: float | None = 16.0) -> Tensor:
         """Raise ValueError unless ``hr`` is an HR image and ``lr`` an LR image of its size; returns the LR image."""
         if lr is None:
@@ -288,6 +319,13 @@ class ConditionalModel(ImageModel):
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """:meth:`decode` without its checks, for images and latents in the dtype of the weights."""
         raise NotImplementedError
+
+
+def posterior(base: PackedNormal, transform: ImageTransform, *, of: ConditionalModel) -> FlowDistribution:
+    """The distribution of images that :meth:`ConditionalModel.condition` returns, which says whose it is."""
+    distribution = FlowDistribution(base, [transform])
+    distribution.model = type(of).__name__
+    return distribution
 
 
 def as_conditional(flow: ImageModel) -> ConditionalModel | None:

@@ -341,6 +341,7 @@ class HCFlow(HierarchyModel):
         return -6.0 if self.log_width is None else self.log_width
 
     @classmethod
+    @torch.inference_mode(False)
     def from_preset(cls, name: str, *, start: Start = "rotation", **changes: Any) -> "HCFlow":
         """A model with random weights from a named configuration.
 

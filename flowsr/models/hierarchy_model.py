@@ -9,9 +9,9 @@ from torch import Tensor
 
 from flowsr._support.shapes import check_image_shape, sum_event
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, normal_log_prob
-from flowsr.images import check_image, round_to_8bit
+from flowsr.images import round_to_8bit
 from flowsr.models.capabilities import Capability, require
-from flowsr.models.conditional import ConditionalModel
+from flowsr.models.conditional import ConditionalModel, posterior
 from flowsr.models.latents import Latents, LRLikelihood, Term, TermKind, check_latents, lr_term
 from flowsr.transforms import Hierarchy, UnconditionalLevel
 
@@ -92,13 +92,15 @@ class HierarchyModel(ConditionalModel):
 
         Args:
             lr: LR image in [0, 1]; its batch shape becomes the distribution's.
-            temperature: τ ≥ 0 of the latents, global or per level; τ = 1 is the model, at τ = 0 sampling is the
-                deterministic decode and there is no density.
-            lr_log_scale: log σ of the LR image; by default that of the model, see :attr:`lr_log_scale`; ``-inf`` gives
-                the Dirac limit, which can be sampled, not scored.
+            temperature: τ ≥ 0 of the latents, global or, as a tuple, per level; τ = 1 is the model, at τ = 0 sampling
+                is the deterministic decode and there is no density. A tensor keeps its gradient, and its shape is one
+                of batches, which broadcasts with that of ``lr``.
+            lr_log_scale: log σ of the LR image, a number or a tensor like τ; by default that of the model, see
+                :attr:`lr_log_scale`; ``-inf`` gives the Dirac limit, which can be sampled, not scored.
 
         Returns:
-            Distribution with ``batch_shape = lr.shape[:-3]`` and ``event_shape = (C, s·h, s·w)``.
+            Distribution with ``batch_shape = lr.shape[:-3]``, or what that and tensors among the arguments broadcast
+            to, and ``event_shape = (C, s·h, s·w)``. What an inference proposes and cannot be has log-density −inf.
 
         Raises:
             ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
@@ -113,10 +115,10 @@ class HierarchyModel(ConditionalModel):
             >>> posterior.batch_shape, posterior.event_shape, posterior.log_prob(hr).shape
             (torch.Size([2]), torch.Size([3, 16, 16]), torch.Size([2]))
         """
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        lr, temperature = self.as_given(lr, temperature)
         width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
-        base = self._latents(lr.to(self.dtype), temperature=temperature, lr_log_scale=width)
-        return FlowDistribution(base, [self.transform])
+        base = self._latents(lr, temperature=temperature, lr_log_scale=width)
+        return posterior(base, self.transform, of=self)
 
     def _latents(
         self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf
@@ -255,8 +257,8 @@ class HierarchyModel(ConditionalModel):
         """
         lr = self.check_pair(hr, lr, tolerance=None)  # draws may have run away, and have their noise all the same
         encoding = self.transform.encode(hr.to(self.dtype))
-        width = torch.as_tensor(self.lr_log_scale if lr_log_scale is None else lr_log_scale, dtype=self.dtype)
-        residual = (encoding.lr - lr) * (-width).exp().to(lr.device)
+        width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
+        residual = (encoding.lr - lr) * (-torch.as_tensor(width, dtype=self.dtype, device=lr.device)).exp()
         levels = range(len(encoding.z), 0, -1)
         return {"LR residual": residual, **{f"z_{level}": z for level, z in zip(levels, encoding.z, strict=True)}}
 

@@ -149,6 +149,7 @@ class ImageModel(nn.Module):
         return replace(cls.presets[name], **changes)
 
     @classmethod
+    @torch.inference_mode(False)  # as load, so that the weights can be trained wherever they are made
     def from_preset(cls: type[ModelType], name: str, **changes: Any) -> ModelType:
         """A model with random weights from a named configuration.
 

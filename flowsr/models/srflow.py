@@ -13,7 +13,7 @@ from torch import Tensor
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
 from flowsr.images import bicubic_down, check_image
 from flowsr.models.blocks import flow_step, split_head
-from flowsr.models.conditional import ConditionalModel
+from flowsr.models.conditional import ConditionalModel, posterior
 from flowsr.models.image_model import ModelConfig, is_int
 from flowsr.models.latents import Latents, LRLikelihood, Term, multiscale_noise, multiscale_terms, pooled
 from flowsr.nn import RegressionHead, RRDBPyramid
@@ -229,18 +229,19 @@ class SRFlow(ConditionalModel):
 
         Args:
             lr: LR image in [0, 1] with even sides; its batch shape becomes the distribution's.
-            temperature: τ ≥ 0 of the latents, global or per level; τ = 1 is the model, at τ = 0 sampling is the
-                deterministic decode and there is no density.
+            temperature: τ ≥ 0 of the latents, global or, as a tuple, per level; τ = 1 is the model, at τ = 0 sampling
+                is the deterministic decode and there is no density. A tensor keeps its gradient, and its shape is one
+                of batches, which broadcasts with that of ``lr``.
 
         Returns:
-            Distribution with ``batch_shape = lr.shape[:-3]`` and ``event_shape = (C, s·h, s·w)``.
+            Distribution with ``batch_shape = lr.shape[:-3]``, or what that and tensors among the temperatures broadcast
+            to, and ``event_shape = (C, s·h, s·w)``. What an inference proposes and cannot be has log-density −inf.
 
         Raises:
             ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
         """
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
-        lr = lr.to(self.dtype)
-        return FlowDistribution(self._latents(lr, temperature=temperature), [self.transform.condition(lr)])
+        lr, temperature = self.as_given(lr, temperature)
+        return posterior(self._latents(lr, temperature=temperature), self.transform.condition(lr), of=self)
 
     def _latents(
         self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf

@@ -92,6 +92,7 @@ def load(
 def load(source: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> ConditionalModel: ...
 
 
+@torch.inference_mode(False)
 def load(
     source: str | os.PathLike[str], *, model: type[ImageModel] = ImageModel, device: str | torch.device = "cpu"
 ) -> ImageModel:
@@ -147,6 +148,7 @@ def load(
         raise CheckpointError(f"expected a file that ends in .safetensors, .pth or .pt; got {path.name!r}")
     if not isinstance(flow, model):
         raise CheckpointError(f"expected a file that holds a model {model.__name__}; {path} has {type(flow).__name__}")
+    # Decorated, as tensors that are made in inference mode can never be differentiated through afterwards.
     return flow.to(device).eval()
 
 

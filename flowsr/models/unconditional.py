@@ -100,10 +100,11 @@ class UnconditionalModel(ImageModel):
 
         Args:
             size: height and width of the images.
-            temperature: τ ≥ 0 of the latents, global or per level, coarse to fine; τ = 1 is the model.
+            temperature: τ ≥ 0 of the latents, global or, as a tuple, per level, coarse to fine; τ = 1 is the model. A
+                tensor keeps its gradient, and its shape becomes the distribution's batch.
 
         Returns:
-            Distribution with ``batch_shape = ()`` and ``event_shape = (C, H, W)``.
+            Distribution with ``batch_shape = ()``, or that of the temperature, and ``event_shape = (C, H, W)``.
 
         Raises:
             ValueError: for a size that does not fit; from ``log_prob`` where there is no density.
@@ -119,7 +120,9 @@ class UnconditionalModel(ImageModel):
             size=(shapes[0][-2], shapes[0][-1]),
             temperature=temperature,
         )
-        return FlowDistribution(base, [self.transform])
+        distribution = FlowDistribution(base, [self.transform])
+        distribution.model = type(self).__name__
+        return distribution
 
     def log_prob(self, hr: Float[Tensor, "*batch channels height width"]) -> Float[Tensor, "*batch"]:
         """Log-density of images in nats. Cost: one pass through the flow."""

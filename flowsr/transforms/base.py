@@ -98,13 +98,21 @@ class ImageTransform(TransformModule):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Pyro's name for the log-determinant of ``x -> y = self(x)``; here ``x`` is the latent. Cost: one pass."""
-        return self.call_and_ladj(x)[1]
+        return self.call_and_ladj(self.as_weights(x))[1]
+
+    def as_weights(self, x: Tensor) -> Tensor:
+        """``x`` in the dtype and on the device of the weights, as distributions that were made before these moved give.
+
+        Cost: nothing where they agree.
+        """
+        weight = next(self.parameters(), None)
+        return x if weight is None or not weight.is_floating_point() else x.to(weight.device, weight.dtype)
 
     def _call(self, x: Tensor) -> Tensor:
-        return self.call_and_ladj(x)[0]
+        return self.call_and_ladj(self.as_weights(x))[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.inv_call_and_ladj(y)[0]
+        return self.inv_call_and_ladj(self.as_weights(y))[0]
 
     def __repr__(self) -> str:
         # Transform comes before Module among the bases and would print only the class name.

@@ -295,8 +295,10 @@ class SplineMap(ElementwiseMap):
             h = h.unflatten(-3, (x.shape[-3], self.params_per_channel)).movedim(-3, -1)
             widths, heights, slopes = h.split((self.bins, self.bins, self.bins - 1), -1)
             unit_slope = math.log(math.expm1(1.0 - _LEAST_SLOPE))
+            # Outside of the interval the spline's own formula gives NaN in second derivatives: it is not asked there.
+            inside = (x > -self.bound) & (x < self.bound)
             y, log_slope = _monotonic_rational_spline(
-                x,
+                torch.where(inside, x, 0.0),
                 widths.softmax(-1),
                 heights.softmax(-1),
                 F.softplus(slopes + unit_slope),
@@ -304,7 +306,7 @@ class SplineMap(ElementwiseMap):
                 bound=self.bound,
                 min_derivative=_LEAST_SLOPE,
             )
-        return y, sum_event(log_slope)
+        return torch.where(inside, y, x), sum_event(torch.where(inside, log_slope, 0.0))
 
     def extra_repr(self) -> str:
         return f"bins={self.bins}, bound={self.bound}"

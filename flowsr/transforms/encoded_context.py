@@ -6,13 +6,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._support.shapes import check_image_shape, check_same_batch
+from flowsr._support.shapes import check_image_shape
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.multiscale import Multiscale
 
 
 class EncodedContext(ImageTransform):
     """``transform(z; encoder(lr))``: a multiscale flow whose context is an LR image.
+
+    The batches of the LR image and of what is transformed broadcast with each other: many LR images for one HR image,
+    as in a mixture over them, give a log-determinant for each.
 
     Cost: the encoder, then the transform. A batch of draws for one LR image shares its features.
 
@@ -50,11 +53,13 @@ class EncodedContext(ImageTransform):
         return cast("Sequence[Tensor]", self.encoder(lr))
 
     def call_and_ladj(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform.call_and_ladj(z, self.features(self._check(self.forward_shape(z.shape), context)))
+        lr, batch = self._check(self.forward_shape(z.shape), context)
+        return self.transform.call_and_ladj(z.expand(*batch, *z.shape[-3:]), self.features(lr.to(z)))
 
     def inv_call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        return self.transform.inv_call_and_ladj(x, self.features(self._check(x.shape, context)))
+        lr, batch = self._check(x.shape, context)
+        return self.transform.inv_call_and_ladj(x.expand(*batch, *x.shape[-3:]), self.features(lr.to(x)))
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         return self.transform.forward_shape(shape)
@@ -62,15 +67,20 @@ class EncodedContext(ImageTransform):
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
         return self.transform.inverse_shape(shape)
 
-    def _check(self, hr: torch.Size, lr: Tensor | None) -> Tensor:
+    def _check(self, hr: torch.Size, lr: Tensor | None) -> tuple[Tensor, torch.Size]:
+        """The LR image, and the batch that it makes with that of the HR image or latent."""
         if lr is None:
             raise ValueError("expected an LR image as the context; got none")
         check_image_shape(lr.shape, channels=self.transform.image_channels, name="the LR image")
         size = tuple(side // self.upscale for side in hr[-2:])
         if tuple(lr.shape[-2:]) != size:
             raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
-        check_same_batch(hr, lr.shape)
-        return lr
+        try:
+            return lr, torch.broadcast_shapes(hr[:-3], lr.shape[:-3])
+        except RuntimeError:
+            raise ValueError(
+                f"expected an lr whose batch broadcasts with that of hr, {tuple(hr[:-3])}; got {tuple(lr.shape[:-3])}"
+            ) from None
 
     def extra_repr(self) -> str:
         return f"upscale={self.upscale}"

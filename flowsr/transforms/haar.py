@@ -56,14 +56,14 @@ class Haar(ImageTransform):
         bands = z.unflatten(-3, (4, shape[-3]))
         with full_precision(z):
             blocks = torch.einsum("kp,...kchw->...cphw", self.signs.to(z.dtype), bands)
-        return depth_to_space(blocks.flatten(-4, -3), 2), constant_ladj(z, math.log(2.0) * z.shape[-3:].numel())
+        return depth_to_space(blocks.flatten(-4, -3), 2), constant_ladj(z, math.log(2.0) * math.prod(z.shape[-3:]))
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
         blocks = space_to_depth(x, 2).unflatten(-3, (x.shape[-3], 4))
         with full_precision(x):
             bands = torch.einsum("kp,...cphw->...kchw", self.signs.to(x.dtype) / 4, blocks)
-        return bands.flatten(-4, -3), constant_ladj(x, -math.log(2.0) * x.shape[-3:].numel())
+        return bands.flatten(-4, -3), constant_ladj(x, -math.log(2.0) * math.prod(x.shape[-3:]))
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         return space_from_depth(shape, 2, name="Haar")

@@ -1,5 +1,6 @@
 """A learned change of resolution: one invertible matrix on the pixels of a block, the same for every channel."""
 
+import math
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class LearnedDownsampling(ImageTransform):
         return bands.flatten(-4, -3), self._ladj(x, self.weight.double())
 
     def _ladj(self, x: Tensor, weight: Tensor) -> Tensor:
-        return constant_ladj(x, x.shape[-3:].numel() // self.factor**2 * torch.linalg.slogdet(weight)[1])
+        return constant_ladj(x, math.prod(x.shape[-3:]) // self.factor**2 * torch.linalg.slogdet(weight)[1])
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         return space_from_depth(shape, self.factor, name="LearnedDownsampling")
