@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowsr.cli.compare import compare
 from flowsr.cli.demo import demo
 from flowsr.cli.evaluate import evaluate
 from flowsr.cli.guard import EXAMPLE, GuardedCommand, GuardedGroup
@@ -82,6 +83,7 @@ _add(demo, "flowsr demo --out out")
 _add(sample, "flowsr sample lr.png")
 _add(train, "flowsr train photographs/ --out runs/first", no_args_is_help=True)
 _add(evaluate, "flowsr evaluate photographs/ --model sr-x4-small")
+_add(compare, "flowsr compare sr-x4-small runs/first/model.safetensors photographs/")
 _add(score, "flowsr score hr.png --model sr-x4-small")
 _add(report, "flowsr report hr.png --model sr-x4-small")
 _add(study, "flowsr study calibration photographs/ --model sr-x4-small")

@@ -16,6 +16,7 @@ from rich.text import Text
 from flowsr._support.json import to_json
 
 if TYPE_CHECKING:
+    from flowsr.evaluation import Comparison
     from flowsr.results import Card
 
 
@@ -94,6 +95,20 @@ def card_table(card: Card) -> Table:
     if missing:
         table.caption = "\n".join(missing)
         table.caption_justify = "left"
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Two models figure by figure, with the conventions and what is not compared below."""
+    table = Table(
+        title=comparison.heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    *numbers, record = comparison.head
+    for name in ("figure", *numbers, record):
+        table.add_column(name, justify="left" if name == "figure" else "right", no_wrap=name not in ("figure", record))
+    for figure in comparison.figures:
+        table.add_row(figure.label, *figure.cells)
+    table.caption, table.caption_justify = "\n".join(comparison.notes), "left"
     return table
 
 

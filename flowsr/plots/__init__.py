@@ -1,5 +1,6 @@
-"""Figures: grids of images, heat maps, the terms of a likelihood. They never touch pyplot's global state."""
+"""Figures: grids of images, heat maps, likelihood terms, differences. They never touch pyplot's global state."""
 
+from flowsr.plots.forest import ForestRow, draw_forest
 from flowsr.plots.grid import Panel, draw_panel, image_grid
 from flowsr.plots.heat_map import draw_heat_map
 from flowsr.plots.style import PALETTE, TERM_COLOURS, new_figure, plain_axes, save_figure
@@ -8,8 +9,10 @@ from flowsr.plots.term_bars import TermBar, draw_term_bars
 __all__ = [
     "PALETTE",
     "TERM_COLOURS",
+    "ForestRow",
     "Panel",
     "TermBar",
+    "draw_forest",
     "draw_heat_map",
     "draw_panel",
     "draw_term_bars",

@@ -1,6 +1,7 @@
 """Figures: what they show is what was given, and they leave matplotlib's global state alone."""
 
 import itertools
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,3 +130,18 @@ flowsr.plots.save_figure(figure, {str(tmp_path / "noise.png")!r})
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_forest_has_what_is_better_to_the_right():
+    row = plots.ForestRow("", [1.0, 3.0], mean=2.0, low=1.0, high=3.0, better="high", text="")
+    rows = [row, replace(row, better="low"), replace(row, low=-1.0), replace(row, better="", mean=-2.0)]
+    axes = plots.new_figure(6, 3).subplots()
+    plots.draw_forest(axes, rows, left="one", right="other", head="")
+    means = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in means] == pytest.approx([2 / 3, -2 / 3, 2 / 3, -2 / 3])
+    colours = [plots.PALETTE[name] for name in ("blue", "red", "grey", "grey")]
+    assert [line.get_color() for line in means] == colours
+    said = [text.get_text() for text in axes.texts]
+    assert {"← one is better", "other is better →", "← one has more", "other has more →"} <= set(said)
+    zero = replace(row, points=[0.0, 0.0], mean=0.0, low=math.nan, high=math.nan)  # a single image, a model with itself
+    plots.draw_forest(plots.new_figure(6, 3).subplots(), [zero], left="one", right="other", head="")

@@ -112,6 +112,21 @@ def test_evaluate(place, tmp_path, name):
         assert missing == set(image["reasons"])
 
 
+@pytest.mark.parametrize("small", [(16, 16), (32, 32)])
+def test_compare(place, tmp_path, small):
+    write_image(tmp_path / "a.png", torch.rand(3, 32, 32))
+    write_image(tmp_path / "b.png", torch.rand(3, *small))  # the first is too small for SSIM's window
+    models = [place / f"{name}.safetensors" for name in ("sr-x4", "srflow-x4")]
+    document = printed("comparison", "compare", *models, tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path)
+    assert checked((tmp_path / "compare.json").read_text(encoding="utf-8"), "comparison") == document
+    assert ("ssim_tau0" in document["images"][1]["reasons"]) == (small == (16, 16))
+    for image in document["images"]:
+        missing = {key for part in "ab" for key, value in image[part].items() if value is None}
+        assert missing == set(image["reasons"])
+    for figure in document["figures"]:
+        assert (figure["interval"] is None) == ("interval" in figure["reasons"]) == (figure["num_images"] == 1)
+
+
 def test_sample(place, tmp_path):
     command = ("sample", place / "lr.png", "--model", place / "sr-x4.safetensors")
     bare = printed("samples", *command, "--out", tmp_path / "a")
