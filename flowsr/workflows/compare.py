@@ -55,12 +55,15 @@ def compare_files(
         ('Bits per dimension', (0, 1, 0))
     """
     require_comparable(a, b)
-    plan = plan or EvaluationPlan()
+    plan, processes = plan or EvaluationPlan(), processes or Processes.from_environment()
     multiple = math.lcm(*(plan.resolve(flow).multiple for flow in (a, b)))
     plan = replace(plan, multiple=multiple)
-    one, two = (
-        evaluate_files(flow, files, plan=plan, lr=lr, processes=processes, on_image=on_image) for flow in (a, b)
-    )
+    for flow in (a, b):
+        plan.check(flow)
+    with processes.joined():
+        one, two = (
+            evaluate_files(flow, files, plan=plan, lr=lr, processes=processes, on_image=on_image) for flow in (a, b)
+        )
     many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
     title = f"B against A on {many}, cropped from the top left to multiples of {multiple}"
     return compare_evaluations(one, two, models=models, title=title, seed=plan.seed)

@@ -65,7 +65,7 @@ class Processes:
             return [work()]
         import torch.distributed as dist
 
-        with _group():
+        with self.joined():
             outcome: tuple[bool, Any]
             error: Exception | None = None
             try:
@@ -81,14 +81,19 @@ class Processes:
                 raise ValueError(value)
         return [value for _, value in outcomes]
 
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """A group of all processes for the time of the work; within it, those who gather several times stay together.
 
-@contextmanager
-def _group() -> Iterator[None]:
-    """A gloo group for the time of the work; one share may take long, so nobody is given up within a week."""
-    import torch.distributed as dist
+        One share may take long, so nobody is given up within a week.
+        """
+        import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+        if self.count == 1 or dist.is_initialized():
+            yield
+            return
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -197,3 +199,19 @@ def test_the_command_writes_table_csv_json_and_picture(flow, noisy, images, tmp_
     ):
         assert words in table, words
     assert refused(run("compare", images, *paths), f"expected two models, then images; got the folder {images}")
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(flow, noisy, images, tmp_path):
+    paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    for model, path in zip((flow, noisy), paths, strict=True):
+        flowsr.save(model, path)
+    arguments = [str(word) for word in ("compare", *paths, images, "--device", "cpu", "-t", 0, "--out")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "flowsr"]
+    two = subprocess.run([*launcher, *arguments, str(tmp_path / "two")], capture_output=True, text=True, timeout=200)
+    assert two.returncode == 0, two.stderr[-3000:]
+    assert run(*arguments, tmp_path / "one").exit_code == 0
+    one, both = (json.loads((tmp_path / name / "compare.json").read_text())["images"] for name in ("one", "two"))
+    assert [row["image"] for row in both] == [row["image"] for row in one]
+    for row, alone in zip(both, one, strict=True):
+        assert row["a"] == pytest.approx(alone["a"], rel=1e-5) and row["b"] == pytest.approx(alone["b"], rel=1e-5)
