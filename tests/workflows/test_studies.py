@@ -100,7 +100,7 @@ def test_calibration_of_srflow_and_with_a_width_of_the_lr_image(model, options, 
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["settings"]["lr_log_scale"] == (-3.0 if options else "-inf")
-    assert set(shown) <= set(document["parts"]["latent PIT"]["names"])
+    assert set(shown) <= set(document["parts"]["latent_pit"]["names"])
     levels = [int(name[2]) for name in shown if name.startswith("z_")]
     assert set(levels) <= set(document["parts"]["temperature"]["levels"])
 
