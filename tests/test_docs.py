@@ -172,6 +172,8 @@ def test_builds_without_a_warning(tmp_path):
         ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("_build", "auto_examples", "generated")
     )
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    schemas = Path("flowsr", "workflows", "schemas")  # which a page includes
+    shutil.copytree(ROOT / schemas, tmp_path / schemas)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", "html"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)

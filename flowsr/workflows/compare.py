@@ -58,8 +58,6 @@ def compare_files(
     plan, processes = plan or EvaluationPlan(), processes or Processes.from_environment()
     multiple = math.lcm(*(plan.resolve(flow).multiple for flow in (a, b)))
     plan = replace(plan, multiple=multiple)
-    for flow in (a, b):
-        plan.check(flow)
     with processes.joined():
         one, two = (
             evaluate_files(flow, files, plan=plan, lr=lr, processes=processes, on_image=on_image) for flow in (a, b)
