@@ -96,6 +96,8 @@ def split_levels(temperature: Temperature, levels: int) -> tuple[float | Tensor,
     if len(values) != levels:
         raise ValueError(f"expected one temperature or {levels}, one per level from coarse to fine; got {len(values)}")
     try:
+        if any(isinstance(value, str) for value in values):
+            raise TypeError
         # float() takes the numbers of any library.
         values = tuple(value if isinstance(value, Tensor) else float(value) for value in values)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
