@@ -49,8 +49,8 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
     chains, draws, _ = solution.latents.shape
     lr, z = problem.unwhiten(solution.latents.to(problem.lr))
     posterior, dims = {}, {}
-    for i, latent in enumerate(z):
-        name = f"z_{len(z) - i}"
+    for level, latent in zip(problem.flow.latent_levels(), z, strict=True):
+        name = f"z_{level}"
         posterior[name] = _array(latent)
         dims[name] = [f"{name}_channel", f"{name}_y", f"{name}_x"]
     if problem.lr_prior is not None:

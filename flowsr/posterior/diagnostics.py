@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flowsr.posterior.noise import Noise
+
 RHAT_LIMIT = 1.05
 """Largest R-hat of chains that count as mixed."""
 
@@ -70,14 +72,14 @@ def chain_statistics(summaries: Mapping[str, Tensor]) -> tuple[dict[str, float],
 
     References:
         Vehtari, Gelman, Simpson, Carpenter and Bürkner, Rank-normalization, folding, and localization: an improved
-        R-hat (Bayesian Analysis 2021), section 4; ``pyro.ops.stats`` for both statistics.
+        R-hat (Bayesian Analysis 2021), section 4; Geyer, Practical Markov Chain Monte Carlo (Statistical Science 1992).
 
     Example:
         >>> rhat, ess = chain_statistics({"noise": torch.randn(4, 500)})
         >>> rhat["noise"] < 1.02, ess["noise"] > 1000
         (True, True)
     """
-    from pyro.ops.stats import effective_sample_size, gelman_rubin
+    from pyro.ops.stats import gelman_rubin
 
     rhat, ess = {}, {}
     for name, values in summaries.items():
@@ -98,10 +100,33 @@ def chain_statistics(summaries: Mapping[str, Tensor]) -> tuple[dict[str, float],
         scores = _normal_scores(halves)
         scales = _normal_scores((halves - halves.quantile(0.5)).abs())
         rhat[name] = max(float(gelman_rubin(scores)), float(gelman_rubin(scales)))
-        ess[name] = float(effective_sample_size(scores).clamp(1.0, float(values.numel())))
+        ess[name] = _effective(scores)
     if summaries and not rhat:
         return dict.fromkeys(summaries, math.inf), dict.fromkeys(summaries, 1.0)
     return rhat, ess
+
+
+def _effective(chains: Tensor) -> float:
+    """Effective number of draws of chains ``(chains, draws)``: Geyer's initial monotone sequence of autocorrelations.
+
+    Sums of neighbouring autocorrelations of a reversible chain are positive and fall; where the estimate's no longer
+    do, it is noise. Antithetic chains, whose odd autocorrelations are negative, count for more than their draws.
+    """
+    count, draws = chains.shape
+    off = chains - chains.mean(-1, keepdim=True)
+    spectrum = torch.fft.rfft(off, n=2 * draws).abs().square()
+    covariance = torch.fft.irfft(spectrum, n=2 * draws)[:, :draws].mean(0) / draws
+    within = float(covariance[0]) * draws / (draws - 1)
+    total = float(covariance[0]) + (float(chains.mean(-1).var()) if count > 1 else 0.0)
+    correlation = 1 - (within - covariance) / total
+    correlation[0] = 1.0
+    pairs = correlation[: draws - draws % 2].unflatten(0, (-1, 2)).sum(-1)[: max(0, (draws - 3) // 2) + 1]
+    # The last pair is cut in half, whether it is noise or there are no more.
+    last = int((pairs <= 0).nonzero()[0]) if bool((pairs <= 0).any()) else len(pairs) - 1
+    kept = pairs[:last].cummin(0).values if last else pairs[:0]
+    time = -1 + 2 * float(kept.sum()) + max(0.0, float(correlation[2 * last]))
+    number = float(chains.numel())
+    return number / max(time, 1 / math.log10(number))
 
 
 def _normal_scores(values: Tensor) -> Tensor:
@@ -171,20 +196,51 @@ def residual_remarks(rms: float, expected: tuple[float, float]) -> list[str]:
     return []
 
 
-def residual_interval(count: int, *, kurtosis: float = 3.0) -> tuple[float, float]:
-    """Where the residual of a draw lies with probability 0.999, if operator, noise and model are right.
+def residual_interval(
+    noise: Noise, clean: Tensor, *, informative: Tensor | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """Where the residual of the true image lies with probability 0.999, if operator, noise and model are right.
 
-    A draw of the posterior and the true image have the same joint distribution with the observation, so the mean
-    square of K residuals has mean 1 and variance ``(kurtosis − 1)/K`` for both; it is taken to be normal.
+    A draw of the posterior and the true image have the same joint distribution with the observation. So noise is
+    simulated on what the operator makes of draws, and the root mean square of its residuals collected: exact but for
+    the number of simulations up to 200 observed values; beyond, where 20 000 simulations would be long, the mean square
+    is taken to have a gamma distribution of mean 1 and of the variance that the simulated residuals have. For Gaussian
+    noise that is exact too.
+
+    Cost: 4 million simulated values.
 
     Args:
-        count: K, number of observed values.
-        kurtosis: of the noise, 3 for Gaussian.
+        noise: its model.
+        clean: what the operator makes of some draws, ``(n, *observation)``.
+        informative: which values of the observation tell of the image, boolean; all by default.
+        seed: of the simulation.
 
     Example:
-        >>> low, high = residual_interval(1000)
+        >>> from flowsr.posterior import GaussianNoise
+        >>> low, high = residual_interval(GaussianNoise(0.1), torch.zeros(1, 1000))
         >>> f"{low:.2f} to {high:.2f}"
-        '0.92 to 1.07'
+        '0.93 to 1.07'
     """
-    reach = 3.29 * math.sqrt((kurtosis - 1) / count)
-    return math.sqrt(max(0.0, 1 - reach)), math.sqrt(1 + reach)
+    from scipy import stats
+
+    told = torch.ones(clean.shape[1:], dtype=torch.bool) if informative is None else informative.cpu()
+    clean = clean.detach().double().cpu()
+    count = max(1, int(told.sum()))
+    repeats = _SIMULATIONS if count <= _EXACT else max(64, _SIMULATIONS * _EXACT // count)
+    generator = torch.Generator().manual_seed(seed)
+    squares = torch.cat(
+        [
+            noise.residual(part, noise.simulate(part, generator=generator))[:, told].square()
+            for part in clean[torch.arange(repeats) % len(clean)].split(max(1, 2**20 // clean[0].numel()))
+        ]
+    )
+    tails = (0.0005, 0.9995)
+    if count <= _EXACT:
+        low, high = squares.mean(-1).quantile(torch.tensor(tails, dtype=torch.float64)).tolist()
+    else:
+        shape = count**2 / float((squares - 1).square().mean(0).sum())
+        low, high = stats.gamma.ppf(tails, shape, scale=1 / shape)
+    return math.sqrt(low), math.sqrt(high)
+
+
+_SIMULATIONS, _EXACT = 20_000, 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -241,9 +242,26 @@ class InverseProblem:
         return self.noise.to_image(observation).nan_to_num(nan=1.0)
 
     def residual_rms(self, hr: Tensor) -> Tensor:
-        """Root mean square of ``(observation − mean)/std``, one per image: about 1 where noise alone is left."""
+        """Root mean square of ``(observation − mean)/std``, one per image: about 1 where noise alone is left.
+
+        Values that tell nothing of the image, see :attr:`informative`, do not count.
+        """
         residual = self.noise.residual(self.observe(hr), self.observation)
-        return residual.reshape(*hr.shape[:-3], -1).square().mean(-1).sqrt()
+        return residual.reshape(*hr.shape[:-3], -1)[..., self.informative.flatten()].square().mean(-1).sqrt()
+
+    @cached_property
+    def informative(self) -> Tensor:
+        """Which values of the observation depend on the image, boolean: not those that an operator fills with zeros.
+
+        Found by applying the operator to a few images whose pixels all differ; all, if none did.
+
+        Cost: four applications of the operator, once.
+        """
+        noise = torch.rand(4, *self.image_shape, generator=torch.Generator().manual_seed(0)).to(self.lr)
+        with torch.no_grad():
+            made = self.observe(noise)
+        told = (made[1:] != made[:1]).any(0)
+        return told if bool(told.any()) else torch.ones_like(told)
 
     def log_likelihood(self, hr: Tensor) -> Tensor:
         """``log p(observation | hr)`` in nats, one per image."""

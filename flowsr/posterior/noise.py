@@ -26,10 +26,6 @@ class Noise:
         """An observation of a clean image."""
         raise NotImplementedError
 
-    def kurtosis(self, observation: Tensor) -> float:
-        """Fourth moment of the residual, 3 for Gaussian noise: how far its mean square scatters around 1."""
-        return 3.0
-
     def check(self, observation: Tensor) -> None:
         """Refuse observations that this noise cannot make."""
 
@@ -95,9 +91,6 @@ class LaplaceNoise(Noise):
     def residual(self, clean: Tensor, observation: Tensor) -> Tensor:
         return (observation - clean) / (math.sqrt(2.0) * self.scale)
 
-    def kurtosis(self, observation: Tensor) -> float:
-        return 6.0
-
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(clean.shape, generator=generator).to(clean).clamp(1e-7, 1 - 1e-7) - 0.5
         return clean - self.scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
@@ -137,9 +130,6 @@ class PoissonNoise(Noise):
     def residual(self, clean: Tensor, observation: Tensor) -> Tensor:
         rate = self.rate(clean)
         return (observation - rate) / rate.sqrt()
-
-    def kurtosis(self, observation: Tensor) -> float:
-        return 3.0 + 1.0 / max(1e-3, float(observation.mean()))
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(self.rate(clean).cpu(), generator=generator).to(clean)

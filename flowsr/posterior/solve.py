@@ -326,6 +326,7 @@ def _judged(
         )
     chains, draws, _ = latents.shape
     values: dict[str, list[Tensor]] = {}
+    some = problem.observe(problem.decode(latents.flatten(0, 1)[:: max(1, chains * draws // 16)].to(problem.lr)))
     for batch in latents.flatten(0, 1).split(16):
         hr = problem.decode(batch.to(problem.lr))
         parts = {"residual": problem.residual_rms(hr), **image_summaries(hr)}
@@ -334,8 +335,7 @@ def _judged(
     summaries = {name: torch.cat(parts).reshape(chains, draws) for name, parts in values.items()}
     summaries["latent norm"] = latents.double().square().sum(-1)
     rms = float(summaries["residual"].double().square().mean().sqrt())
-    observation = problem.observation
-    expected = residual_interval(observation.numel(), kurtosis=problem.noise.kurtosis(observation))
+    expected = residual_interval(problem.noise, some, informative=problem.informative, seed=seed)
     rhat: dict[str, float] = {}
     ess: dict[str, float] = {}
     remarks = []
