@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,7 @@ def calibrate(
     *,
     num_samples: int = 99,
     functions: TestFunctions = default_functions,
+    images: Sequence[Hashable] | None = None,
     alpha: float = 0.01,
     seed: int = 0,
     on_pair: Callable[[], None] | None = None,
@@ -86,6 +87,7 @@ def calibrate(
         lr: their LR images ``(n, C, h, w)``.
         num_samples: per pair, at least 19 for the default levels of coverage.
         functions: test functions.
+        images: of which image each pair is a crop, for the intervals of the scores, see :func:`score_draws`.
         alpha: probability of a false alarm, in (0, 1).
         seed: of all noise.
         on_pair: called after each pair, for a progress bar.
@@ -112,5 +114,5 @@ def calibrate(
         sbc=simulation_based_calibration(held_out, alpha=share, seed=seed),
         tarp=tarp(held_out, alpha=share, seed=seed),
         coverage=interval_coverage(held_out, alpha=share, seed=seed),
-        scores=score_draws(held_out, seed=seed),
+        scores=score_draws(held_out, images=images, seed=seed),
     )

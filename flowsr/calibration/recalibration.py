@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +108,12 @@ def recalibrate_temperature(
     bounds: tuple[float, float] = (0.3, 1.7),
     num_samples: int = 39,
     functions: TestFunctions = default_functions,
+    images: Sequence[Hashable] | None = None,
     sweeps: int = 2,
     seed: int = 0,
     on_trial: Callable[[], None] | None = None,
 ) -> Recalibration:
-    """Choose τ level by level to minimize the mean CRPS on every other pair, and measure the gain on the rest.
+    """Choose τ level by level to minimize the mean CRPS on every other image, and measure the gain on the rest.
 
     All trials share their noise, so that differences are those of τ. Brent's method within bounds, one level after the
     other, coarse to fine; twice, as levels interact.
@@ -127,6 +128,8 @@ def recalibrate_temperature(
         bounds: of τ.
         num_samples: per pair.
         functions: test functions.
+        images: of which image each pair is a crop; by default all are of different images. Where every other image
+            would leave a half with fewer than 10 pairs, every other crop is taken.
         sweeps: over the levels.
         seed: of all noise.
         on_trial: called after each trial.
@@ -159,16 +162,18 @@ def recalibrate_temperature(
     names = flow.latent_levels()
     levels = len(names)
 
-    def scores(temperature: tuple[float, ...], part: slice) -> np.ndarray:
+    def scores(temperature: tuple[float, ...], part: np.ndarray) -> np.ndarray:
         sampler = flow_sampler(flow, temperature=temperature, lr_log_scale=lr_log_scale)
         return mean_crps(
             hold_out(sampler, hr[part], lr[part], num_samples=num_samples, functions=functions, seed=seed)
         ).numpy()
 
+    names_of = list(range(len(hr))) if images is None else list(images)
+    judged = _every_other(names_of)
     tried: list[tuple[int, float, float]] = []
 
     def trial(temperature: tuple[float, ...], level: int) -> float:
-        value = float(scores(temperature, slice(0, None, 2)).mean())
+        value = float(scores(temperature, ~judged).mean())
         tried.append((names[level], temperature[level], value))
         if on_trial is not None:
             on_trial()
@@ -186,7 +191,18 @@ def recalibrate_temperature(
             # Never worse than what it started from on the pairs that choose.
             if float(found.fun) < least:
                 best, least = (*best[:level], float(found.x), *best[level + 1 :]), float(found.fun)
-    judged = slice(1, None, 2)
     before, after = scores((1.0,) * levels, judged), scores(best, judged)
-    gain = bootstrap_interval(before - after, seed=seed)
+    of = [name for name, kept in zip(names_of, judged, strict=True) if kept]
+    gain = bootstrap_interval(before - after, clusters=of, seed=seed)
     return Recalibration(best, names, tuple(tried), float(before.mean()), float(after.mean()), gain, bounds)
+
+
+def _every_other(names: Sequence[Hashable]) -> np.ndarray:
+    """Which crops are of every other image, as a mask; every other crop, if halves of images would be too small."""
+    places = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    by_image = np.array([places[name] % 2 == 1 for name in names])
+    enough = min(by_image.sum(), (~by_image).sum()) >= _LEAST_PAIRS
+    return by_image if enough else np.arange(len(names)) % 2 == 1
+
+
+_LEAST_PAIRS = 10  # that hold_out takes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def crps(truth: Tensor, draws: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scores(Result):
-    """Proper scores, averaged over pairs, with bootstrap intervals over pairs.
+    """Proper scores, averaged over pairs, with intervals over their images.
 
     Attributes:
         names: of the test functions.
@@ -75,7 +76,7 @@ class Scores(Result):
         """Scores with their intervals."""
         rows = [[name, f"{interval:.4f}"] for name, interval in zip(self.names, self.crps, strict=True)]
         rows.append(["energy score of images", f"{self.energy:.4f}"])
-        note = "CRPS in standard deviations of the true values; intervals are 95 %, bootstrap over pairs"
+        note = "CRPS in standard deviations of the true values; intervals are 95 %, over images"
         return text_table(["test function", "CRPS"], rows, title="Proper scores, smaller is better", notes=[note])
 
     def plot(self, ax: Axes | None = None) -> Figure:
@@ -99,8 +100,14 @@ class Scores(Result):
         return figure if figure is not None else ax.figure  # type: ignore[return-value]
 
 
-def score_draws(held_out: HeldOut, *, seed: int = 0) -> Scores:
+def score_draws(held_out: HeldOut, *, images: Sequence[Hashable] | None = None, seed: int = 0) -> Scores:
     """CRPS of each test function and energy score, with intervals. Cost: see :func:`crps`.
+
+    Args:
+        held_out: truth and draws of pairs.
+        images: of which image each pair is a crop, so that crops of one image count as one in the intervals; by default
+            all are of different images.
+        seed: of the intervals' resampling.
 
     Example:
         >>> held_out = HeldOut(("x",), torch.randn(200, 1), torch.randn(200, 19, 1), *torch.zeros(3, 200))
@@ -108,8 +115,11 @@ def score_draws(held_out: HeldOut, *, seed: int = 0) -> Scores:
         True
     """
     values = crps(held_out.truth, held_out.draws) / _scale(held_out.truth)
-    intervals = tuple(bootstrap_interval(column.numpy(), num_resamples=500, seed=seed) for column in values.T)
-    return Scores(held_out.names, intervals, bootstrap_interval(held_out.energy.numpy(), num_resamples=500, seed=seed))
+    *intervals, energy = (
+        bootstrap_interval(column.numpy(), clusters=images, num_resamples=500, seed=seed)
+        for column in (*values.T, held_out.energy)
+    )
+    return Scores(held_out.names, tuple(intervals), energy)
 
 
 def mean_crps(held_out: HeldOut) -> Tensor:

@@ -89,8 +89,8 @@ def pairs_remark(pairs: int, images: int) -> str | None:
     if pairs <= images:
         return None
     return (
-        f"{pairs} pairs come from {images} image{'s' if images > 1 else ''}: crops of one image are alike, yet p and "
-        "intervals count them as independent, so p is too small and intervals are too short: give more images"
+        f"{pairs} pairs come from {images} image{'s' if images > 1 else ''}: crops of one image are alike. Intervals "
+        "count them as one, yet p counts them as independent and is too small: give more images"
     )
 
 
@@ -299,14 +299,15 @@ def calibration(
     """Whether draws and latents of crops are as probable as the model says, and at which temperature they would be."""
     size = settings.crop or 16
     hr = random_crops(images, settings.pairs, size, seed=settings.seed)
+    names = [list(images)[i % len(images)] for i in range(settings.pairs)]  # as random_crops takes them, in turn
     lr = make_lr(hr, flow.upscale)
     draws = max(19, settings.num_samples or 49)
     sampler = flow_sampler(flow, temperature=settings.temperature, lr_log_scale=settings.lr_log_scale)
-    report = calibrate(sampler, hr, lr, num_samples=draws, seed=settings.seed, on_pair=advance)
+    report = calibrate(sampler, hr, lr, num_samples=draws, images=names, seed=settings.seed, on_pair=advance)
     pit = latent_pit(flow, hr, lr, lr_log_scale=settings.lr_log_scale)
     advance()
     recalibrated = recalibrate_temperature(
-        flow, hr, lr, lr_log_scale=settings.lr_log_scale, num_samples=19, sweeps=1, seed=settings.seed
+        flow, hr, lr, lr_log_scale=settings.lr_log_scale, num_samples=19, images=names, sweeps=1, seed=settings.seed
     )
     advance()
     used = min(settings.pairs, len(images))

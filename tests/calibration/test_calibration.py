@@ -284,3 +284,20 @@ def test_messages(known):
     held_out = hold_out(sampler, hr[:12], lr[:12], num_samples=19)
     assert score_draws(held_out).energy.value > 0
     assert simulation_based_calibration(held_out).ranks.shape == (12, len(values))
+
+
+def test_crops_of_one_image_count_as_one_in_intervals():
+    """The same pair ten times over says no more than once; τ is chosen on other images than it is judged on."""
+    flow, hr, lr = _known(12)
+    names = [i for i in range(12) for _ in range(10)]
+    once = calibrate(flow_sampler(flow), hr.repeat_interleave(10, 0), lr.repeat_interleave(10, 0), images=names)
+    wrong = calibrate(flow_sampler(flow), hr.repeat_interleave(10, 0), lr.repeat_interleave(10, 0))
+    for right, short in zip(once.scores.crps, wrong.scores.crps, strict=True):
+        assert right.count == 12 and right.value == pytest.approx(short.value)
+        assert right.high - right.low > 2 * (short.high - short.low)
+    found = recalibrate_temperature(
+        flow, hr[:4].repeat(5, 1, 1, 1), lr[:4].repeat(5, 1, 1, 1), images=list(range(4)) * 5
+    )
+    assert found.gain.count == 2
+    alone = recalibrate_temperature(flow, hr[:1].repeat(20, 1, 1, 1), lr[:1].repeat(20, 1, 1, 1), images=["cat"] * 20)
+    assert math.isnan(alone.gain.low), "one image says nothing of others"
