@@ -3,7 +3,7 @@
 from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.glow import Glow, GlowConfig
-from flowsr.models.hcflow import PRESETS, HCFlow, HCFlowConfig, preset
+from flowsr.models.hcflow import HCFlow, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.models.image_model import ImageModel, ModelConfig
 from flowsr.models.irn import IRN, IRNConfig
@@ -15,7 +15,6 @@ from flowsr.models.storage import load, save
 
 __all__ = [
     "IRN",
-    "PRESETS",
     "REGISTRY",
     "Capability",
     "ConditionalModel",
@@ -40,7 +39,6 @@ __all__ = [
     "cite",
     "from_preset",
     "load",
-    "preset",
     "presets",
     "require",
     "save",

@@ -15,15 +15,13 @@ from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
 from flowsr.models.image_model import ImageModel
 from flowsr.models.latents import Latents, check_latents, check_num_samples
-from flowsr.transforms import ImageTransform
 
 
 class ConditionalModel(ImageModel):
     """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
 
-    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`,
-    :meth:`latent_levels`, :meth:`decode_unchecked`, and what its latent is packed of: :meth:`_latents` and
-    :meth:`_unpack`.
+    A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`, :meth:`latent_levels`,
+    :meth:`decode_unchecked`, and what its latent is packed of: :meth:`_latents` and :meth:`_unpack`.
     """
 
     calls = "flow.sample(lr) for HR images, flow.condition(lr) for their distribution, or flow.encode(hr) for latents"
@@ -319,13 +317,6 @@ class ConditionalModel(ImageModel):
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """:meth:`decode` without its checks, for images and latents in the dtype of the weights."""
         raise NotImplementedError
-
-
-def posterior(base: PackedNormal, transform: ImageTransform, *, of: ConditionalModel) -> FlowDistribution:
-    """The distribution of images that :meth:`ConditionalModel.condition` returns, which says whose it is."""
-    distribution = FlowDistribution(base, [transform])
-    distribution.model = type(of).__name__
-    return distribution
 
 
 def as_conditional(flow: ImageModel) -> ConditionalModel | None:

@@ -12,7 +12,7 @@ from flowsr.images import check_image
 from flowsr.models.blocks import MIXINGS, Mixing, flow_step
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.models.image_model import ModelConfig, is_int
-from flowsr.models.latents import Latents, pooled
+from flowsr.models.latents import pooled
 from flowsr.nn import FCN, RRDBEncoder
 from flowsr.transforms import (
     AffineMap,
@@ -32,6 +32,15 @@ from flowsr.transforms import (
 from flowsr.transforms.conv1x1 import random_rotation
 
 Task = Literal["super-resolution", "rescaling"]
+Start = Literal["rotation", "haar"]
+
+_BIBTEX = """@inproceedings{liang2021hierarchical,
+  title     = {Hierarchical Conditional Flow: A Unified Framework for Image Super-Resolution and Image Rescaling},
+  author    = {Liang, Jingyun and Lugmayr, Andreas and Zhang, Kai and Danelljan, Martin and Van Gool, Luc and
+               Timofte, Radu},
+  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
+  year      = {2021}
+}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +150,6 @@ PRESETS: dict[str, HCFlowConfig] = {
 """Published and small configurations by name."""
 
 
-def preset(name: str) -> HCFlowConfig:
-    """The configuration of a preset; raises ValueError that lists the names.
-
-    Example:
-        >>> preset("sr-x4").steps
-        26
-    """
-    if name not in PRESETS:
-        raise ValueError(f"expected a preset among {', '.join(PRESETS)}; got {name!r}")
-    return PRESETS[name]
-
-
 def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
     """Assemble the transform of an HCFlow from its configuration.
 
@@ -229,9 +226,6 @@ def _prior(config: HCFlowConfig, channels: int, feature_channels: int, log_scale
     )
 
 
-Start = Literal["rotation", "haar"]
-
-
 @torch.no_grad()
 def haar_start(hierarchy: Hierarchy) -> None:
     """Start the main flow of every level as a Haar transform, so that the flow's LR image is a box average at once.
@@ -268,18 +262,6 @@ def _rotate_details(channels: int, own: int) -> Tensor:
     weight = torch.eye(channels)
     weight[own:, own:] = random_rotation(channels - own)
     return weight
-
-
-__all__ = ["HCFlow", "Latents"]
-
-
-_BIBTEX = """@inproceedings{liang2021hierarchical,
-  title     = {Hierarchical Conditional Flow: A Unified Framework for Image Super-Resolution and Image Rescaling},
-  author    = {Liang, Jingyun and Lugmayr, Andreas and Zhang, Kai and Danelljan, Martin and Van Gool, Luc and
-               Timofte, Radu},
-  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
-  year      = {2021}
-}"""
 
 
 class HCFlow(HierarchyModel):

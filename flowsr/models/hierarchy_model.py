@@ -11,7 +11,8 @@ from flowsr._support.shapes import check_image_shape, sum_event
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, normal_log_prob
 from flowsr.images import round_to_8bit
 from flowsr.models.capabilities import Capability, require
-from flowsr.models.conditional import ConditionalModel, posterior
+from flowsr.models.conditional import ConditionalModel
+from flowsr.models.image_model import distribution_of
 from flowsr.models.latents import Latents, LRLikelihood, Term, TermKind, check_latents, lr_term
 from flowsr.transforms import Hierarchy, UnconditionalLevel
 
@@ -118,7 +119,7 @@ class HierarchyModel(ConditionalModel):
         lr, temperature = self.as_given(lr, temperature)
         width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
         base = self._latents(lr, temperature=temperature, lr_log_scale=width)
-        return posterior(base, self.transform, of=self)
+        return distribution_of(self, base, self.transform)
 
     def _latents(
         self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf

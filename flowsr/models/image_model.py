@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flowsr.distributions import FlowDistribution, PackedNormal
 from flowsr.images import check_image
 from flowsr.models.capabilities import Capability
 from flowsr.models.latents import LRLikelihood, Term
@@ -243,3 +244,10 @@ class ImageModel(nn.Module):
     def _encode_ladj(self, hr: Tensor, lr: Tensor | None) -> Tensor:
         """Encode a batch and return the log-determinant; the LR image is for models that are conditioned on it."""
         return self.transform.inv_call_and_ladj(hr)[1]
+
+
+def distribution_of(model: ImageModel, base: PackedNormal, transform: ImageTransform) -> FlowDistribution:
+    """The distribution of images that a model makes of its base, which says whose it is."""
+    distribution = FlowDistribution(base, [transform])
+    distribution.model = type(model).__name__
+    return distribution

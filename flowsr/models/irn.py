@@ -10,6 +10,14 @@ from flowsr.transforms.levels import UnconditionalLevel
 
 _HALVINGS = {2: 1, 4: 2, 8: 3}
 
+_BIBTEX = """@inproceedings{xiao2020invertible,
+  title     = {Invertible Image Rescaling},
+  author    = {Xiao, Mingqing and Zheng, Shuxin and Liu, Chang and Wang, Yaolong and He, Di and Ke, Guolin and
+               Bian, Jiang and Lin, Zhouchen and Liu, Tie-Yan},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year      = {2020}
+}"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IRNConfig(ModelConfig):
@@ -69,15 +77,6 @@ PRESETS: dict[str, IRNConfig] = {
     "irn-x8-small": IRNConfig(upscale=8, blocks=(2, 2, 2), **_SMALL),
 }
 """Published and small configurations by name."""
-
-
-_BIBTEX = """@inproceedings{xiao2020invertible,
-  title     = {Invertible Image Rescaling},
-  author    = {Xiao, Mingqing and Zheng, Shuxin and Liu, Chang and Wang, Yaolong and He, Di and Ke, Guolin and
-               Bian, Jiang and Lin, Zhouchen and Liu, Tie-Yan},
-  booktitle = {European Conference on Computer Vision (ECCV)},
-  year      = {2020}
-}"""
 
 
 class IRN(HierarchyModel):

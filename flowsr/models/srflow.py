@@ -13,8 +13,8 @@ from torch import Tensor
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
 from flowsr.images import bicubic_down, check_image
 from flowsr.models.blocks import flow_step, split_head
-from flowsr.models.conditional import ConditionalModel, posterior
-from flowsr.models.image_model import ModelConfig, is_int
+from flowsr.models.conditional import ConditionalModel
+from flowsr.models.image_model import ModelConfig, distribution_of, is_int
 from flowsr.models.latents import Latents, LRLikelihood, Term, multiscale_noise, multiscale_terms, pooled
 from flowsr.nn import RegressionHead, RRDBPyramid
 from flowsr.transforms import (
@@ -29,6 +29,13 @@ from flowsr.transforms import (
     PixelShuffle,
 )
 from flowsr.transforms.elementwise import Sigmoid
+
+_BIBTEX = """@inproceedings{lugmayr2020srflow,
+  title     = {{SRFlow}: Learning the Super-Resolution Space with Normalizing Flow},
+  author    = {Lugmayr, Andreas and Danelljan, Martin and Van Gool, Luc and Timofte, Radu},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year      = {2020}
+}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +116,6 @@ PRESETS: dict[str, SRFlowConfig] = {
     "srflow-x8-small": SRFlowConfig(upscale=8, **_SMALL),
 }
 """Published (x4 DF2K, x8 CelebA, x8 DF2K) and small configurations by name."""
-
-
-_BIBTEX = """@inproceedings{lugmayr2020srflow,
-  title     = {{SRFlow}: Learning the Super-Resolution Space with Normalizing Flow},
-  author    = {Lugmayr, Andreas and Danelljan, Martin and Van Gool, Luc and Timofte, Radu},
-  booktitle = {European Conference on Computer Vision (ECCV)},
-  year      = {2020}
-}"""
 
 
 class SRFlow(ConditionalModel):
@@ -241,7 +240,8 @@ class SRFlow(ConditionalModel):
             ValueError: on wrong shape, dtype or values; from ``log_prob`` where there is no density.
         """
         lr, temperature = self.as_given(lr, temperature)
-        return posterior(self._latents(lr, temperature=temperature), self.transform.condition(lr), of=self)
+        base = self._latents(lr, temperature=temperature)
+        return distribution_of(self, base, self.transform.condition(lr))
 
     def _latents(
         self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
-from flowsr.models.image_model import ImageModel
+from flowsr.models.image_model import ImageModel, distribution_of
 from flowsr.models.latents import (
     ImageLatents,
     LRLikelihood,
@@ -120,9 +120,7 @@ class UnconditionalModel(ImageModel):
             size=(shapes[0][-2], shapes[0][-1]),
             temperature=temperature,
         )
-        distribution = FlowDistribution(base, [self.transform])
-        distribution.model = type(self).__name__
-        return distribution
+        return distribution_of(self, base, self.transform)
 
     def log_prob(self, hr: Float[Tensor, "*batch channels height width"]) -> Float[Tensor, "*batch"]:
         """Log-density of images in nats. Cost: one pass through the flow."""

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowsr
-from flowsr.models import PRESETS, preset
 from flowsr.testing import randomize
 from flowsr.transforms import ImageTransform
 
@@ -28,7 +27,7 @@ def test_parameter_counts(name, count):
     assert sum(p.numel() for p in flowsr.HCFlow.from_preset(name).parameters()) == count
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", flowsr.HCFlow.presets)
 def test_round_trip_of_the_presets(name):
     """Random weights of realistic size: couplings away from the identity, as after training."""
     flow = randomize(flowsr.HCFlow.from_preset(name), strength=0.05)
@@ -292,8 +291,8 @@ def test_numbers_of_other_libraries_as_temperature():
 
 
 def test_config_round_trip():
-    for name in PRESETS:
-        assert flowsr.HCFlowConfig.from_dict(preset(name).to_dict()) == preset(name)
+    for name, config in flowsr.HCFlow.presets.items():
+        assert flowsr.HCFlowConfig.from_dict(config.to_dict()) == config, name
 
 
 def test_transform_is_one_image_transform():

@@ -24,7 +24,7 @@ def test_file(name):
     assert path.stat().st_size <= 5_000_000
     assert path.with_suffix(".md").read_text().startswith(f"# {name}")
     flow = flowsr.load(name)
-    assert flow.config == flowsr.models.preset(name)
+    assert flow.config == flowsr.HCFlow.preset(name)
     assert "BSDS500" in str(flow.provenance["data"])
 
 
