@@ -8,6 +8,11 @@ from torch import Tensor
 
 from flowsr.images import bicubic_down, check_image, crop_to, rgb_to_y, round_to_8bit
 
+Colour = Literal["rgb", "y"]
+
+SSIM_WINDOW = 11
+"""Side of the window of SSIM, in pixels; smaller images have none."""
+
 
 def paired(a: Tensor, b: Tensor, *, channels: int | tuple[int, ...] | None = None) -> tuple[Tensor, Tensor]:
     """Check two batches of images and broadcast their batch shapes; both come back in float64."""
@@ -25,14 +30,6 @@ def paired(a: Tensor, b: Tensor, *, channels: int | tuple[int, ...] | None = Non
         ) from error
     shape = (*batch, *a.shape[-3:])
     return a.double().expand(shape), b.to(a.device).double().expand(shape)
-
-
-__all__ = ["lr_psnr", "psnr", "ssim"]
-
-Colour = Literal["rgb", "y"]
-
-SSIM_WINDOW = 11
-"""Side of the window of SSIM, in pixels; smaller images have none."""
 
 
 def psnr(

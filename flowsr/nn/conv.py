@@ -1,4 +1,4 @@
-"""Convolutions that accept any batch shape, and the two that normalizing flows initialize in their own way.
+"""Convolutions that accept any batch shape, and those that normalizing flows start or normalize in their own way.
 
 Torch's convolutions take 3-D or 4-D input only, while a Pyro sample shape makes images 5-D. Every network of
 flowsr is built from the convolutions of this file, so this is the one place where batch dimensions are flattened.
@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowsr.nn.channel_affine import ChannelAffine
+
+_WEIGHT_NORM = """@inproceedings{salimans2016weight,
+  title     = {Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks},
+  author    = {Salimans, Tim and Kingma, Diederik P.},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2016}
+}"""
 
 
 def conv2d(
@@ -197,14 +204,6 @@ class ZeroConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"
-
-
-_WEIGHT_NORM = """@inproceedings{salimans2016weight,
-  title     = {Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks},
-  author    = {Salimans, Tim and Kingma, Diederik P.},
-  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
-  year      = {2016}
-}"""
 
 
 class WeightNormConv2d(nn.Module):

@@ -10,6 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 from flowsr.nn.conv import Conv2d
 
+_ESRGAN = """@inproceedings{wang2018esrgan,
+  title     = {{ESRGAN}: Enhanced Super-Resolution Generative Adversarial Networks},
+  author    = {Wang, Xintao and Yu, Ke and Wu, Shixiang and Gu, Jinjin and Liu, Yihao and Dong, Chao and Qiao, Yu and
+               Loy, Chen Change},
+  booktitle = {European Conference on Computer Vision Workshops (ECCVW)},
+  year      = {2018}
+}"""
+
 
 class DenseBlock(nn.Module):
     """Five 3x3 convolutions, each of which sees the input and all earlier results; LeakyReLU 0.2 after the first four.
@@ -42,15 +50,6 @@ class DenseBlock(nn.Module):
         for conv in inner:
             x = torch.cat([x, F.leaky_relu(conv(x), 0.2)], -3)
         return last(x)
-
-
-_ESRGAN = """@inproceedings{wang2018esrgan,
-  title     = {{ESRGAN}: Enhanced Super-Resolution Generative Adversarial Networks},
-  author    = {Wang, Xintao and Yu, Ke and Wu, Shixiang and Gu, Jinjin and Liu, Yihao and Dong, Chao and Qiao, Yu and
-               Loy, Chen Change},
-  booktitle = {European Conference on Computer Vision Workshops (ECCVW)},
-  year      = {2018}
-}"""
 
 
 class RRDB(nn.Module):

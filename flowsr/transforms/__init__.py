@@ -1,4 +1,4 @@
-"""Bijections of images, one per file; :class:`ImageTransform` is the contract they all keep."""
+"""Bijections of images; :class:`ImageTransform` is the contract they all keep."""
 
 from flowsr._support.shapes import add_ladj, constant_ladj, per_pixel, pixelwise_ladj, sum_event
 from flowsr.transforms.actnorm import ActNorm

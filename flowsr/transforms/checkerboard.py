@@ -9,6 +9,8 @@ from flowsr._support.shapes import check_image_shape, constant_ladj
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.pixel_shuffle import depth_from_space, depth_to_space, space_from_depth, space_to_depth
 
+_ORDER = (0, 3, 1, 2)  # of the sub-lattices of a shuffle, among the offsets (dy, dx) = (0, 0), (0, 1), (1, 0), (1, 1)
+
 
 class Checkerboard(ImageTransform):
     """Checkerboard permutation ``(2·C, H, W/2) <-> (C, H, W)``; ``ladj = 0``.
@@ -97,9 +99,6 @@ def merge_checkerboard(z: Tensor) -> Tensor:
 def _swap_odd_rows(pairs: Tensor) -> Tensor:
     odd = torch.arange(pairs.shape[-3], device=pairs.device) % 2 == 1
     return torch.where(odd[:, None, None], pairs.flip(-1), pairs)
-
-
-_ORDER = (0, 3, 1, 2)  # of the offsets (dy, dx) = (0, 0), (0, 1), (1, 0), (1, 1)
 
 
 class CheckerboardShuffle(ImageTransform):

@@ -19,6 +19,13 @@ _REAL_NVP = """@inproceedings{dinh2017density,
   year      = {2017}
 }"""
 
+_CONDITIONAL_FLOWS = """@article{winkler2019learning,
+  title   = {Learning Likelihoods with Conditional Normalizing Flows},
+  author  = {Winkler, Christina and Worrall, Daniel and Hoogeboom, Emiel and Welling, Max},
+  journal = {arXiv preprint arXiv:1912.00042},
+  year    = {2019}
+}"""
+
 
 class Coupling(SameShapeTransform):
     """Coupling bijection: the kept channels pass through, the others go through ``map`` with ``h = conditioner(kept)``.
@@ -187,14 +194,6 @@ def irn_couplings(channels: int, *, image_channels: int = 3, growth: int = 32) -
         interleaved=False,
     )
     return rescaling_coupling(channels, step=1, image_channels=image_channels, growth=growth), affine
-
-
-_CONDITIONAL_FLOWS = """@article{winkler2019learning,
-  title   = {Learning Likelihoods with Conditional Normalizing Flows},
-  author  = {Winkler, Christina and Worrall, Daniel and Hoogeboom, Emiel and Welling, Max},
-  journal = {arXiv preprint arXiv:1912.00042},
-  year    = {2019}
-}"""
 
 
 class ConditionalAffine(SameShapeTransform):

@@ -13,6 +13,24 @@ from torch.nn import functional as F
 
 from flowsr._support.shapes import constant_ladj, full_precision, sum_event
 
+AffineForm = Literal["shift-then-scale", "scale-then-shift", "standardize"]
+
+_LEAST_SLOPE = 1e-3  # what Pyro's function adds to every slope
+
+_NICE = """@inproceedings{dinh2015nice,
+  title     = {{NICE}: Non-linear Independent Components Estimation},
+  author    = {Dinh, Laurent and Krueger, David and Bengio, Yoshua},
+  booktitle = {International Conference on Learning Representations (ICLR), Workshop Track},
+  year      = {2015}
+}"""
+
+_SPLINES = """@inproceedings{durkan2019neural,
+  title     = {Neural Spline Flows},
+  author    = {Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2019}
+}"""
+
 
 class LogScaleMap(nn.Module):
     """Elementwise map from a conditioner's raw output to a log-scale; ``LOG_SCALE_MAPS`` lists them by name."""
@@ -85,6 +103,7 @@ class Tanh(LogScaleMap):
 
 
 LOG_SCALE_MAPS: dict[str, type[LogScaleMap]] = {cls.name: cls for cls in (Exp, Atan, Sigmoid, SymmetricSigmoid, Tanh)}
+"""The log-scale maps by name."""
 
 
 def log_scale_map(name_or_map: str | LogScaleMap) -> LogScaleMap:
@@ -102,9 +121,6 @@ def log_scale_map(name_or_map: str | LogScaleMap) -> LogScaleMap:
     if name_or_map not in LOG_SCALE_MAPS:
         raise ValueError(f"expected a log-scale map among {', '.join(LOG_SCALE_MAPS)}; got {name_or_map!r}")
     return LOG_SCALE_MAPS[name_or_map]()
-
-
-AffineForm = Literal["shift-then-scale", "scale-then-shift", "standardize"]
 
 
 class ElementwiseMap(nn.Module):
@@ -200,14 +216,6 @@ class AffineMap(ElementwiseMap):
         return f"form={self.form!r}, interleaved={self.interleaved}"
 
 
-_NICE = """@inproceedings{dinh2015nice,
-  title     = {{NICE}: Non-linear Independent Components Estimation},
-  author    = {Dinh, Laurent and Krueger, David and Bengio, Yoshua},
-  booktitle = {International Conference on Learning Representations (ICLR), Workshop Track},
-  year      = {2015}
-}"""
-
-
 class AdditiveMap(ElementwiseMap):
     """Additive map; encoding ``z = x + h``, ``ladj = 0``.
 
@@ -231,17 +239,6 @@ class AdditiveMap(ElementwiseMap):
     def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         self.check_parameters(z, h)
         return z - h.to(z.dtype), constant_ladj(z, 0.0)
-
-
-_LEAST_SLOPE = 1e-3  # what Pyro's function adds to every slope
-
-
-_SPLINES = """@inproceedings{durkan2019neural,
-  title     = {Neural Spline Flows},
-  author    = {Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
-  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
-  year      = {2019}
-}"""
 
 
 class SplineMap(ElementwiseMap):

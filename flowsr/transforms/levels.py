@@ -1,4 +1,4 @@
-"""The conditional flow of one level: what the image holds beyond the next coarser one, made Gaussian given it."""
+"""What an image holds beyond the next coarser one, made a latent: given its features (HCFlow), or as it is (IRN)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

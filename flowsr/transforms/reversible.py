@@ -6,7 +6,7 @@ activations exist at a time. Memory is then O(1) in the number of steps, for abo
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from flowsr.transforms.base import ImageTransform
 
 Memory = Literal["full", "checkpoint", "reversible"]
 
-MEMORY_MODES = ("full", "checkpoint", "reversible")
+MEMORY_MODES: tuple[Memory, ...] = get_args(Memory)
 
 
 def run_chain(
