@@ -1,1 +1,1 @@
-"""What every room of the package leans on and no user sees: shapes, precision, atomic files, states, JSON."""
+"""What every room of the package leans on and no user sees: shapes, temperatures, atomic files, states, JSON."""

@@ -1,4 +1,4 @@
-"""JSON that every parser reads: infinities and NaN, which JSON lacks, are strings."""
+"""The JSON of commands: documents with their schema, which every parser reads, as infinities and NaN are strings."""
 
 import json
 import math
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flowsr._support.atomic import atomic_path
+
+VERSION = 1
+"""Of the documents that commands write; it grows when a key changes its meaning or goes away."""
 
 
 def json_number(value: float | None) -> float | str | None:
@@ -37,10 +40,6 @@ def document(kind: str, /, **facts: Any) -> dict[str, Any]:
     return {"schema": f"urn:flowsr:{kind}", "version": VERSION, **snake_keys(to_plain(facts))}
 
 
-VERSION = 1
-"""Of the documents that commands write; it grows when a key changes its meaning or goes away."""
-
-
 def snake_keys(value: Any) -> Any:
     """Plain values with all keys in snake case, as weights saved by earlier versions tell their provenance in words.
 
@@ -63,7 +62,7 @@ def size_of(shape: Sequence[int]) -> dict[str, int]:
     return {"height": int(shape[-2]), "width": int(shape[-1])}
 
 
-def to_json(document: Mapping[str, Any]) -> str:
+def to_json(facts: Mapping[str, Any]) -> str:
     """A document as JSON text; paths become strings, and numbers go through :func:`json_number`.
 
     Raises:
@@ -73,13 +72,13 @@ def to_json(document: Mapping[str, Any]) -> str:
         >>> to_json({"unit": "dB", "temperature": "τ", "psnr": math.inf})
         '{\\n  "unit": "dB",\\n  "temperature": "τ",\\n  "psnr": "inf"\\n}\\n'
     """
-    return json.dumps(to_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(to_plain(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
     """Write a document as JSON, whole or not at all; whether it may be overwritten was decided before."""
     with atomic_path(path) as temporary:
-        temporary.write_text(to_json(document), encoding="utf-8")
+        temporary.write_text(to_json(facts), encoding="utf-8")
 
 
 def to_plain(value: Any) -> Any:

@@ -19,8 +19,6 @@ from torch.nn.functional import interpolate
 
 from flowsr.images.values import check_image, round_to_8bit
 
-__all__ = ["bicubic_down", "bicubic_resize", "bicubic_up", "make_lr"]
-
 
 def bicubic_resize(
     image: Float[Tensor, "*batch channel height width"],

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from flowsr.images.values import check_image
 
-__all__ = ["rgb_to_gray", "rgb_to_y"]
-
 
 def _weigh_channels(image: Tensor, weights: tuple[float, float, float]) -> Tensor:
     check_image(image, channels=3, tolerance=None)

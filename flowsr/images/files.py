@@ -22,7 +22,7 @@ from flowsr.images._codecs import OTHER_SUFFIXES, SUFFIXES, decode, encode, enco
 from flowsr.images.colour import rgb_to_gray
 from flowsr.images.values import check_image
 
-__all__ = ["encode_png", "list_images", "pair_by_name", "read_image", "read_png_text", "write_image"]
+_ENDING = re.compile(r"(x2|x4|x8|x16|[_-]?(lr|hr)|_srf_[248]|[_-])$", re.IGNORECASE)
 
 
 def read_image(
@@ -248,9 +248,6 @@ def _to_mode(image: Tensor, mode: str | None, path: Path) -> Tensor:
     if mode == "RGB":
         return colour.expand(3, -1, -1)
     return colour if len(colour) == 1 else rgb_to_gray(colour)
-
-
-_ENDING = re.compile(r"(x2|x4|x8|x16|[_-]?(lr|hr)|_srf_[248]|[_-])$", re.IGNORECASE)
 
 
 def pair_by_name(files: Sequence[Path], others: Sequence[Path], *, kind: str) -> dict[Path, Path]:

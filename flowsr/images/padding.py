@@ -11,8 +11,6 @@ from torch import Tensor
 from flowsr.errors import ImageError
 from flowsr.images.values import check_image, round_to_8bit, size_text
 
-__all__ = ["crop_pair", "crop_to", "pad_to_multiple"]
-
 
 def pad_to_multiple(
     image: Float[Tensor, "*batch channel height width"], multiple: int

@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["check_image", "reduce_bits", "round_to_8bit", "size_text"]
-
 
 def check_image(
     image: Tensor,

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from flowsr.images import check_image
 
-__all__ = ["ntire_diversity", "pixel_std"]
-
 
 def pixel_std(samples: Float[Tensor, "sample *batch channel height width"]) -> Float[Tensor, "*batch"]:
     r"""Diversity in grey levels: :math:`255 \cdot \mathrm{mean}_{c,h,w}\; \mathrm{std}_{s}\, x_{s,c,h,w}`.

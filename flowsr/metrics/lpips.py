@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from flowsr.metrics.fidelity import paired
 
-__all__ = ["PerceptualDistance", "lpips_distance"]
-
 Backbone = Literal["alex", "vgg", "squeeze"]
 
 # The files torchvision downloads; the published LPIPS figures are those of exactly these weights.

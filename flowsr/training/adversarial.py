@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from flowsr.training.recipes import Adversary
 
+Critic = Callable[[Tensor], Tensor]
+
 
 class Discriminator(nn.Module):
     """VGG-like critic: ten convolutions (3x3, then 4x4 of stride 2, five times), two linear layers, one logit.
@@ -57,9 +59,6 @@ class Discriminator(nn.Module):
         if image.shape[-2:] != (self.crop, self.crop):
             raise ValueError(f"expected images of {self.crop}x{self.crop}; got {tuple(image.shape[-2:])}")
         return self.head(torch.flatten(self.features(image), 1))
-
-
-Critic = Callable[[Tensor], Tensor]
 
 
 def critic_loss(critic: Critic, fake: Tensor, real: Tensor, *, form: Adversary = "vanilla") -> Tensor:

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from flowsr.errors import ImageError
 from flowsr.images import bicubic_down, list_images, pair_by_name, read_image, round_to_8bit
 
+Folder = str | os.PathLike[str]
+
 
 class Degradation(Protocol):
     """Makes an LR image ``(C, H/s, W/s)`` from an HR crop ``(C, H, W)``, both in [0, 1].
@@ -93,9 +95,6 @@ def jpeg(image: Tensor, *, quality: int) -> Tensor:
 def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
     low, high = bounds
     return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-Folder = str | os.PathLike[str]
 
 
 class ImageFolder:

@@ -19,6 +19,7 @@ from flowsr.models.hcflow import Start
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.data import Folder
 from flowsr.training.journal import require_tensorboard
+from flowsr.training.loop import Loop
 from flowsr.training.preparation import (
     build_model,
     build_trainer,
@@ -157,8 +158,6 @@ def train(
         >>> sorted(path.name for path in (folder / "run").iterdir())
         ['checkpoints', 'model.safetensors', 'run.json', 'train.csv', 'validation.csv']
     """
-    from flowsr.training.loop import Loop
-
     run, out = run or Run(), Path(out)
     data = data if isinstance(data, Data) else Data(folders=data)
     checkpoints = CheckpointFolder(out / "checkpoints", keep=run.keep)

@@ -24,6 +24,18 @@ from flowsr.training.pictures import draw_curve, validation_grid
 from flowsr.training.trainer import Numbers, Trainer
 from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
+_FIRST = [
+    "step",
+    "loss",
+    "bits_per_dim",
+    "encoded_lr_psnr",
+    "psnr",
+    "images_per_second",
+    "learning_rate",
+    "gradient_norm",
+]
+_MORE = ["l1", "perceptual", "adversarial", "critic", "z_square", "skipped"]
+
 
 class StopSignals:
     """Within this context SIGINT and SIGTERM set ``received`` instead of ending the process; a second one ends it.
@@ -61,19 +73,6 @@ class StopSignals:
             # Not print: the signal may have come in the midst of one, whose stream does not bear another.
             with suppress(OSError):
                 os.write(2, b"\nStopping after this step; once more ends at once, without a checkpoint\n")
-
-
-_FIRST = [
-    "step",
-    "loss",
-    "bits_per_dim",
-    "encoded_lr_psnr",
-    "psnr",
-    "images_per_second",
-    "learning_rate",
-    "gradient_norm",
-]
-_MORE = ["l1", "perceptual", "adversarial", "critic", "z_square", "skipped"]
 
 
 class Interrupted(Exception):

@@ -16,6 +16,15 @@ from flowsr.models.unconditional import UnconditionalModel
 from flowsr.training.journal import label_of, read_csv
 from flowsr.training.validation import Named
 
+_LOGS = ("train.csv", "validation.csv")
+_TRAINING: dict[str, Any] = {"color": "C0", "linewidth": 0.6, "alpha": 0.6}
+_VALIDATION: dict[str, Any] = {"color": "C1", "marker": "."}
+_PANELS = (
+    ("bits_per_dim", "bits_per_dim"),
+    ("encoded_lr_psnr", "encoded_lr_psnr"),
+    ("psnr", "psnr_mean"),
+)
+
 
 @torch.no_grad()
 def validation_grid(
@@ -133,16 +142,6 @@ def draw_curve(out: Path) -> Path | None:
         axes.legend()
     figure.savefig(out / "curve.png", dpi=110)
     return out / "curve.png"
-
-
-_LOGS = ("train.csv", "validation.csv")
-_TRAINING: dict[str, Any] = {"color": "C0", "linewidth": 0.6, "alpha": 0.6}
-_VALIDATION: dict[str, Any] = {"color": "C1", "marker": "."}
-_PANELS = (
-    ("bits_per_dim", "bits_per_dim"),
-    ("encoded_lr_psnr", "encoded_lr_psnr"),
-    ("psnr", "psnr_mean"),
-)
 
 
 def _middle(hr: Tensor, lr: Tensor | None = None, *, side: int, multiple: int, upscale: int) -> tuple[Tensor, Tensor]:

@@ -12,18 +12,19 @@ from flowsr.evaluation import EvaluationPlan
 from flowsr.models import ImageModel, from_preset, presets
 from flowsr.models.conditional import as_conditional
 from flowsr.models.hcflow import Start
+from flowsr.training.adversarial import Discriminator
 from flowsr.training.crops import CropBatches
 from flowsr.training.data import ImageFolder
+from flowsr.training.perceptual import VGGFeatures
 from flowsr.training.recipes import Recipe, check_recipe, default_recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
+from flowsr.training.trainer import Trainer
 from flowsr.training.validation import Named
 from flowsr.training.wrapper import Objective, dequantize, set_memory
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-    from flowsr.training.trainer import Trainer
 
 
 def build_model(name: str, start: Start | None = None) -> tuple[ImageModel, str]:
@@ -172,27 +173,21 @@ def initialize(flow: ImageModel, batches: CropBatches, *, bins: int) -> None:
     flow.initialize(dequantize(first, bins=bins), first.lr)
 
 
-def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric") -> "Trainer":
+def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric") -> Trainer:
     """The trainer with the networks that the recipe's losses need."""
-    from flowsr.training.trainer import Trainer
-
     set_memory(flow, run.memory)
     if run.channels_last:
         flow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = critic = None
     if recipe.perceptual:
-        from flowsr.training.perceptual import VGGFeatures
-
         features = VGGFeatures(run.vgg).to(fabric.device, flow.dtype)
     if recipe.gan:
-        from flowsr.training.adversarial import Discriminator
-
         critic = Discriminator(recipe.crop, image_channels=flow.config.image_channels).to(flow.dtype)
     objective = Objective(flow, recipe, features=features, critic=critic)
     return Trainer(fabric, objective, run, critic=critic)
 
 
-def restore(trainer: "Trainer", found: tuple[int, dict[str, Any]], about: dict[str, Any], out: Path) -> None:
+def restore(trainer: Trainer, found: tuple[int, dict[str, Any]], about: dict[str, Any], out: Path) -> None:
     """Continue from a checkpoint; warns if the recipe or the data are not those it was made with.
 
     Raises:

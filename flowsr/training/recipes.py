@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -10,6 +10,8 @@ from flowsr.errors import did_you_mean
 from flowsr.models import Capability, ImageModel
 
 Adversary = Literal["vanilla", "least-squares", "relativistic"]
+
+_X8_HALVE_AT = tuple(step / 350 for step in (200, 250, 280, 310, 340))
 
 _LOSSES = ("nll", "l1", "perceptual", "gan", "hr_l1", "lr_mse", "z_square")
 _POSITIVE = ("learning_rate", "critic_learning_rate", "clip_value", "clip_norm")
@@ -108,7 +110,7 @@ class Recipe:
             raise ValueError(f"expected halve_at to be fractions of the steps between 0 and 1; got {self.halve_at}")
         if self.halve_at and self.cosine_to is not None:
             raise ValueError("expected either halve_at or cosine_to; got both")
-        if self.adversary not in ("vanilla", "least-squares", "relativistic"):
+        if self.adversary not in get_args(Adversary):
             raise ValueError(f"expected adversary to be vanilla, least-squares or relativistic; got {self.adversary!r}")
         if not self.passes:
             raise ValueError(f"expected at least one loss with a weight other than 0 in recipe {self.name!r}")
@@ -168,8 +170,7 @@ def _check_names(values: dict[str, Any]) -> None:
             raise ValueError(f"expected fields of Recipe; got {name!r}{advice}")
 
 
-_HALVE_TWICE = (0.4, 0.8)
-_PLUS = Recipe(name="nll+l1", steps=50_000, learning_rate=5e-5, halve_at=_HALVE_TWICE, nll=2e-3, l1=1.0)
+_PLUS = Recipe(name="nll+l1", steps=50_000, learning_rate=5e-5, halve_at=(0.4, 0.8), nll=2e-3, l1=1.0)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -189,8 +190,6 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 """Published recipes by name: HCFlow, HCFlow+, HCFlow++ and the rescaling model."""
-
-_X8_HALVE_AT = tuple(step / 350 for step in (200, 250, 280, 310, 340))
 
 
 def recipe(name: str, *, flow: ImageModel | None = None, **changes: Any) -> Recipe:

@@ -1,4 +1,4 @@
-"""Where the images are and how a run is carried out: everything that is not the recipe."""
+"""Where the images are and how a run is carried out; and recipes with fields changed by texts, as commands have them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +10,9 @@ from flowsr.training.recipes import RECIPES, Recipe, check_recipe, default_recip
 from flowsr.transforms.reversible import MEMORY_MODES, Memory
 
 Precision = Literal["fp32", "bf16"]
+Value = float | int | bool | str | tuple[float, ...] | None
+
+_MAY_BE_NONE = ("cosine_to", "clip_value", "clip_norm", "lr_log_scale_start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +126,6 @@ def _plain(value: Any) -> Any:
 
 # Not pydantic or cattrs: neither takes 1e3 for a whole number, "none", or a tuple without brackets from a command line,
 # and their messages, translated into these, would be as long as this.
-Value = float | int | bool | str | tuple[float, ...] | None
-
-
 def parse_fields(texts: list[str]) -> dict[str, Any]:
     """Fields of a recipe from texts such as ``steps=100``.
 
@@ -224,6 +224,3 @@ def _fitting(field: str, value: Value, published: Value) -> Value:
     if not good:
         raise ValueError(f"expected {kind} for {field}; got {value!r}")
     return value
-
-
-_MAY_BE_NONE = ("cosine_to", "clip_value", "clip_norm", "lr_log_scale_start")

@@ -23,6 +23,8 @@ from flowsr.training.wrapper import Objective
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+Numbers = dict[str, float]
+
 
 def random_state() -> dict[str, Any]:
     """The states of the global random generators of Python, numpy and torch, as tensors and plain values."""
@@ -166,9 +168,6 @@ class WeightAverage:
         self.updates = int(state["updates"])
 
 
-Numbers = dict[str, float]
-
-
 class Trainer:
     """State of a run and one step of it.
 
@@ -277,7 +276,7 @@ class Trainer:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         totals: dict[str, Tensor] = {}
         # A step that is not made must not leave its traces in running statistics.
-        before = [(norm.mean.clone(), norm.var.clone()) for norm in self._statistics]
+        before = [(part.mean.clone(), part.var.clone()) for part in self._statistics]
         for index, batch in enumerate(batches):
             with self.fabric.no_backward_sync(module, enabled=index < len(batches) - 1):
                 loss, seen = forward(batch)
@@ -293,9 +292,9 @@ class Trainer:
             clip_gradients(parameters, value=self.recipe.clip_value, norm=self.recipe.clip_norm)
             wrapped_optimizer.step()
         else:
-            for norm, (mean, var) in zip(self._statistics, before, strict=True):
-                norm.mean.copy_(mean)
-                norm.var.copy_(var)
+            for statistics, (mean, var) in zip(self._statistics, before, strict=True):
+                statistics.mean.copy_(mean)
+                statistics.var.copy_(var)
         return {"gradient_norm": numbers[0], **dict(zip(names, numbers[1:], strict=True))}, finite
 
     def _reduced(self, values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from flowsr.distributions import uniform_dequantize
 from flowsr.models import Capability, ConditionalModel, ImageModel, require
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.nn import RRDB, BatchStatistics, batch_statistics
@@ -16,6 +17,11 @@ from flowsr.training.objectives import l1_loss, likelihood_loss, rescaling_loss
 from flowsr.training.recipes import Recipe, sets_lr_width
 from flowsr.transforms import Compose
 from flowsr.transforms.reversible import MEMORY_MODES, Memory
+
+Seen = dict[str, Tensor]
+
+# Names of the random streams of a sample.
+_DEQUANTIZATION, _LATENTS, _DRAW = 10, 20, 40
 
 
 def set_memory(flow: nn.Module, mode: Memory) -> None:
@@ -60,12 +66,6 @@ def set_memory(flow: nn.Module, mode: Memory) -> None:
         elif isinstance(module, RRDB):
             block: RRDB = module
             block.recompute = mode != "full"
-
-
-Seen = dict[str, Tensor]
-
-# Names of the random streams of a sample.
-_DEQUANTIZATION, _LATENTS, _DRAW = 10, 20, 40
 
 
 class Objective(nn.Module):
@@ -197,8 +197,6 @@ def given_lr(batch: Batch) -> Tensor:
 
 def dequantize(batch: Batch, *, bins: int) -> Tensor:
     """Uniform dequantization, ``hr + u/bins`` with ``u ~ U[0, 1)``, each image's noise from its own seed."""
-    from flowsr.distributions import uniform_dequantize
-
     generators = sample_generators(batch.seeds, stream=_DEQUANTIZATION, device=batch.hr.device)
     noisy = [uniform_dequantize(hr, bins=bins, generator=g) for hr, g in zip(batch.hr, generators, strict=True)]
     stacked = torch.stack(noisy)
