@@ -1,4 +1,4 @@
-"""Where the images are and how a run is carried out; and recipes with fields changed by texts, as commands have them."""
+"""Where the images are and how a run is carried out; and recipes with fields changed by texts, as commands get them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
