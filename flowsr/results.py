@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from flowsr._support.json import to_plain
+from flowsr.plots import new_figure
 from flowsr.statistics.intervals import FEW, Interval
 
 if TYPE_CHECKING:
@@ -261,9 +262,7 @@ class Result:
 
     def _draw_figure(self) -> matplotlib.figure.Figure:
         """All panels; a subclass with more than the main one defines this too."""
-        from matplotlib.figure import Figure as Drawing
-
-        figure = Drawing(figsize=(5.0, 3.5), layout="constrained")
+        figure = new_figure(5.0, 3.5)
         self._draw_main(figure.subplots())
         return figure
 

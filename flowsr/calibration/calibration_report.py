@@ -12,6 +12,7 @@ from flowsr.calibration.coverage import Coverage, interval_coverage
 from flowsr.calibration.held_out import Sampler, TestFunctions, default_functions, hold_out
 from flowsr.calibration.scores import Scores, score_draws
 from flowsr.calibration.simulation_based import RankTest, simulation_based_calibration, tarp
+from flowsr.plots import new_figure
 from flowsr.results import Result
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ class CalibrationReport(Result):
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Ranks, TARP, coverage and scores; into ``ax`` the ranks alone."""
-        from flowsr.plots.style import new_figure
-
         if ax is not None:
             return self.sbc.plot(ax)
         figure = new_figure(10.0, 6.6)
@@ -82,7 +81,7 @@ def calibrate(
     Cost: ``num_samples`` decoded images per pair.
 
     Args:
-        sampler: the model, see :func:`flow_sampler`.
+        sampler: the model, see :func:`flowsr.calibration.flow_sampler`.
         hr: true images ``(n, C, H, W)``; a few hundred to see errors of some ten percent of a width.
         lr: their LR images ``(n, C, h, w)``.
         num_samples: per pair, at least 19 for the default levels of coverage.
@@ -93,7 +92,7 @@ def calibrate(
         on_pair: called after each pair, for a progress bar.
 
     Raises:
-        ValueError: for an alpha out of range; otherwise see :func:`hold_out`.
+        ValueError: for an alpha out of range; otherwise see :func:`flowsr.calibration.hold_out`.
 
     Example:
         >>> import torch

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowsr.calibration.held_out import HeldOut, ranks
 from flowsr.calibration.uniformity import p_text
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ class Coverage(Result):
         """Observed against nominal coverage, with the range of the functions and binomial bands."""
         from scipy import stats
 
-        from flowsr.plots.style import PALETTE, new_figure, plain_axes
-
         figure = None
         if ax is None:
             figure = new_figure(4.2, 3.8)
@@ -102,7 +101,7 @@ def interval_coverage(
     Cost: n·draws per function.
 
     Args:
-        held_out: from :func:`hold_out`.
+        held_out: from :func:`flowsr.calibration.hold_out`.
         levels: probabilities in (0, 1).
         alpha: probability that a right model fails.
         seed: for ties.

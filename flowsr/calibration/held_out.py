@@ -17,7 +17,8 @@ from torch import Tensor
 from flowsr.distributions import Temperature
 from flowsr.images import check_image
 from flowsr.models import Capability, ConditionalModel, require
-from flowsr.posterior import GaussianLR, image_summaries
+from flowsr.posterior import GaussianLR
+from flowsr.statistics import image_summaries
 
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 """From an LR image ``(C, h, w)``, a number n and a generator to n HR images ``(n, C, H, W)``."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowsr.calibration.held_out import TestFunctions, default_functions, flow_sampler, hold_out
 from flowsr.calibration.scores import mean_crps
 from flowsr.models import Capability, ConditionalModel, require
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -65,8 +66,6 @@ class Recalibration(Result):
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """CRPS of the temperatures tried, each level on its own scale; into ``ax`` the coarsest level alone."""
-        from flowsr.plots.style import PALETTE, new_figure
-
         if ax is not None:
             self._draw_level(ax, 0)
             return ax.figure  # type: ignore[return-value]
@@ -79,8 +78,6 @@ class Recalibration(Result):
         return figure
 
     def _draw_level(self, ax: Axes, index: int) -> None:
-        from flowsr.plots.style import PALETTE, plain_axes
-
         levels, level = len(self.levels), self.levels[index]
         name = f"level {level}"
         if levels > 1 and index in (0, levels - 1):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr.calibration.held_out import HeldOut
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -81,8 +82,6 @@ class Scores(Result):
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """CRPS by test function."""
-        from flowsr.plots.style import PALETTE, new_figure, plain_axes
-
         figure = None
         if ax is None:
             figure = new_figure(5.0, 1.0 + 0.22 * len(self.names))

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from flowsr.calibration.held_out import HeldOut, Sampler, flow_sampler, ranks
 from flowsr.calibration.uniformity import p_text, simultaneous_band, uniformity_p_value
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.posterior import LinearGaussianFlow
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 _MEANINGS = {
     r"projection": "projection: inner product with a fixed random direction",
@@ -116,8 +116,6 @@ class RankTest(Result):
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Distribution function of the ranks minus that of uniform ones, with the simultaneous band."""
-        from flowsr.plots.style import PALETTE, new_figure, plain_axes
-
         figure = None
         if ax is None:
             figure = new_figure(6.0, 3.6)
@@ -153,7 +151,7 @@ def simulation_based_calibration(held_out: HeldOut, *, alpha: float = 0.01, seed
     Cost: n·draws per function; the bands are simulated once.
 
     Args:
-        held_out: from :func:`hold_out`.
+        held_out: from :func:`flowsr.calibration.hold_out`.
         alpha: probability that a right model fails, in (0, 1).
         seed: for ties and bands.
 
@@ -185,7 +183,7 @@ def tarp(held_out: HeldOut, *, alpha: float = 0.01, seed: int = 0) -> RankTest:
     Cost: n·draws.
 
     Args:
-        held_out: from :func:`hold_out`, which chooses references that depend on the LR image.
+        held_out: from :func:`flowsr.calibration.hold_out`, which chooses references that depend on the LR image.
         alpha: probability that a right model fails, in (0, 1).
         seed: for ties and bands.
 

@@ -16,10 +16,14 @@ from flowsr.images import round_to_8bit
 from flowsr.likelihood.decompose import LogLikelihoodTerms, check_bins, decompose, width_note
 from flowsr.likelihood.inputs import check_8bit
 from flowsr.models import Capability, HasTerms, HierarchyModel, require
+from flowsr.plots import PALETTE, plain_axes
 from flowsr.results import Figure, Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+OFFICIAL_BINS = {4: 64, 8: 256}
+"""The quantization q of the released configurations, by upscale factor."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,6 @@ class BitsPerDim(Result):
 
     def _draw_main(self, ax: Axes) -> None:
         """The bound against the number of draws, a line per image; of several images what each gains over one draw."""
-        from flowsr.plots import PALETTE, plain_axes
-
         lines = self.curve.reshape(len(self.counts), -1).detach().cpu()
         several = lines.shape[1] > 1
         if several:  # else the differences between the images would flatten every line
@@ -274,10 +276,6 @@ def _jackknife_error(log_w: Tensor) -> Tensor:
     after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), nothing])
     left_out = torch.logaddexp(before, after) - math.log(count - 1)
     return ((count - 1) * left_out.var(0, correction=0)).sqrt()
-
-
-OFFICIAL_BINS = {4: 64, 8: 256}
-"""The quantization q of the released configurations, by upscale factor."""
 
 
 def official_nll(flow: HierarchyModel, hr: Tensor, lr: Tensor, *, bins: int | None = None) -> Tensor:

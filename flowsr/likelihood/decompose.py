@@ -14,13 +14,12 @@ from flowsr._support.json import to_plain
 from flowsr._support.shapes import per_pixel, spread
 from flowsr.distributions import Dequantizer
 from flowsr.models import HasTerms, LRLikelihood, Term
+from flowsr.plots import TERM_COLOURS, TermBar, draw_heat_map, draw_term_bars, new_figure
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
-
-    from flowsr.plots import TermBar
 
 _GLOSSES = {
     "lr": "N(lr, σ²)",
@@ -32,6 +31,9 @@ _GLOSSES = {
     "dequantization": "noise",
 }
 """What kind of number a term is, for pictures, behind its name."""
+
+LEAST_BINS = 255
+"""With fewer bins those of neighbouring 8-bit values overlap, and the sum is no bound of their probability."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,6 @@ class LogLikelihoodTerms(Result):
         Raises:
             ValueError: if a term is not finite.
         """
-        from flowsr.plots import TERM_COLOURS, TermBar
-
         scale = -1.0 / (self.dims * math.log(2.0))
         bars = []
         for term in self.terms:
@@ -178,14 +178,10 @@ class LogLikelihoodTerms(Result):
         return text_table(["term", "nats", "bits (−nats/ln 2)", "bits/dim"], rows, notes=notes)
 
     def _draw_main(self, ax: Axes) -> None:
-        from flowsr.plots import draw_term_bars
-
         draw_term_bars(ax, self.bars(), dims=self.dims)
 
     def _draw_figure(self) -> Drawing:
         """The bars; with maps, the map of the bits of the first image beside them."""
-        from flowsr.plots import draw_heat_map, new_figure
-
         height = 1.2 + 0.3 * len(self.terms)
         if not self.maps:
             figure = new_figure(8.0, height)
@@ -278,10 +274,6 @@ def decompose(
     whole = tuple(Term(term.kind, term.value.sum((-2, -1)), term.level) for term in found)
     images = {term.name: spread(term.value, *hr.shape[-2:]) for term in found}
     return LogLikelihoodTerms(whole, dims, width, images, bins=bins)
-
-
-LEAST_BINS = 255
-"""With fewer bins those of neighbouring 8-bit values overlap, and the sum is no bound of their probability."""
 
 
 def check_bins(bins: int) -> None:

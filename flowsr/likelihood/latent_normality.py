@@ -18,6 +18,7 @@ from flowsr.likelihood.decompose import decompose
 from flowsr.likelihood.inputs import Pair, check_pairs
 from flowsr.likelihood.latent_statistics import QUANTILES, LatentStatistics, latent_statistics
 from flowsr.models import HasTerms
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -114,8 +115,6 @@ class LatentDiagnostics(Result):
         """Quantiles against those of N(0, 1)."""
         from scipy import stats
 
-        from flowsr.plots import PALETTE, plain_axes
-
         expected = stats.norm.ppf(np.arange(1, QUANTILES + 1) / (QUANTILES + 1))
         ax.plot(expected, expected, color=PALETTE["grey"], linewidth=0.8, label="N(0, 1)")
         for s, colour in zip(self.latents, _COLOURS, strict=False):
@@ -128,8 +127,6 @@ class LatentDiagnostics(Result):
 
     def _draw_figure(self) -> Figure:
         """The quantiles, the energies of the images (of several their PIT), and the autocorrelation."""
-        from flowsr.plots import PALETTE, new_figure, plain_axes
-
         figure = new_figure(12.0, 3.6)
         first, second, third = figure.subplots(1, 3)
         self._draw_main(first)
@@ -152,8 +149,6 @@ class LatentDiagnostics(Result):
     def _draw_energy(self, ax: Axes) -> None:
         """``|z|²/D`` of one image on its range of 95 % under the model: a PIT alone would nearly always be 0 or 1."""
         from scipy import stats
-
-        from flowsr.plots import PALETTE
 
         for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
             low, high = (float(bound) / s.count for bound in stats.chi2.interval(0.95, s.count))
@@ -178,8 +173,6 @@ class LatentDiagnostics(Result):
 
     def _draw_pit(self, ax: Axes) -> None:
         """Where ``|z|²`` of each image stands among those of the model's own draws."""
-        from flowsr.plots import PALETTE
-
         for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
             ax.plot(s.pit, np.full(len(s.pit), -row), "|", color=PALETTE[colour], markersize=16, markeredgewidth=1.5)
             energy = f"mean |z|²/D = {np.mean(s.energies):.3f}"

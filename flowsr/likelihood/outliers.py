@@ -16,6 +16,7 @@ from flowsr.images import check_image, encode_png, round_to_8bit
 from flowsr.likelihood.decompose import decompose, width_used
 from flowsr.likelihood.inputs import Pair, check_8bit, check_pairs
 from flowsr.likelihood.latent_normality import HasNoise
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 
 PERTURBATIONS = ("smooth", "noisy", "shuffled", "constant")
 """The kinds of :func:`perturbed`."""
+
+SCORES: dict[str, str] = {
+    "NLL": "bits/dim of the 8-bit image, higher is taken for stranger",
+    "typicality": "|NLL − mean NLL of the reference images|, bits/dim",
+    "complexity-corrected NLL": "NLL minus the bits/dim of the image as PNG",
+    "latent norm": "||z|²/D − mean of the reference images|",
+    "LR features": "Mahalanobis distance of the LR image's features from those of the reference images",
+}
+"""What each score is; all are larger for what is taken to be stranger."""
+
+_COLOURS = ("ink", "orange", "blue", "green", "purple", "red")
 
 
 def perturbed(
@@ -79,18 +91,6 @@ def perturbed(
     raise ValueError(f"expected kind to be smooth, noisy, shuffled or constant; got {kind!r}")
 
 
-SCORES: dict[str, str] = {
-    "NLL": "bits/dim of the 8-bit image, higher is taken for stranger",
-    "typicality": "|NLL − mean NLL of the reference images|, bits/dim",
-    "complexity-corrected NLL": "NLL minus the bits/dim of the image as PNG",
-    "latent norm": "||z|²/D − mean of the reference images|",
-    "LR features": "Mahalanobis distance of the LR image's features from those of the reference images",
-}
-"""What each score is; all are larger for what is taken to be stranger."""
-
-_COLOURS = ("ink", "orange", "blue", "green", "purple", "red")
-
-
 @runtime_checkable
 class HasFeatures(HasNoise, Protocol):
     """A model with a likelihood that also tells the noise, and what it sees in an LR image."""
@@ -137,8 +137,6 @@ class OutOfDistribution(Result):
 
     def _draw_figure(self) -> Figure:
         """Every image's score by set, a panel per score."""
-        from flowsr.plots import new_figure
-
         figure = new_figure(3.3 * len(self.scores), 3.4)
         panels = figure.subplots(1, len(self.scores), squeeze=False)[0]
         for column, (ax, name) in enumerate(zip(panels, self.scores, strict=True)):
@@ -146,8 +144,6 @@ class OutOfDistribution(Result):
         return figure
 
     def _draw_score(self, ax: Axes, name: str, *, labels: bool) -> None:
-        from flowsr.plots import PALETTE, plain_axes
-
         rng = np.random.default_rng(0)
         sets = list(self.scores[name])
         for row, (label, values) in enumerate(self.scores[name].items()):

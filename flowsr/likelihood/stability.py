@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -120,8 +121,6 @@ class InverseStability(Result):
 
     def _draw_main(self, ax: Axes) -> None:
         """Round-trip error of each layer in both precisions."""
-        from flowsr.plots import PALETTE, plain_axes
-
         at = range(len(self.layers))
         for label, colour, errors in (
             ("float32", "blue", [layer.round_trip_float32 for layer in self.layers]),
@@ -139,8 +138,6 @@ class InverseStability(Result):
 
     def _name_parts(self, ax: Axes) -> None:
         """Lines between the parts of the model that the layers belong to, and their names above."""
-        from flowsr.plots import PALETTE
-
         parts = [".".join(layer.name.split(".")[1:3]) for layer in self.layers]
         starts = [index for index, part in enumerate(parts) if index == 0 or parts[index - 1] != part]
         for start, end in zip(starts, [*starts[1:], len(parts)], strict=True):
@@ -152,8 +149,6 @@ class InverseStability(Result):
 
     def _draw_figure(self) -> Figure:
         """Round-trip errors, and the growth on decoding."""
-        from flowsr.plots import PALETTE, new_figure, plain_axes
-
         figure = new_figure(10.0, 5.6)
         first, second = figure.subplots(2, 1, sharex=True)
         self._draw_main(first)

@@ -16,6 +16,7 @@ from flowsr.likelihood.inputs import check_8bit, check_pairs
 from flowsr.metrics import compare, lr_psnr, pixel_std
 from flowsr.models import ConditionalModel
 from flowsr.models.conditional import require_conditional
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -74,8 +75,6 @@ class TemperatureSweep(Result):
 
     def _draw_main(self, ax: Axes) -> None:
         """Fidelity (PSNR) against perceptual distance or diversity: the trade that τ makes."""
-        from flowsr.plots import PALETTE, plain_axes
-
         across = "LPIPS" if "LPIPS" in self.figures else "diversity"
         points = [(x, y) for x, y in zip(self.figures[across], self.figures["PSNR"], strict=True) if x and y]
         ax.plot([x.value for x, _ in points], [y.value for _, y in points], color=PALETTE["blue"], linewidth=0.8)
@@ -103,8 +102,6 @@ class TemperatureSweep(Result):
 
     def _draw_figure(self) -> Figure:
         """Each figure against τ, and the trade."""
-        from flowsr.plots import PALETTE, new_figure, plain_axes
-
         names = list(self.figures)
         columns = len(names) + 1
         rows = 2 if columns > 4 else 1

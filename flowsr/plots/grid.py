@@ -94,6 +94,17 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_axis_off()
 
 
+def heat_limit(image: Tensor) -> float:
+    """A limit for :class:`Panel`'s ``heat``: the 99th percentile over pixels, so that one does not darken all others.
+
+    Example:
+        >>> import torch
+        >>> heat_limit(torch.full((3, 4, 4), 0.25))
+        0.25
+    """
+    return float(image.mean(0).flatten().quantile(0.99).clamp_min(1e-6))
+
+
 def panel_row_height(panels: Sequence[Panel], width: float) -> float:
     """Inches that a row of panels takes, each ``width`` inches wide: the tallest image, captions, and a scale if any.
 

@@ -14,7 +14,6 @@ from flowsr.posterior.streaming import DrawSummary, StreamingSummary
 from flowsr.posterior.summarize import summarize_draws
 from flowsr.posterior.surgery import interpolate, resample, restore, sample_with_temperature_map, transfer
 from flowsr.posterior.uncertainty import UncertaintyQuality, uncertainty_quality
-from flowsr.statistics.scalar_summaries import image_summaries
 
 __all__ = [
     "Blur",
@@ -39,7 +38,6 @@ __all__ = [
     "UncertaintyQuality",
     "as_operator",
     "gaussian_posterior",
-    "image_summaries",
     "interpolate",
     "lr_consistency",
     "operator_matrix",

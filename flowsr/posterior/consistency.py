@@ -12,6 +12,7 @@ from flowsr.distributions import Temperature
 from flowsr.images import make_lr, round_to_8bit
 from flowsr.metrics import lr_psnr, psnr
 from flowsr.models import Capability, ConditionalModel, require
+from flowsr.plots import PALETTE, plain_axes
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ class LRConsistency(Result):
 
     def _draw_main(self, ax: Axes) -> None:
         """The drift over cycles, and the draws' LR-PSNR at the first."""
-        from flowsr.plots import PALETTE, plain_axes
-
         ax.plot([1] * len(self.draws), self.draws, ".", color=PALETTE["sky"], label="other draws")
         ax.plot(
             range(1, len(self.drift) + 1), self.drift, "o-", color=PALETTE["blue"], label="one draw, again and again"

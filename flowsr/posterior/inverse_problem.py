@@ -17,6 +17,9 @@ from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior.noise import Noise
 from flowsr.posterior.operators import Mask, as_operator
 
+SITE = "latent"
+"""The program's only latent site, of shape ``(dims,)``."""
+
 
 class GaussianLR:
     """A Gaussian field over LR images, ``lr = mean + std·R·u`` with white noise u.
@@ -85,10 +88,6 @@ def _root(length: int, correlation: float) -> Tensor:
     kernel = torch.exp(-0.5 * ((position[:, None] - position) / correlation) ** 2)
     # A squared exponential is singular to rounding; a part in ten thousand of white noise makes it regular.
     return torch.linalg.cholesky((kernel + 1e-4 * eye) / (1 + 1e-4))
-
-
-SITE = "latent"
-"""The program's only latent site, of shape ``(dims,)``."""
 
 
 class InverseProblem:

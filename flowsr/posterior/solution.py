@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowsr._support.json import to_plain
+from flowsr.plots import PALETTE, Panel, draw_panel, new_figure, plain_axes
+from flowsr.plots.grid import heat_limit, panel_row_height
 from flowsr.posterior.diagnostics import RHAT_LIMIT, Diagnostics
 from flowsr.posterior.inverse_problem import InverseProblem
-from flowsr.results import Result, text_table, to_plain
+from flowsr.results import Result, text_table
 from flowsr.statistics.moments import RunningMoments
 
 if TYPE_CHECKING:
@@ -113,9 +116,6 @@ class Solution(Result):
 
         For SVI and MAP the objective takes the place of the traces.
         """
-        from flowsr.plots.grid import Panel, draw_panel, panel_row_height
-        from flowsr.plots.style import new_figure
-
         if ax is not None:
             self._draw_trace(ax)
             return ax.figure  # type: ignore[return-value]
@@ -128,7 +128,7 @@ class Solution(Result):
             moments = self.moments()
             std = moments.std.cpu()
             panels.append(Panel(moments.mean.cpu(), f"mean, {self.method}"))
-            panels.append(Panel(std, "standard deviation", heat=float(std.mean(0).quantile(0.99).clamp_min(1e-6))))
+            panels.append(Panel(std, "standard deviation", heat=heat_limit(std)))
         last = self.problem.decode(self.latents[-1, -1:].to(self.problem.lr)).detach().cpu()[0]
         panels.append(Panel(last, "one draw" if several else f"the image, {self.method}"))
         if several:
@@ -148,8 +148,6 @@ class Solution(Result):
 
     @torch.no_grad()
     def _draw_trace(self, axes: Axes) -> None:
-        from flowsr.plots.style import PALETTE, plain_axes
-
         plain_axes(axes, keep=("left", "bottom"))
         if len(self.diagnostics.objective):
             axes.plot(self.diagnostics.objective.numpy(), color=PALETTE["blue"], linewidth=0.8)

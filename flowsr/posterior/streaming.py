@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowsr._support.json import to_plain
 from flowsr.images import check_image
-from flowsr.results import Result, text_table, to_plain
+from flowsr.plots import Panel, draw_panel, image_grid
+from flowsr.plots.grid import heat_limit
+from flowsr.results import Result, text_table
 from flowsr.statistics.moments import RunningMoments
 from flowsr.statistics.principal_components import PrincipalComponents
 from flowsr.statistics.quantiles import PixelQuantiles
@@ -98,10 +101,8 @@ class DrawSummary(Result):
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Truth and LR image if known, mean, standard deviation, quantile range, exceedance, leading components."""
-        from flowsr.plots.grid import Panel, draw_panel, image_grid
-
         averaged = "\nmean over the channels" if len(self.std) > 1 else ""
-        spread = Panel(self.std, f"standard deviation{averaged}", heat=_heat(self.std))
+        spread = Panel(self.std, f"standard deviation{averaged}", heat=heat_limit(self.std))
         if ax is not None:
             draw_panel(ax, spread)
             return ax.figure  # type: ignore[return-value]
@@ -111,7 +112,7 @@ class DrawSummary(Result):
             panels.append(Panel(self.lr, "LR image: the input"))
         panels += [Panel(self.mean, f"mean of {self.count} draws"), spread]
         outer = f"quantile {self.levels[-1]:g} − quantile {self.levels[0]:g}{averaged}"
-        panels.append(Panel(width, outer, heat=_heat(width)))
+        panels.append(Panel(width, outer, heat=heat_limit(width)))
         for threshold, image in zip(self.thresholds, self.exceedance, strict=True):
             panels.append(Panel(image / 2.55, f"P(value > {threshold:g}){averaged}", heat=1 / 2.55, unit="percent"))
         total = max(1e-12, float(self.std.square().sum()))
@@ -121,10 +122,6 @@ class DrawSummary(Result):
             panels.append(Panel(shown, f"component {i + 1}\n{self._share(float(variance) / total)} of the variance"))
         title = f"Posterior of {self.name}" if self.name else ""
         return image_grid(panels, columns=5 if len(panels) > 8 else 4, title=title)
-
-
-def _heat(image: Tensor) -> float:
-    return float(image.mean(0).flatten().quantile(0.99).clamp_min(1e-6))
 
 
 class StreamingSummary:

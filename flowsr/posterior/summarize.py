@@ -1,4 +1,4 @@
-"""Any number of draws of one LR image, summarized as they are made, and resumable."""
+"""Any number of draws of one LR image, summarized as they are made, in batches that fit into memory, and resumable."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from flowsr.distributions import Temperature, level_temperatures
 from flowsr.images import check_image
 from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior.streaming import DrawSummary, StreamingSummary, same_up_to_rounding
+
+_KIND = "summary of draws"
 
 
 class PeakMemory(TorchDispatchMode):
@@ -81,9 +83,6 @@ def batch_for_memory(draw: Callable[[], Any], *, memory: float, largest: int = 6
     with PeakMemory() as used:
         draw()
     return max(1, min(largest, int(memory // max(1, used.peak))))
-
-
-_KIND = "summary of draws"
 
 
 def summarize_draws(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr.images import check_image
+from flowsr.plots import PALETTE, new_figure, plain_axes
 from flowsr.posterior.streaming import DrawSummary
 from flowsr.results import Result, text_table
 
@@ -67,8 +68,6 @@ class UncertaintyQuality(Result):
 
     def plot(self, ax: Axes | None = None) -> Figure:
         """Error against std, reliability, and sparsification; into ``ax`` the first alone."""
-        from flowsr.plots.style import new_figure
-
         if ax is not None:
             self._draw_errors(ax)
             return ax.figure  # type: ignore[return-value]
@@ -80,23 +79,17 @@ class UncertaintyQuality(Result):
         return figure
 
     def _draw_errors(self, axes: Axes) -> None:
-        from flowsr.plots.style import PALETTE
-
         axes.plot(255 * self.std.numpy(), 255 * self.rmse.numpy(), "o-", color=PALETTE["blue"], markersize=3)
         top = 255 * float(torch.maximum(self.std, self.rmse).max())
         axes.plot([0, top], [0, top], color=PALETTE["ink"], linewidth=0.8)
         _label(axes, "std of the draws, grey levels", "RMSE of their mean", "error against std")
 
     def _draw_reliability(self, axes: Axes) -> None:
-        from flowsr.plots.style import PALETTE
-
         axes.plot(self.levels, self.below, "o-", color=PALETTE["blue"], markersize=3)
         axes.plot([0, 1], [0, 1], color=PALETTE["ink"], linewidth=0.8)
         _label(axes, "quantile of the draws", "fraction of true values below", "reliability")
 
     def _draw_sparsification(self, axes: Axes) -> None:
-        from flowsr.plots.style import PALETTE
-
         axes.plot(self.removed, self.by_std, color=PALETTE["blue"], label="most uncertain first")
         axes.plot(self.removed, self.by_error, color=PALETTE["orange"], label="largest error first")
         axes.axhline(1.0, color=PALETTE["grey"], linewidth=0.8, label="at random")
@@ -105,7 +98,6 @@ class UncertaintyQuality(Result):
 
 
 def _label(axes: Axes, x: str, y: str, title: str) -> None:
-    from flowsr.plots.style import plain_axes
 
     plain_axes(axes, keep=("left", "bottom"))
     axes.set_xlabel(x, fontsize=8)

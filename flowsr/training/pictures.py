@@ -13,6 +13,7 @@ from flowsr.images import bicubic_up, crop_to, make_lr, write_image
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
 from flowsr.models.unconditional import UnconditionalModel
+from flowsr.plots import new_figure, save_figure
 from flowsr.training.journal import label_of, read_csv
 from flowsr.training.validation import Named
 
@@ -113,8 +114,6 @@ def draw_curve(out: Path) -> Path | None:
     Returns:
         The picture's path, or None if there is nothing to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     training, validation = (read_csv(out / name) if (out / name).exists() else [] for name in _LOGS)
@@ -125,9 +124,7 @@ def draw_curve(out: Path) -> Path | None:
     ]
     if not panels:
         return None
-    # Not pyplot: it would choose a backend for the whole process.
-    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.5 * len(panels), 3.2)
     for number, (ours, theirs) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
         axes.set(xlabel="step", ylabel=label_of(theirs))
@@ -140,7 +137,7 @@ def draw_curve(out: Path) -> Path | None:
             best = min((row[theirs] for row in validation if theirs in row), default=4.0)
             axes.set_ylim(best - 0.5, best + 4)  # the first steps are far above
         axes.legend()
-    figure.savefig(out / "curve.png", dpi=110)
+    save_figure(figure, out / "curve.png", overwrite=True, dpi=110)
     return out / "curve.png"
 
 
