@@ -22,7 +22,7 @@ from flowsr.cli.options import (
     Quiet,
     Seed,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
+from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder, write_text
 
 _NAMES = ("compare.csv", "compare.json", "compare.png")
 _HELP = "A .safetensors file, an official .pth, or a preset's name: the {} model."
@@ -54,7 +54,6 @@ def compare(
     """
     from flowsr.evaluation import EvaluationPlan
     from flowsr.workflows.compare import compare_files
-    from flowsr.workflows.evaluate import keep_named
     from flowsr.workflows.processes import Processes
 
     processes = Processes.from_environment()
@@ -69,7 +68,7 @@ def compare(
         seed=seed,
     )
     files = keep_hr(expand_inputs(inputs), reporter)
-    lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else None
+    lr_files = keep_lr(lr) if lr is not None else None
     check_outputs(out, _NAMES, force=force)
 
     from flowsr.cli.console import comparison_table

@@ -21,7 +21,7 @@ from flowsr.cli.options import (
     Quiet,
     Seed,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
+from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder, write_text
 
 _NAMES = ("evaluation.csv", "evaluation.json")
 
@@ -51,7 +51,7 @@ def evaluate(
     (torchrun --nproc-per-node 2 -m flowsr evaluate …) the images are shared out by rank and the results merged.
     """
     from flowsr.evaluation import EvaluationPlan
-    from flowsr.workflows.evaluate import evaluate_files, keep_named
+    from flowsr.workflows.evaluate import evaluate_files
     from flowsr.workflows.processes import Processes
 
     processes = Processes.from_environment()
@@ -63,7 +63,7 @@ def evaluate(
         seed=seed,
     )
     files = keep_hr(expand_inputs(inputs), reporter)
-    lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else None
+    lr_files = keep_lr(lr) if lr is not None else None
     check_outputs(out, _NAMES, force=force)
 
     from flowsr.cli.console import card_table

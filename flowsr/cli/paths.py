@@ -1,5 +1,6 @@
 """Input files found and output files refused, before any work is done."""
 
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -36,12 +37,41 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
 
 def keep_hr(files: Sequence[Path], reporter: Reporter) -> list[Path]:
     """The HR images, told by their names where a folder holds LR images too; a remark on names that say otherwise."""
-    from flowsr.workflows.evaluate import keep_named, misnamed
-
     kept = keep_named(files, "HR", other="LR")
     for path in misnamed(kept, "HR", other="LR"):
         reporter.remark(f"Note: {path.name} is called LR but is taken for an HR image; `sample` is for LR images")
     return kept
+
+
+def keep_lr(lr: Path) -> list[Path]:
+    """The LR images of a file or folder, told by their names where HR images are there too."""
+    return keep_named(expand_inputs([lr]), "LR", other="HR")
+
+
+def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
+    """The files of one kind where a folder holds two, told apart by a word such as HR or LR in their names.
+
+    Example:
+        >>> keep_named([Path("a_HR.png"), Path("a_LR.png")], "HR", other="LR")
+        [PosixPath('a_HR.png')]
+    """
+    if not any(_has_word(path, word) for path in files):
+        return list(files)
+    return [path for path in files if _has_word(path, word) or not _has_word(path, other)]
+
+
+def misnamed(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
+    """The files whose names say the other kind, where :func:`keep_named` had no choice but to keep them.
+
+    Example:
+        >>> misnamed([Path("a_LR.png"), Path("b.png")], "HR", other="LR")
+        [PosixPath('a_LR.png')]
+    """
+    return [path for path in files if _has_word(path, other) and not _has_word(path, word)]
+
+
+def _has_word(path: Path, word: str) -> bool:
+    return word in re.split(r"[_\-. ]", path.stem.upper())
 
 
 def check_outputs(folder: Path, names: Iterable[str], *, force: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from flowsr._support.json import document, write_json
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Inputs, Json, Model, Precision, Quiet, Seed
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder
+from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder
 
 _LISTING = "scores.json"
 
@@ -45,13 +45,12 @@ def score(
     density of images alone, such as Glow, scores HR images without LR images.
     """
     from flowsr.images import pair_by_name
-    from flowsr.workflows.evaluate import keep_named
     from flowsr.workflows.pairs import read_pair
     from flowsr.workflows.score import score_file
 
     reporter = Reporter(quiet=quiet, json_only=json)
     files = keep_hr(expand_inputs(inputs), reporter)
-    lr_files = keep_named(expand_inputs([lr]), "LR", other="HR") if lr is not None else []
+    lr_files = keep_lr(lr) if lr is not None else []
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
     pictures = {path: f"{path.stem}_terms.png" for path in files}
     if out is not None:

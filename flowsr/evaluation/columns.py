@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
+from flowsr._support.temperatures import (
+    DRAW_TEMPERATURE,
+    MODEL_TEMPERATURE,
+    RESTORE_TEMPERATURE,
+    check_temperatures,
+)
 from flowsr.likelihood.bounds import bits_convention
 from flowsr.likelihood.decompose import width_used
 from flowsr.metrics.comparison import Score
@@ -51,15 +55,12 @@ class EvaluationPlan:
     lr_log_scale: float | None = None
 
     def __post_init__(self) -> None:
-        given = self.temperatures
-        if given is not None and (not given or any(not math.isfinite(tau) or tau < 0 for tau in given)):
-            raise ValueError(f"expected finite temperatures >= 0; got {', '.join(map(str, given)) or 'none'}")
-        if given is not None and len(set(map(column_of, given))) < len(given):
-            raise ValueError(f"expected different temperatures; got {', '.join(f'{tau:g}' for tau in given)}")
+        if self.temperatures is not None:
+            check_temperatures(self.temperatures)
         for name in ("num_samples", "multiple"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"expected {name} >= 1; got {getattr(self, name)}")
+                raise ValueError(f"expected {name} >= 1; got {value}")
 
     def resolve(self, flow: ImageModel, *, given_lr: bool = False) -> ResolvedPlan:
         """What is measured of a model, as plain values that need no model any more.

@@ -19,7 +19,7 @@ from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit, write_ima
 from flowsr.likelihood import LogLikelihoodTerms
 from flowsr.metrics import psnr
 from flowsr.models import ConditionalModel, HCFlow
-from flowsr.plots.grid import Panel, draw_panel, panel_row_height
+from flowsr.plots.grid import Panel, draw_panel, heat_limit, panel_row_height
 from flowsr.plots.style import PALETTE, new_figure
 from flowsr.plots.term_bars import TermBar, draw_term_bars
 from flowsr.results import Card
@@ -35,6 +35,9 @@ TRAINING = ("astronaut", "coffee", "rocket", "stereo_motorcycle")
 
 UNSEEN = "chelsea"
 """Name in ``skimage.data`` of the photograph it is shown on: Chelsea the cat."""
+
+TEMPERATURES = (0.0, 0.4, DRAW_TEMPERATURE, 1.0)
+"""τ of the draws shown."""
 
 
 def training_photographs() -> dict[str, Tensor]:
@@ -160,10 +163,6 @@ def train_demo_model(
         raise KeyboardInterrupt
     flow.provenance |= {"trained_by": "flowsr demo", "photographs": sorted(photographs)}
     return flow.to(device)
-
-
-TEMPERATURES = (0.0, 0.4, DRAW_TEMPERATURE, 1.0)
-"""τ of the draws shown."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +325,6 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
     Example:
         >>> import torch, flowsr
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
-        >>> from flowsr.workflows.demo import study_photograph
         >>> study = study_photograph(flow, torch.rand(3, 32, 32), num_samples=2, temperatures=(0.0,))
         >>> len(demo_picture(study, weights="untrained").axes)  # six images and the likelihood's bars
         7
@@ -337,9 +335,7 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
     def decibels(image: Tensor) -> str:
         return f"PSNR {float(psnr(round_to_8bit(image), study.hr, border=upscale)):.2f} dB"
 
-    largest = (
-        5 * max(1, math.ceil(51 * float(study.std.mean(0).flatten().quantile(0.99)))) / 255
-    )  # a multiple of 5 grey levels
+    largest = 5 * max(1, math.ceil(51 * heat_limit(study.std))) / 255  # a multiple of 5 grey levels
     draws = f"of {study.num_samples} draws at τ = {DRAW_TEMPERATURE:g}"
     panels = [
         Panel(study.lr, f"LR image: the input\nbicubic ÷{upscale}, {width} × {height} pixels"),
@@ -354,8 +350,6 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
 
 
 def _draw_caption(tau: float) -> str:
-    return (
-        "τ = 0: no noise in the latents"
-        if tau == 0
-        else f"One draw at τ = {tau:g}" + (", the model" if tau == 1 else "")
-    )
+    if tau == 0:
+        return "τ = 0: no noise in the latents"
+    return f"One draw at τ = {tau:g}" + (", the model" if tau == 1 else "")

@@ -1,6 +1,5 @@
-"""Files in, figures out: pairs of HR and LR files, read one at a time, measured by this process or by several."""
+"""Files of images in, figures out, measured by one process or several: what ``flowsr evaluate`` does."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,32 +11,6 @@ from flowsr.models import Capability, ImageModel
 from flowsr.results import Figure
 from flowsr.workflows.pairs import read_pair
 from flowsr.workflows.processes import Processes
-
-
-def keep_named(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
-    """The files of one kind where a folder holds two, told apart by a word such as HR or LR in their names.
-
-    Example:
-        >>> keep_named([Path("a_HR.png"), Path("a_LR.png")], "HR", other="LR")
-        [PosixPath('a_HR.png')]
-    """
-    if not any(_has_word(path, word) for path in files):
-        return list(files)
-    return [path for path in files if _has_word(path, word) or not _has_word(path, other)]
-
-
-def misnamed(files: Sequence[Path], word: str, *, other: str) -> list[Path]:
-    """The files whose names say the other kind, where :func:`keep_named` had no choice but to keep them.
-
-    Example:
-        >>> misnamed([Path("a_LR.png"), Path("b.png")], "HR", other="LR")
-        [PosixPath('a_LR.png')]
-    """
-    return [path for path in files if _has_word(path, other) and not _has_word(path, word)]
-
-
-def _has_word(path: Path, word: str) -> bool:
-    return word in re.split(r"[_\-. ]", path.stem.upper())
 
 
 def evaluate_files(

@@ -15,6 +15,16 @@ from flowsr.models import ImageModel
 from flowsr.models.conditional import as_conditional
 
 
+def read_for(flow: ImageModel, path: Path, *, dtype: torch.dtype | None = None) -> Tensor:
+    """An image file as a model takes it, RGB or gray; by default in the dtype of its weights.
+
+    Raises:
+        ImageError: if the file cannot be used.
+    """
+    mode = "gray" if flow.config.image_channels == 1 else "RGB"
+    return read_image(path, mode=mode, dtype=flow.dtype if dtype is None else dtype)
+
+
 def read_pair(
     flow: ImageModel, path: Path, lr: Path | None = None, *, multiple: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
@@ -50,8 +60,8 @@ def read_pair(
             f"expected no LR image for {type(flow).__name__}, a density of images alone; got {lr}: leave it out"
         )
     s = 1 if conditional is None else conditional.upscale
-    mode = "gray" if flow.config.image_channels == 1 else "RGB"
-    hr, small = read_image(path, mode=mode), None if lr is None else read_image(lr, mode=mode)
+    hr = read_for(flow, path, dtype=torch.float32)
+    small = None if lr is None else read_for(flow, lr, dtype=torch.float32)
     try:
         hr, small = crop_pair(hr, small, upscale=s, multiple=multiple or flow.multiple)
     except ImageError as error:

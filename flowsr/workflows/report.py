@@ -1,4 +1,4 @@
-"""Building the page: the analyses run, their figures embedded, the template filled in."""
+"""One page on one image, with its figures embedded: what ``flowsr report`` does, for use from Python too."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from flowsr.images import (
     encode_png,
     make_lr,
     pad_to_multiple,
-    read_image,
     read_png_text,
     round_to_8bit,
     write_image,
@@ -31,9 +30,16 @@ from flowsr.images import (
 from flowsr.metrics import compare
 from flowsr.models import Capability, ConditionalModel, ImageModel
 from flowsr.results import Card, Figure
+from flowsr.workflows.pairs import read_for
 
 SIZE_KEY = "flowsr:hr-size"
 """Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
+
+_LOSS = ("psnr", "psnr_y", "ssim", "ssim_y")
+_REASONS = {
+    "encoded_lr_psnr": "measured where an LR image is made",
+    "card": "measured where an HR image is restored and the original is given: --original",
+}
 
 
 @dataclass(frozen=True)
@@ -63,12 +69,6 @@ class Rescaled:
         reasons = {name: _REASONS[name] for name, part in given.items() if part is None}
         record = {"source": str(self.source), "file": str(self.file), "size": size_of(self.size)}
         return {**record, "padded": self.padded, **given, "reasons": reasons}
-
-
-_REASONS = {
-    "encoded_lr_psnr": "measured where an LR image is made",
-    "card": "measured where an HR image is restored and the original is given: --original",
-}
 
 
 def lr_name(path: Path) -> str:
@@ -123,7 +123,7 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
     check_rescaling(flow)
     if target.suffix.lower() != ".png":
         raise ValueError(f"expected a PNG file to write, as other formats lose what it hides; got {target.name}")
-    padded, size = pad_to_multiple(_read(flow, path), flow.upscale)
+    padded, size = pad_to_multiple(read_for(flow, path), flow.upscale)
     lr = encoded_lr(flow, padded).cpu()
     if not bool(torch.isfinite(lr).all()):
         raise ValueError(f"{path}: expected a finite LR image; got NaN or infinity: use float64")
@@ -169,8 +169,8 @@ def upscale_file(
         ImageError: for an image that cannot be used, or an original of another size.
         FileExistsError: if the file exists and ``overwrite`` is False.
     """
-    lr, s = _read(flow, path), flow.upscale
-    truth = None if original is None else _read(flow, original)
+    lr, s = read_for(flow, path), flow.upscale
+    truth = None if original is None else read_for(flow, original)
     whole = (s * lr.shape[-2], s * lr.shape[-1])
     size = size or stored_size(path) or (whole if truth is None else (truth.shape[-2], truth.shape[-1]))
     if any(not full - s < side <= full for side, full in zip(size, whole, strict=True)):
@@ -204,9 +204,6 @@ def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss"
     return Card(title, {"loss": tuple(column.figure(scores[column.key]) for column in columns)})
 
 
-_LOSS = ("psnr", "psnr_y", "ssim", "ssim_y")
-
-
 def stored_size(path: Path) -> tuple[int, int] | None:
     """The HR image's size that :func:`downscale_file` left in a PNG file, or None."""
     text = read_png_text(path, SIZE_KEY)
@@ -227,10 +224,6 @@ def parse_size(text: str) -> tuple[int, int]:
     if found is None or 0 in (size := (int(found[1]), int(found[2]))):
         raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 480x640; got {text!r}")
     return size
-
-
-def _read(flow: ConditionalModel, path: Path) -> Tensor:
-    return read_image(path, mode="gray" if flow.config.image_channels == 1 else "RGB", dtype=flow.dtype)
 
 
 def _text(size: tuple[int, ...] | torch.Size) -> str:

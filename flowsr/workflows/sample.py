@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ import torch
 from torch import Tensor
 
 from flowsr._support.json import size_of
-from flowsr._support.temperatures import DRAW_TEMPERATURE
+from flowsr._support.temperatures import DRAW_TEMPERATURE, check_temperatures
 from flowsr.errors import ImageError
 from flowsr.evaluation import fidelity_figures
-from flowsr.images import bicubic_up, read_image, size_text, write_image
+from flowsr.images import bicubic_up, size_text, write_image
 from flowsr.models import ConditionalModel
 from flowsr.results import Card
 from flowsr.statistics.moments import RunningMoments
+from flowsr.workflows.pairs import read_for
 
 STD_GAIN = 4.0
 """Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
@@ -48,12 +48,7 @@ class DrawPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperatures or any(not math.isfinite(tau) or tau < 0 for tau in self.temperatures):
-            raise ValueError(
-                f"expected finite temperatures >= 0; got {', '.join(map(str, self.temperatures)) or 'none'}"
-            )
-        if len(set(map(_label, self.temperatures))) < len(self.temperatures):
-            raise ValueError(f"expected different temperatures; got {', '.join(map(_label, self.temperatures))}")
+        check_temperatures(self.temperatures)
         least = 2 if self.moments else 1
         if self.num_samples < least:
             why = " for mean and standard deviation" if self.moments else ""
@@ -73,7 +68,7 @@ class DrawPlan:
         names = []
         for tau in self.temperatures:
             parts = [*map(str, range(self.draws_at(tau))), *(("mean", "std") if self.moments and tau > 0 else ())]
-            names.extend(f"{path.stem}_tau{_label(tau)}_{part}.png" for part in parts)
+            names.extend(f"{path.stem}_tau{tau:g}_{part}.png" for part in parts)
         return names
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,10 +128,9 @@ def superresolve_file(
         >>> drawn.files, drawn.size
         (('baby_tau0_0.png', 'baby_tau0.8_0.png'), (24, 32))
     """
-    channels = flow.config.image_channels
-    lr = _read(path, channels, flow.dtype)
+    lr = read_for(flow, path)
     size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
-    truth = _read(hr, channels, flow.dtype) if hr is not None else None
+    truth = read_for(flow, hr) if hr is not None else None
     if truth is not None and hr is not None:
         _check_truth(truth, hr, path, size, flow.upscale)
     names = iter(plan.names(path))
@@ -154,12 +148,12 @@ def superresolve_file(
             if on_draw is not None:
                 on_draw()
         if kept:
-            columns[f"τ={_label(tau)}"] = torch.stack(kept)
+            columns[f"τ={tau:g}"] = torch.stack(kept)
         if plan.moments and tau > 0:
             _write(folder / next(names), moments.mean, path)
             _write(folder / next(names), (STD_GAIN * moments.std).clamp(0, 1), path)
             if truth is not None:
-                columns[f"mean τ={_label(tau)}"] = moments.mean.to(truth.dtype)
+                columns[f"mean τ={tau:g}"] = moments.mean.to(truth.dtype)
     card = None
     if truth is not None:
         title = f"{path.name}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
@@ -172,10 +166,10 @@ def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) ->
 
     Cost: reading the files once more.
     """
-    lr = _read(path, flow.config.image_channels, flow.dtype)
+    lr = read_for(flow, path)
     if hr is not None:
         size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
-        _check_truth(_read(hr, flow.config.image_channels, flow.dtype), hr, path, size, flow.upscale)
+        _check_truth(read_for(flow, hr), hr, path, size, flow.upscale)
 
 
 def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], upscale: int) -> None:
@@ -184,16 +178,8 @@ def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], ups
         raise ImageError(f"expected {hr} to be {upscale} times {path}, {size_text(size)}; got {got}")
 
 
-def _read(path: Path, channels: int, dtype: torch.dtype) -> Tensor:
-    return read_image(path, mode="gray" if channels == 1 else "RGB", dtype=dtype)
-
-
 def _write(path: Path, image: Tensor, source: Path) -> None:
     """Write a draw; one that ran away (high τ, LR images unlike the training data) is clamped, not refused."""
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"expected finite draws of {source}; got NaN or infinity: lower --temperature or use float64")
     write_image(path, image.clamp(0, 1), overwrite=True)
-
-
-def _label(tau: float) -> str:
-    return f"{tau:g}"

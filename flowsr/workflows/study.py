@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_OPTIMIZATION = 600  # steps of SVI and MAP
+
 
 @dataclass(frozen=True)
 class StudySettings:
@@ -317,9 +319,6 @@ def calibration(
         {"calibration": report, "latent PIT": pit, "temperature": recalibrated},
         tuple(remark for remark in remarks if remark),
     )
-
-
-_OPTIMIZATION = 600
 
 
 def _solver_steps(_images: int, settings: StudySettings) -> int:
