@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document, write_json
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, comparison_table
 from flowsr.cli.options import (
     CropToMultiple,
     Device,
@@ -21,6 +21,7 @@ from flowsr.cli.options import (
     Precision,
     Quiet,
     Seed,
+    open_model,
 )
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder, write_text
 
@@ -71,8 +72,6 @@ def compare(
     lr_files = keep_lr(lr) if lr is not None else None
     check_outputs(out, _NAMES, force=force)
 
-    from flowsr.cli.console import comparison_table
-    from flowsr.cli.options import open_model
     from flowsr.plots import save_figure
 
     first, second = (open_model(name, device=processes.device(device), dtype=dtype) for name in (a, b))

@@ -6,8 +6,20 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document, write_json
-from flowsr.cli.console import Reporter
-from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Out, Precision, Quiet, Seed
+from flowsr.cli.console import Reporter, card_table
+from flowsr.cli.options import (
+    SR_MODEL,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    Out,
+    Precision,
+    Quiet,
+    Seed,
+    open_model,
+    resolve_device,
+)
 from flowsr.cli.paths import check_outputs, make_folder
 from flowsr.cli.train import remarks
 
@@ -39,8 +51,6 @@ def demo(
 
     import torch
 
-    from flowsr.cli.console import card_table
-    from flowsr.cli.options import open_model, resolve_device
     from flowsr.models import save
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flowsr._support.json import document, write_json
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, card_table
 from flowsr.cli.options import (
     SR_MODEL,
     CropToMultiple,
@@ -20,6 +20,7 @@ from flowsr.cli.options import (
     Precision,
     Quiet,
     Seed,
+    open_model,
 )
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder, write_text
 
@@ -66,8 +67,6 @@ def evaluate(
     lr_files = keep_lr(lr) if lr is not None else None
     check_outputs(out, _NAMES, force=force)
 
-    from flowsr.cli.console import card_table
-    from flowsr.cli.options import open_model
     from flowsr.models import Capability
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)

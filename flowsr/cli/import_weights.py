@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, facts_table
+from flowsr.cli.info import describe_model, in_words
 from flowsr.cli.options import Force, Json, Quiet
 from flowsr.cli.paths import check_outputs, make_folder
 
@@ -32,8 +33,6 @@ def import_weights(
         raise FileNotFoundError(f"expected an official .pth file; {source} does not exist: check the name")
     check_outputs(destination.parent, [destination.name], force=force)
 
-    from flowsr.cli.console import facts_table
-    from flowsr.cli.info import describe_model, in_words
     from flowsr.models import load, save
 
     flow = load(source)

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from flowsr._support.json import document, size_of, snake_keys
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet
+from flowsr.errors import did_you_mean
 
 
 def info(
@@ -20,7 +21,6 @@ def info(
     quiet: Quiet = False,
 ) -> None:
     """Show the configuration of a model or preset, or the size and kind of an image."""
-    from flowsr.cli.console import facts_table
 
     if image is not None and ctx.get_parameter_source("model").name != "DEFAULT":  # type: ignore[union-attr]
         raise ValueError(f"expected an image or a model; got {image} and {model}: ask for one at a time")
@@ -61,18 +61,13 @@ def describe(name: str) -> dict[str, Any]:
         >>> facts["kind"], facts["upscale"], facts["configuration"]["steps"]
         ('preset', 4, 8)
     """
-    from flowsr.errors import did_you_mean
-    from flowsr.models import from_preset, presets
+    from flowsr.models import from_preset, load, presets
+    from flowsr.models.weights import RELEASES, shipped_path
 
     path = Path(name)
     if path.is_file():
-        from flowsr.models import load
-
         return {"kind": "model", "bytes": path.stat().st_size, **describe_model(load(path))}
     if name in presets():
-        from flowsr.models import load
-        from flowsr.models.weights import RELEASES, shipped_path
-
         shipped = shipped_path(name) is not None
         elsewhere = "fetched from the authors when used" if name in RELEASES else "none: random until trained"
         flow = load(name) if shipped else from_preset(name)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Model, Precision, Quiet, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Model, Precision, Quiet, Seed, open_model
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
 
 
@@ -40,8 +40,6 @@ def report(
     if any(page.exists() and page.samefile(given) for given in (path, lr_path) if given is not None):
         raise ValueError(f"expected another file for the page than the image itself; got {page}")
     check_outputs(page.parent, [page.name], force=force)
-
-    from flowsr.cli.options import open_model
 
     flow = open_model(model, device=device, dtype=dtype)
     with reporter.progress("Reporting", STEPS) as advance:

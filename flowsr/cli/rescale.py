@@ -8,7 +8,7 @@ import typer
 
 from flowsr._support.json import document
 from flowsr._support.temperatures import RESTORE_TEMPERATURE
-from flowsr.cli.console import Reporter, counted
+from flowsr.cli.console import Reporter, card_table, counted
 from flowsr.cli.options import (
     RESCALING_MODEL,
     Device,
@@ -21,6 +21,7 @@ from flowsr.cli.options import (
     Precision,
     Quiet,
     Seed,
+    open_model,
 )
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
@@ -49,7 +50,6 @@ def downscale(
     files = expand_inputs(inputs)
     targets = _targets(files, lr_name, out, force=force)
 
-    from flowsr.cli.options import open_model
     from flowsr.images import size_text
     from flowsr.models.conditional import require_conditional
     from flowsr.workflows.rescale import check_rescaling
@@ -109,8 +109,6 @@ def upscale(
     truths = {} if original is None else pair_by_name(files, expand_inputs([original]), kind="HR")
     targets = _targets(files, hr_name, out, force=force)
 
-    from flowsr.cli.console import card_table
-    from flowsr.cli.options import open_model
     from flowsr.models import Capability
     from flowsr.models.conditional import require_conditional
 

@@ -7,8 +7,21 @@ import typer
 
 from flowsr._support.json import document, write_json
 from flowsr._support.temperatures import DRAW_TEMPERATURE
-from flowsr.cli.console import Reporter, counted
-from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Inputs, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.console import Reporter, card_table, counted
+from flowsr.cli.options import (
+    SR_MODEL,
+    Device,
+    Dtype,
+    Force,
+    Inputs,
+    Json,
+    Model,
+    Out,
+    Precision,
+    Quiet,
+    Seed,
+    open_model,
+)
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
 
 if TYPE_CHECKING:
@@ -62,8 +75,6 @@ def sample(
     truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
     check_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
 
-    from flowsr.cli.console import card_table
-    from flowsr.cli.options import open_model
     from flowsr.models import Capability
     from flowsr.models.conditional import require_conditional
 

@@ -7,7 +7,20 @@ import typer
 
 from flowsr._support.json import document, write_json
 from flowsr.cli.console import Reporter, counted
-from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Inputs, Json, Model, Precision, Quiet, Seed
+from flowsr.cli.options import (
+    SR_MODEL,
+    Device,
+    Dtype,
+    Force,
+    GivenLR,
+    Inputs,
+    Json,
+    Model,
+    Precision,
+    Quiet,
+    Seed,
+    open_model,
+)
 from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder
 
 _LISTING = "scores.json"
@@ -56,7 +69,6 @@ def score(
     if out is not None:
         check_outputs(out, [_LISTING, *pictures.values()], force=force)
 
-    from flowsr.cli.options import open_model
     from flowsr.plots import save_figure
 
     flow = open_model(model, device=device, dtype=dtype)

@@ -10,7 +10,7 @@ import typer
 from flowsr._support.json import document, write_json
 from flowsr._support.temperatures import MODEL_TEMPERATURE
 from flowsr.cli.console import Reporter
-from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed
+from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed, open_model
 from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
 
 
@@ -78,7 +78,6 @@ def study(
     reporter = Reporter(quiet=quiet, json_only=json)
     files = expand_inputs([folder])
 
-    from flowsr.cli.options import open_model
     from flowsr.images import read_image
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsr._support.json import document
-from flowsr.cli.console import Reporter
+from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet, Seed
+from flowsr.cli.paths import check_outputs
+from flowsr.errors import did_you_mean
 
 if TYPE_CHECKING:
     from flowsr.models import ImageModel
@@ -117,7 +119,6 @@ def train(
 
     import torch
 
-    from flowsr.cli.console import facts_table
     from flowsr.models import from_preset
     from flowsr.training import Data, Run
     from flowsr.training import train as fit
@@ -216,7 +217,6 @@ def _reasons(trained: "Trained") -> dict[str, str]:
 
 def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales: str) -> tuple[float, ...]:
     """Refuse, before anything heavy is loaded, what cannot work; the scales as numbers."""
-    from flowsr.cli.paths import check_outputs
 
     missing = [path for path in folders if not path.exists()]
     if missing:
@@ -237,7 +237,6 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
 
 def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
     """The model of a file, or of a preset's weights if asked for; None for a preset to start from random weights."""
-    from flowsr.errors import did_you_mean
     from flowsr.models import load, presets
 
     known = presets()

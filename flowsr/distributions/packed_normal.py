@@ -1,4 +1,7 @@
-"""The base distribution of HCFlow: a normal over the packed latent, tight around the LR image, standard elsewhere."""
+"""The base of all models, a normal over the packed latent: its temperatures, its noise, and scales that may be random.
+
+Tight around the LR image where that is a part of the latent (HCFlow, IRN), standard elsewhere.
+"""
 
 import math
 from collections.abc import Sequence
