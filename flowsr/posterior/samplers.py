@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -19,14 +19,17 @@ from torch import Tensor
 class AdaptiveKernel(MCMCKernel):
     """What kernels with one step size share: set-up by Pyro, adaptation while warming up, counts of acceptance.
 
-    A subclass defines :meth:`propose`.
+    A subclass defines :meth:`propose` and ``usual_accept``.
 
     Args:
         model: a Pyro program.
         step_size: to start from, > 0.
-        target_accept: acceptance probability to adapt the step size to.
+        target_accept: acceptance probability to adapt the step size to; by default ``usual_accept``.
         adapt_step_size: whether to adapt while warming up.
         num_steps: proposals per draw, at least 1: thinning that costs no memory.
+
+    Attributes:
+        usual_accept: the acceptance probability at which the kernel is known to do best.
         largest_step: of the step size, if it has a bound.
 
     Raises:
@@ -49,18 +52,21 @@ class AdaptiveKernel(MCMCKernel):
         1.0
     """
 
+    usual_accept: ClassVar[float]
+    largest_step: ClassVar[float] = math.inf
+
     def __init__(
         self,
         model: Callable[..., Any],
         *,
-        step_size: float,
-        target_accept: float,
+        step_size: float = 0.1,
+        target_accept: float | None = None,
         adapt_step_size: bool = True,
         num_steps: int = 1,
-        largest_step: float = math.inf,
     ) -> None:
-        if not (math.isfinite(step_size) and 0 < step_size <= largest_step):
-            raise ValueError(f"expected a step_size in (0, {largest_step:g}]; got {step_size}")
+        if not (math.isfinite(step_size) and 0 < step_size <= self.largest_step):
+            raise ValueError(f"expected a step_size in (0, {self.largest_step:g}]; got {step_size}")
+        target_accept = self.usual_accept if target_accept is None else target_accept
         if not 0 < target_accept < 1:
             raise ValueError(f"expected target_accept in (0, 1); got {target_accept}")
         if num_steps < 1:
@@ -70,9 +76,8 @@ class AdaptiveKernel(MCMCKernel):
         self.target_accept = target_accept
         self.adapt_step_size = adapt_step_size
         self.num_steps = num_steps
-        self.largest_step = largest_step
         self._initial_params: dict[str, Tensor] | None = None
-        centre = math.log(min(largest_step, 10 * step_size))
+        centre = math.log(min(self.largest_step, 10 * step_size))
         self._adapter = DualAveraging(prox_center=centre)  # pyright: ignore[reportArgumentType]
         self._warming = True
         self._accepted, self._proposed = 0.0, 0
@@ -154,7 +159,7 @@ class CrankNicolson(AdaptiveKernel):
     Args:
         model: a Pyro program whose latent sites are all standard normal.
         step_size: β in (0, 1] to start from.
-        target_accept: acceptance probability to adapt β to while warming up.
+        target_accept: acceptance probability to adapt β to while warming up, 0.3 by default.
         adapt_step_size: whether to adapt.
         num_steps: proposals per draw.
 
@@ -176,23 +181,8 @@ class CrankNicolson(AdaptiveKernel):
         True
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        *,
-        step_size: float = 0.1,
-        target_accept: float = 0.3,
-        adapt_step_size: bool = True,
-        num_steps: int = 1,
-    ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            target_accept=target_accept,
-            adapt_step_size=adapt_step_size,
-            num_steps=num_steps,
-            largest_step=1.0,
-        )
+    usual_accept = 0.3
+    largest_step = 1.0
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         super().setup(warmup_steps, *args, **kwargs)
@@ -240,7 +230,7 @@ class Langevin(AdaptiveKernel):
     Args:
         model: a Pyro program.
         step_size: ε > 0 to start from.
-        target_accept: acceptance probability to adapt ε to while warming up.
+        target_accept: acceptance probability to adapt ε to while warming up, 0.574 by default.
         adapt_step_size: whether to adapt.
         num_steps: proposals per draw.
 
@@ -261,22 +251,7 @@ class Langevin(AdaptiveKernel):
         True
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        *,
-        step_size: float = 0.1,
-        target_accept: float = 0.574,
-        adapt_step_size: bool = True,
-        num_steps: int = 1,
-    ) -> None:
-        super().__init__(
-            model,
-            step_size=step_size,
-            target_accept=target_accept,
-            adapt_step_size=adapt_step_size,
-            num_steps=num_steps,
-        )
+    usual_accept = 0.574
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         super().setup(warmup_steps, *args, **kwargs)

@@ -191,8 +191,8 @@ def _kernels(
             trajectory_length=trajectory,
             target_accept_prob=target_accept or 0.8,
         ),
-        "langevin": lambda: Langevin(problem, target_accept=target_accept or 0.574, num_steps=num_steps),
-        "pcn": lambda: CrankNicolson(problem, target_accept=target_accept or 0.3, num_steps=num_steps),
+        "langevin": lambda: Langevin(problem, target_accept=target_accept, num_steps=num_steps),
+        "pcn": lambda: CrankNicolson(problem, target_accept=target_accept, num_steps=num_steps),
     }
 
 
