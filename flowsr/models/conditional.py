@@ -142,6 +142,7 @@ class ConditionalModel(ImageModel):
         """
         check_image_shape(lr.shape, channels=self.config.image_channels, name="lr")
         base = self._latents(lr.to(self.device, self.dtype), temperature=temperature)
+        check_drawable(base)
         return self._unpack(base.rsample(sample_shape, generator=generator))[1]
 
     def sample(
@@ -196,9 +197,10 @@ class ConditionalModel(ImageModel):
         size = (self.upscale * lr.shape[-2], self.upscale * lr.shape[-1])
         lr = pad_to_multiple(lr, self.multiple // self.upscale)[0].to(self.device, self.dtype)
         base = self._latents(lr, temperature=temperature, lr_log_scale=lr_log_scale)
+        check_drawable(base)
         y, z = self._unpack(base.rsample((num_samples,), generator=generator))
         # One LR image for all draws needs its features once.
-        return crop_to(self.decode_unchecked(lr if y is None or lr_log_scale == -math.inf else y, z), size)
+        return crop_to(self.decode_unchecked(lr if y is None or _is_dirac(lr_log_scale) else y, z), size)
 
     def stream(
         self,
@@ -249,7 +251,7 @@ class ConditionalModel(ImageModel):
         raise NotImplementedError
 
     def _check_width(self, lr_log_scale: float | Tensor) -> None:
-        if Capability.LR_LATENT not in self.capabilities and lr_log_scale != -math.inf:
+        if Capability.LR_LATENT not in self.capabilities and not _is_dirac(lr_log_scale):
             raise ValueError(
                 f"expected no lr_log_scale for {type(self).__name__}, which has no LR image in its latent; got "
                 f"{lr_log_scale}: leave it out"
@@ -317,6 +319,25 @@ class ConditionalModel(ImageModel):
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
         """:meth:`decode` without its checks, for images and latents in the dtype of the weights."""
         raise NotImplementedError
+
+
+def _is_dirac(lr_log_scale: float | Tensor) -> bool:
+    # A tensor may hold several widths, and is not looked at.
+    return not isinstance(lr_log_scale, Tensor) and lr_log_scale == -math.inf
+
+
+def check_drawable(base: PackedNormal) -> None:
+    """Raise ValueError if a tensor among the arguments is no temperature or log σ: no image is drawn from it.
+
+    A density is zero there, so that inference goes on; a draw would be NaN, or as of another temperature.
+    """
+    if any(isinstance(value, Tensor) for value in (*base.temperature, base.lr_log_scale)):
+        good = base.scale.isfinite() & (base.scale >= 0)
+        if not bool(good.all()):
+            raise ValueError(
+                "expected finite temperatures >= 0, and lr_log_scale of at most 40, to draw from; got tensors with "
+                f"{int((~good).flatten(-3).any(-1).sum())} of {good.flatten(-3).any(-1).numel()} in the batch beyond"
+            )
 
 
 def as_conditional(flow: ImageModel) -> ConditionalModel | None:

@@ -48,7 +48,7 @@ class ImageLatents:
 
 def check_num_samples(num_samples: int) -> None:
     """Raise ValueError unless this is a number of draws."""
-    if not isinstance(num_samples, int) or num_samples < 1:
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
 
 

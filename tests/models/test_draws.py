@@ -214,6 +214,28 @@ def test_draws_keep_the_gradient():
     assert not next(model.stream(lr, num_samples=1)).requires_grad
 
 
+@pytest.mark.parametrize("name", ["sr-x4", "irn-x4"])
+def test_draws_of_several_widths_are_those_of_each(name):
+    model, lr = _model(name), _lr(2)
+    widths = torch.tensor([-3.0, -math.inf, -2.0], dtype=torch.float64)
+    found = model.sample(lr, num_samples=2, lr_log_scale=widths[:, None], generator=_seed())
+    torch.manual_seed(SEED)
+    same = model.condition(lr, lr_log_scale=widths[:, None]).sample((2,))
+    assert found.shape[:3] == (2, 3, 2) and torch.allclose(found, same, atol=1e-9)
+    lone = model.sample(lr, lr_log_scale=torch.tensor(-math.inf), generator=_seed())
+    assert torch.allclose(lone, model.sample(lr, generator=_seed()), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_nothing_is_drawn_from_what_is_no_temperature(name, value):
+    model, lr = _model(name), _lr()
+    for tau in (value, torch.tensor(value), torch.tensor([value, 1.0])[:, None]):
+        for draw in (model.sample, model.draw_latents):
+            with pytest.raises(ValueError, match="temperatures"):
+                draw(lr, temperature=tau)
+
+
 def test_noise_is_of_no_draws_or_of_several_dimensions():
     options = {"parts": (1, 3), "dtype": torch.float64, "device": torch.device("cpu")}
     assert draw_noise((2, 4, 1, 1), sample_shape=(0,), **options).shape == (0, 2, 4, 1, 1)
@@ -229,6 +251,9 @@ def test_messages():
         (lambda: model.sample(lr, lr_log_scale=-3.0), "no lr_log_scale for SRFlow, .*; got -3.0: leave it out"),
         (lambda: next(model.stream(lr, num_samples=1, lr_log_scale=-3.0)), "no lr_log_scale for SRFlow"),
         (lambda: model.stream(lr, num_samples=0), "num_samples >= 1; got 0"),
+        (lambda: model.sample(lr, num_samples=True), "num_samples >= 1; got True"),
+        (lambda: model.stream(lr, num_samples=True), "num_samples >= 1; got True"),
+        (lambda: model.sample(lr, lr_log_scale=torch.tensor([-3.0, -2.0])), "no lr_log_scale for SRFlow"),
         (lambda: _model("sr-x4").sample(lr, lr_log_scale=100.0), "lr_log_scale from -40 to 40"),
     ]:
         with pytest.raises(ValueError, match=message):
