@@ -247,7 +247,7 @@ class StreamingSummary:
             "quantiles": self._quantiles.state_dict(),
             "components": self._components.state_dict(),
             "exceeded": self._exceeded,
-            "psnr": self._psnr,
+            "psnr": dict(self._psnr),
             "thresholds": self.thresholds,
             "truth": self.truth,
         }

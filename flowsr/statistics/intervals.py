@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,12 +73,12 @@ def bootstrap_interval(
         statistic: function of the samples; by default the mean of one sample.
         clusters: of the mean, which image each figure is of, as many as figures; by default all are different.
         level: of confidence, in (0, 1).
-        num_resamples: resamples drawn.
+        num_resamples: resamples drawn, at least 1.
         seed: of the resampling; the same seed gives the same interval.
 
     Raises:
-        ValueError: for an empty sample, values that are not finite, a level out of range, clusters of another length or
-            of anything but a mean.
+        ValueError: for an empty sample, values that are not finite, a level out of range, no resamples, clusters of
+            another length or of anything but a mean.
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 12.5 and 14.3; Cameron and Miller, A
@@ -92,17 +92,28 @@ def bootstrap_interval(
         2
     """
     arrays = _checked(samples, level)
+    if num_resamples < 1:
+        raise ValueError(f"expected num_resamples >= 1; got {num_resamples}")
     if statistic is None and len(arrays) == 1:
-        names = list(range(len(arrays[0]))) if clusters is None else list(clusters)
+        names = list(range(len(arrays[0]))) if clusters is None else _names(clusters)
         if len(names) != len(arrays[0]):
             raise ValueError(f"expected a cluster for each of {len(arrays[0])} figures; got {len(names)}")
-        return _mean_interval(arrays[0], names, level, num_resamples, seed)
+        # By a power of two, which rounds nothing: squares of very large or small figures are no numbers.
+        exponent = int(np.frexp(np.abs(arrays[0]).max())[1])
+        found = _mean_interval(np.ldexp(arrays[0], -exponent), names, level, num_resamples, seed)
+        value, low, high = (float(np.ldexp(end, exponent)) for end in (found.value, found.low, found.high))
+        return replace(found, value=value, low=low, high=high)
     if statistic is None or clusters is not None:
         raise ValueError(
             f"expected a statistic of {len(arrays)} samples, and clusters of the mean of one alone; got "
             f"{'no statistic' if statistic is None else 'clusters'}"
         )
     return _statistic_interval(arrays, statistic, level, num_resamples, seed)
+
+
+def _names(clusters: Any) -> list[Hashable]:
+    # The elements of a tensor are all different objects, whatever their values.
+    return clusters.tolist() if hasattr(clusters, "tolist") else list(clusters)
 
 
 def _checked(samples: Sequence[Sequence[float] | np.ndarray], level: float) -> list[np.ndarray]:
@@ -136,7 +147,8 @@ def _mean_interval(
         chosen = np.random.default_rng(seed).integers(0, count, (num_resamples, count))
         means, errors = _ratio(sums[chosen], sizes[chosen])
         some = errors > 1e-12 * error  # a resample of one image many times has no error to divide by
-        low, high = np.quantile((means[some] - mean) / errors[some], [tail, 1 - tail])
+        scores = (means[some] - mean) / errors[some]
+        low, high = np.quantile(scores, [tail, 1 - tail]) if scores.size else (0.0, 0.0)
         # Resamples of five images are so few that the bootstrap's tail can be endless.
         below, above = (float(np.clip(end, reach, 2 * reach)) for end in (high, -low))
     return Interval(float(mean), float(mean - below * error), float(mean + above * error), level, count)

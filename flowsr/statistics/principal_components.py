@@ -111,9 +111,10 @@ class PrincipalComponents:
         return {
             "count": self.count,
             "shrunk": self.shrunk,
-            "shift": self._shift,
-            "sum": self._sum,
-            "buffer": self._buffer,
+            # Copies: what is added later is written into the sum and the buffer.
+            "shift": self._shift.clone(),
+            "sum": self._sum.clone(),
+            "buffer": self._buffer.clone(),
             "filled": self._filled,
             "rows": self.rows,
         }
@@ -130,7 +131,7 @@ class PrincipalComponents:
             )
         self.rows = int(state["rows"])
         self.count, self.shrunk, self._filled = int(state["count"]), float(state["shrunk"]), int(state["filled"])
-        self._shift, self._sum, self._buffer = state["shift"], state["sum"], state["buffer"]
+        self._shift, self._sum, self._buffer = (state[name].clone() for name in ("shift", "sum", "buffer"))
 
 
 def _rows_that_fit(values: int, components: int) -> int:

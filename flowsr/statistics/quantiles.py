@@ -116,7 +116,7 @@ class PixelQuantiles:
             "kept": torch.stack(self._kept) if self._kept else None,
             "low": self._low,
             "width": self._width,
-            "counts": self._counts,
+            "counts": _copied(self._counts),  # what is added later is counted in place
             "outside": self._outside,
             "bins": self.bins,
             "pilot": self.pilot,
@@ -135,4 +135,8 @@ class PixelQuantiles:
             )
         self.count, self._outside = int(state["count"]), int(state["outside"])
         self._kept = list(state["kept"]) if state["kept"] is not None else []
-        self._low, self._width, self._counts = state["low"], state["width"], state["counts"]
+        self._low, self._width, self._counts = state["low"], state["width"], _copied(state["counts"])
+
+
+def _copied(counts: Tensor | None) -> Tensor | None:
+    return None if counts is None else counts.clone()

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from flowsr.statistics import Interval, bootstrap_interval
 
@@ -50,6 +51,29 @@ def test_equal_clusters_are_their_means():
     assert np.allclose([whole.value, whole.low, whole.high], [means.value, means.low, means.high])
 
 
+def test_clusters_are_told_apart_by_their_values():
+    values, clusters = [1.0, 1.1, 3.0, 3.1], torch.tensor([0, 0, 1, 1])
+    assert bootstrap_interval(values, clusters=clusters) == bootstrap_interval(values, clusters=[0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("exponent", [-900, 900, 1020])
+def test_an_interval_scales_with_its_figures(exponent):
+    values = np.array([1.0, -1.0, 3.0, 0.25, 2.0, 1.5])
+    small, large = bootstrap_interval(values), bootstrap_interval(np.ldexp(values, exponent))
+    for end in ("value", "low", "high"):
+        assert getattr(large, end) == np.ldexp(getattr(small, end), exponent) != 0
+
+
+def test_one_resample_of_one_image_many_times_has_no_error_and_is_left_out(monkeypatch):
+    class Same:
+        def integers(self, low, high, size):
+            return np.zeros(size, dtype=int)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Same())
+    found = bootstrap_interval([1.0, 2.0, 3.0, 4.0, 5.0], num_resamples=1)
+    assert found.low < 1.1 and found.high > 4.9  # those of Student's t
+
+
 def test_another_statistic_of_two_samples():
     def difference(a, b):
         return float(np.mean(a) - np.mean(b))
@@ -82,6 +106,7 @@ def test_degenerate_samples_and_how_few_are_said():
         (([1.0, math.nan],), {}, "finite figures"),
         (([1.0, 2.0],), {"level": 1.0}, "level of confidence"),
         (([1.0, 2.0],), {"clusters": ["a"]}, "a cluster for each of 2"),
+        (([1.0, 2.0, 3.0, 4.0, 5.0],), {"num_resamples": 0}, "num_resamples >= 1; got 0"),
         (([1.0, 2.0], [1.0]), {}, "no statistic"),
         (([1.0, 2.0],), {"clusters": ["a", "b"], "statistic": np.median}, "got clusters"),
     ],

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flowsr.posterior import LinearGaussianFlow, summarize_draws
-from flowsr.statistics import PixelQuantiles, PrincipalComponents
+from flowsr.posterior import LinearGaussianFlow, StreamingSummary, summarize_draws
+from flowsr.statistics import PixelQuantiles, PrincipalComponents, RunningMoments
 
 
 def _leading(x, number):
@@ -76,6 +76,38 @@ def test_what_does_not_fit_says_how_far_it_may_be_off():
     top = _leading(x, 2)
     assert 0 < pca.error < 0.05 * float(top[0])
     assert ((found - top).abs() <= pca.error + 1e-3 * top).all()
+
+
+KINDS = {
+    "components": (lambda: PrincipalComponents(2, rows=8), lambda stream: stream.components()),
+    "moments": (RunningMoments, lambda stream: (stream.mean, stream.std)),
+    "quantiles": (lambda: PixelQuantiles(bins=16, pilot=8), lambda stream: [stream.quantile((0.1, 0.5))]),
+    "summary": (
+        lambda: StreamingSummary(components=2, truth=torch.zeros(1, 4, 4)),
+        lambda stream: [getattr(stream.result(), name) for name in ("mean", "quantiles", "variances", "exceedance")],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_stays_what_it_was_while_its_stream_and_those_resumed_from_it_go_on(kind):
+    make, read = KINDS[kind]
+
+    def add(stream, images):
+        for batch in images if kind == "moments" else [images]:
+            stream.add(batch)
+
+    images = torch.rand(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    stream = make()
+    add(stream, images[:150])
+    then, state = [value.clone() for value in read(stream)], stream.state_dict()
+    add(stream, images[150:])  # the stream goes on
+    for _ in range(2):  # so do two others, one after the other
+        resumed = make()
+        resumed.load_state_dict(state)
+        assert all(map(torch.equal, read(resumed), then))
+        add(resumed, images[150:])
+        assert all(map(torch.equal, read(resumed), read(stream)))
 
 
 def test_a_summary_shows_a_range_where_shares_are_open():
