@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PARTS = ["models/test_models.py", "models/test_golden.py", "models/test_family.py", "distributions", "test_programs.py"]
+PARTS = ["models/test_models.py", "models/test_golden.py", "models/test_family.py", "test_programs.py"]
+PARTS += ["distributions/test_distributions.py", "distributions/test_composition.py"]
 
 
 @pytest.mark.slow

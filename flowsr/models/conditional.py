@@ -153,7 +153,7 @@ class ConditionalModel(ImageModel):
         temperature: Temperature = 1.0,
         lr_log_scale: float | Tensor = -math.inf,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "num_samples *batch channels height width"]:
+    ) -> Float[Tensor, "num_samples *batches channels height width"]:
         """Draw HR images: ``hr = decode(y, z)``, ``z_l ~ N(0, τ_l²)``, and y the LR image exactly, or ``N(lr, σ²)``.
 
         Where the LR image is a part of the latent (HCFlow, IRN) the default is the Dirac limit: not quite the model
@@ -175,7 +175,8 @@ class ConditionalModel(ImageModel):
             generator: source of randomness; the global one by default.
 
         Returns:
-            HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped.
+            HR images ``(num_samples, *batch, C, s·h, s·w)``, not clamped; a batch of temperatures or widths broadcasts
+            with that of ``lr``.
 
         Raises:
             ValueError: on wrong shape, dtype or values of ``lr``, fewer than one draw, a negative temperature, or a
