@@ -54,13 +54,14 @@ def compare(
     Writes compare.csv (image by image), compare.json and compare.png. Under torchrun the images are shared out.
     """
     from flowsr.evaluation import EvaluationPlan
+    from flowsr.models import presets
     from flowsr.workflows.compare import compare_files
     from flowsr.workflows.processes import Processes
 
     processes = Processes.from_environment()
     reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
     for name in (a, b):
-        if Path(name).is_dir():
+        if name not in presets() and Path(name).is_dir():
             raise ValueError(f"expected two models, then images; got the folder {name} in a model's place")
     plan = EvaluationPlan(
         num_samples=num_samples,

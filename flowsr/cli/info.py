@@ -100,6 +100,7 @@ def describe_image(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
+        IsADirectoryError: for a folder.
         ImageError: for a damaged image.
     """
     from flowsr.images import read_image
@@ -108,6 +109,8 @@ def describe_image(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"expected an image; {path} does not exist: check the name; a model goes behind --model"
         )
+    if path.is_dir():
+        raise IsADirectoryError(f"expected an image; {path} is a folder: give a file in it")
     image = read_image(path, mode=None)
     channels, height, width = image.shape
     return {

@@ -15,7 +15,7 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: for a name that is neither a file nor a folder.
         ImageError: for a folder without images.
-        ValueError: if two files would get the same name in the output.
+        ValueError: if a file is named twice, or two files would get the same name in the output.
     """
     from flowsr.images import list_images
 
@@ -30,6 +30,8 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
     by_stem: dict[str, Path] = {}
     for path in files:
         other = by_stem.setdefault(path.stem, path)
+        if other is not path and other.resolve() == path.resolve():
+            raise ValueError(f"expected each image once; got {path} twice: name it, or its folder, once")
         if other is not path:
             raise ValueError(f"expected images of different names; got {other} and {path}: rename one, or run twice")
     return files

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,6 +274,10 @@ def _truncated(path, model):
     return path
 
 
+def _copy(image, folder):
+    return Path(shutil.copy(image, folder))
+
+
 MISTAKES = {
     "missing model": (lambda d, m, i: ("sample", i, "--model", d / "none.safetensors"), ["none.safetensors"]),
     "preset without weights": (
@@ -304,11 +309,13 @@ MISTAKES = {
         ["36 × 28 pixels; got 9 × 7 pixels"],
     ),
     "hr missing": (lambda d, m, i: ("sample", i, "--model", m, "--hr", d / "no.png"), ["no.png does not exist"]),
-    "same name twice": (lambda d, m, i: ("sample", i, i, "--model", m), ["different names"]),
+    "same file twice": (lambda d, m, i: ("sample", i, i.parent, "--model", m), ["each image once", "its folder, once"]),
+    "same name twice": (lambda d, m, i: ("sample", i, _copy(i, d), "--model", m), ["different names"]),
     "out is a file": (lambda d, m, i: ("sample", i, "--model", m, "--out", m), ["is a file"]),
     "out below a file": (lambda d, m, i: ("sample", i, "--model", m, "--out", m / "x"), ["is a file"]),
     "info of nothing": (lambda d, m, i: ("info", "--model", "sr-x5"), ["sr-x5", "sr-x4-small"]),
     "info of no image": (lambda d, m, i: ("info", d / "no.png"), ["no.png does not exist", "behind --model"]),
+    "info of a folder": (lambda d, m, i: ("info", i.parent), ["expected an image", "is a folder: give a file in it"]),
     "info of two things": (lambda d, m, i: ("info", i, "-m", m), ["expected an image or a model"]),
     "import of nothing": (lambda d, m, i: ("import", d / "no.pth", d / "o.safetensors"), ["no.pth does not exist"]),
     "import of text": (lambda d, m, i: ("import", _text_file(d / "t.pth"), d / "o.safetensors"), ["t.pth"]),

@@ -201,6 +201,14 @@ def test_the_command_writes_table_csv_json_and_picture(flow, noisy, images, tmp_
     assert refused(run("compare", images, *paths), f"expected two models, then images; got the folder {images}")
 
 
+def test_a_folder_named_like_a_preset_stands_for_no_model(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sr-x4-small").mkdir()
+    lone = files(images)[0]
+    result = run("compare", "sr-x4-small", "sr-x4-small", lone, "-t", 0, "-n", 1, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and (tmp_path / "out" / "compare.csv").is_file()
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(flow, noisy, images, tmp_path):
     paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
