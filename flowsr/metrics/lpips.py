@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flowsr._support.backbones import cached_backbone, read_backbone
+from flowsr.errors import CheckpointError
 from flowsr.metrics.fidelity import paired
 
 Backbone = Literal["alex", "vgg", "squeeze"]
@@ -71,7 +73,8 @@ def lpips_distance(
             ``weights_only=True``. None looks in torchvision's cache, ``torch.hub.get_dir()/checkpoints``.
 
     Returns:
-        The distances, or a :class:`PerceptualDistance` whose ``reason`` says what is missing.
+        The distances, or a :class:`PerceptualDistance` whose ``reason`` says what is missing, or that the file in the
+        cache is not the published one.
 
     Raises:
         ValueError: If the images do not match, or the file given as ``weights`` is not of that backbone.
@@ -95,7 +98,7 @@ def lpips_distance(
     if importlib.util.find_spec("lpips") is None:
         return PerceptualDistance(None, False, "the package lpips is not installed: pip install lpips")
     name = _TORCHVISION_FILES[net]
-    path = Path(torch.hub.get_dir(), "checkpoints", name) if weights is None else Path(weights)
+    path = cached_backbone(name) if weights is None else Path(weights)
     if not path.is_file():
         # Reports that are passed on repeat this, so it names no folder of this machine.
         return PerceptualDistance(
@@ -104,7 +107,12 @@ def lpips_distance(
             f"the backbone's weights are not on this machine: put https://download.pytorch.org/models/{name} into "
             "torchvision's cache, $TORCH_HOME/hub/checkpoints (TORCH_HOME is ~/.cache/torch unless set)",
         )
-    network = _network(net, path.resolve(), path.stat().st_mtime_ns).to(a.device)
+    try:
+        network = _network(net, path.resolve(), path.stat().st_mtime_ns).to(a.device)
+    except ValueError as error:
+        if weights is not None:
+            raise
+        return PerceptualDistance(None, False, str(error))
     flat = [2 * x.float().reshape(-1, *x.shape[-3:]) - 1 for x in (a, b)]
     with torch.no_grad():
         values = network(*flat)
@@ -117,9 +125,9 @@ def _network(net: Backbone, path: Path, _modified: int) -> nn.Module:
     import lpips
 
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling errors have no common class
-        raise ValueError(f"weights: expected a torchvision state dict; got {path}, which torch cannot load") from error
+        weights = read_backbone(path, what=f"torchvision's weights of the backbone {net!r}")
+    except CheckpointError as error:
+        raise ValueError(f"weights: {error}") from error
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # lpips calls torchvision in a deprecated way
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)

@@ -1,13 +1,15 @@
 """VGG19 features for the perceptual loss."""
 
 import os
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from flowsr._support.backbones import cached_backbone, read_backbone
 from flowsr.errors import CheckpointError
 
+_WHAT = "torchvision's VGG19 weights"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -24,7 +26,8 @@ class VGGFeatures(nn.Module):
             or, with a network, downloaded into it.
 
     Raises:
-        CheckpointError: if the weights cannot be had; the message says where to put them.
+        CheckpointError: if the weights cannot be had, or a file is not what its name says; the message says where to
+            put them.
 
     References:
         Simonyan and Zisserman (ICLR 2015); Wang et al., ESRGAN (ECCVW 2018), section 3.3.
@@ -38,7 +41,7 @@ class VGGFeatures(nn.Module):
         from torchvision.models import vgg19
 
         network = vgg19(weights=None)
-        state = _published_weights() if weights is None else _local_weights(weights)
+        state = _published_weights() if weights is None else read_backbone(Path(weights), what=_WHAT)
         try:
             network.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -62,24 +65,19 @@ class VGGFeatures(nn.Module):
         return super().train(False)
 
 
-def _published_weights() -> dict[str, Any]:
+def _published_weights() -> dict[str, Tensor]:
     from torchvision.models import VGG19_Weights
 
-    published = VGG19_Weights.IMAGENET1K_V1
-    try:
-        # torchvision's own cache, or a download into it whose hash is checked.
-        return dict(published.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        name = published.url.rsplit("/", 1)[-1]
-        place = os.path.join(torch.hub.get_dir(), "checkpoints", name)
-        raise CheckpointError(
-            f"expected torchvision's VGG19 weights for the perceptual loss; {place} does not exist and could not be "
-            f"downloaded ({error}). Put {name} there, pass a local file (vgg=… or --vgg), or use another recipe"
-        ) from error
-
-
-def _local_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        raise CheckpointError(f"expected torchvision's VGG19 weights in {path}; it cannot be read: {error}") from error
+    url = VGG19_Weights.IMAGENET1K_V1.url
+    path = cached_backbone(url.rsplit("/", 1)[-1])
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"expected torchvision's VGG19 weights for the perceptual loss; {path} does not exist and could not be "
+                f"downloaded ({error}). Put {path.name} there, pass a local file (vgg=… or --vgg), or use another "
+                "recipe"
+            ) from error
+    return read_backbone(path, what=_WHAT)

@@ -1,5 +1,6 @@
 """PSNR and SSIM against their formulas and the golden figures; diversity; LPIPS with and without weights."""
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from skimage import data
 
 from flowsr.images import bicubic_down, bicubic_up, crop_to, make_lr, read_image, rgb_to_y, round_to_8bit
 from flowsr.metrics import PerceptualDistance, lpips_distance, lr_psnr, ntire_diversity, pixel_std, psnr, ssim
+from flowsr.metrics.lpips import _TORCHVISION_FILES
 
 SHARED = Path(os.environ.get("FLOWSR_SHARED", Path(__file__).parents[3] / "shared"))
 needs_shared = pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason=f"no golden data in {SHARED}")
@@ -257,6 +259,17 @@ def test_lpips_without_weights_says_so(tmp_path, monkeypatch):
         assert str(tmp_path) not in result.reason  # whose machine it is, is nobody's business
 
 
+def test_lpips_of_other_weights_under_the_published_name_is_no_number(tmp_path, monkeypatch, backbone):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    place = tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    place.parent.mkdir()
+    save_as_torchvision(backbone, place)
+    result = lpips_distance(torch.rand(3, 32, 32), torch.rand(3, 32, 32))
+    assert result.value is None and "SHA-256 begins with 7be5be79" in result.reason
+    with pytest.raises(ValueError, match="SHA-256 begins with 7be5be79"):
+        lpips_distance(torch.rand(3, 32, 32), torch.rand(3, 32, 32), weights=place)
+
+
 def test_lpips_names_the_files_torchvision_downloads():
     from torchvision import models
 
@@ -273,8 +286,11 @@ def test_lpips_names_the_files_torchvision_downloads():
 
 def test_lpips_finds_torchvisions_cache(tmp_path, monkeypatch, backbone):
     (tmp_path / "checkpoints").mkdir()
-    save_as_torchvision(backbone, tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    path = tmp_path / "checkpoints" / "alexnet.pth"
+    save_as_torchvision(backbone, path)
+    named = path.rename(path.with_name(f"alexnet-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setitem(_TORCHVISION_FILES, "alex", named.name)  # as if these were the published weights
     assert lpips_distance(torch.rand(3, 32, 32), torch.rand(3, 32, 32)).available
 
 

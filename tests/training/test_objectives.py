@@ -1,6 +1,8 @@
 """Each loss against its formula, computed another way."""
 
+import hashlib
 import math
+import os
 import urllib.error
 
 import pyro
@@ -9,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 import flowsr
+from flowsr._support.backbones import cached_backbone
 from flowsr.errors import CheckpointError
 from flowsr.models import HCFlow, HCFlowConfig
 from flowsr.training import (
@@ -211,6 +214,27 @@ def test_vgg_without_weights_says_where_to_put_them(monkeypatch, tmp_path):
     torch.save({"other": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="expected the state dict of torchvision's vgg19"):
         VGGFeatures(tmp_path / "other.pth")
+
+
+def test_a_file_in_the_cache_is_what_its_name_says_and_never_run(monkeypatch, tmp_path, vgg_file):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    place = cached_backbone("vgg19-dcbb9e9d.pth")
+    place.parent.mkdir(parents=True)
+    torch.save({"features.0.weight": Evil()}, place)
+    with pytest.raises(CheckpointError, match=r"SHA-256 begins with dcbb9e9d; got \w{8}…: .* delete it"):
+        VGGFeatures()
+    digest = hashlib.sha256(place.read_bytes()).hexdigest()[:8]
+    with pytest.raises(CheckpointError, match="as tensors alone"):  # nor if somebody names it right
+        VGGFeatures(place.rename(place.with_name(f"vgg19-{digest}.pth")))
+    assert not (tmp_path / "ran").exists()
+    digest = hashlib.sha256(vgg_file.read_bytes()).hexdigest()[:8]
+    right = tmp_path / f"vgg19-{digest}.pth"
+    right.write_bytes(vgg_file.read_bytes())
+    VGGFeatures(right)
 
 
 class Pool(torch.nn.Module):
