@@ -20,6 +20,9 @@ from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior import GaussianLR
 from flowsr.statistics import image_summaries
 
+LEAST_PAIRS = 10
+"""Fewer say nothing of calibration."""
+
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 """From an LR image ``(C, h, w)``, a number n and a generator to n HR images ``(n, C, H, W)``."""
 
@@ -163,8 +166,8 @@ def hold_out(
         raise ValueError(
             f"expected as many HR as LR images, (n, C, H, W) and (n, C, h, w); got {tuple(hr.shape)}, {tuple(lr.shape)}"
         )
-    if len(hr) < 10 or num_samples < 9:
-        raise ValueError(f"expected at least 10 pairs and 9 draws of each; got {len(hr)} and {num_samples}")
+    if len(hr) < LEAST_PAIRS or num_samples < 9:
+        raise ValueError(f"expected at least {LEAST_PAIRS} pairs and 9 draws of each; got {len(hr)} and {num_samples}")
     check_image(hr, name="hr", tolerance=None)
     check_image(lr, name="lr", tolerance=None)
     factor = hr.shape[-1] // lr.shape[-1]

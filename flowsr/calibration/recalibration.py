@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from flowsr.calibration.held_out import TestFunctions, default_functions, flow_sampler, hold_out
+from flowsr.calibration.held_out import LEAST_PAIRS, TestFunctions, default_functions, flow_sampler, hold_out
 from flowsr.calibration.scores import mean_crps
 from flowsr.models import Capability, ConditionalModel, require
 from flowsr.plots import PALETTE, new_figure, plain_axes
@@ -198,8 +198,5 @@ def _every_other(names: Sequence[Hashable]) -> np.ndarray:
     """Which crops are of every other image, as a mask; every other crop, if halves of images would be too small."""
     places = {name: i for i, name in enumerate(dict.fromkeys(names))}
     by_image = np.array([places[name] % 2 == 1 for name in names])
-    enough = min(by_image.sum(), (~by_image).sum()) >= _LEAST_PAIRS
+    enough = min(by_image.sum(), (~by_image).sum()) >= LEAST_PAIRS
     return by_image if enough else np.arange(len(names)) % 2 == 1
-
-
-_LEAST_PAIRS = 10  # that hold_out takes

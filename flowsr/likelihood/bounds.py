@@ -16,6 +16,7 @@ from flowsr.images import round_to_8bit
 from flowsr.likelihood.decompose import LogLikelihoodTerms, check_bins, decompose, width_note
 from flowsr.likelihood.inputs import check_8bit
 from flowsr.models import Capability, HasTerms, HierarchyModel, require
+from flowsr.models.latents import check_num_samples
 from flowsr.plots import PALETTE, plain_axes
 from flowsr.results import Figure, Result, text_table
 
@@ -183,8 +184,7 @@ def bits_per_dim(
         >>> bits.counts, bits.curve.shape
         ((1, 2, 4), torch.Size([3]))
     """
-    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
-        raise ValueError(f"expected an integer num_samples >= 1; got {num_samples!r}")
+    check_num_samples(num_samples)
     check_8bit(hr)
     noise = UniformDequantizer() if dequantizer is None else dequantizer
     check_bins(noise.bins)

@@ -17,6 +17,8 @@ RHAT_LIMIT = 1.05
 ESS_LIMIT = 100.0
 """Smallest effective number of draws whose quantiles mean something."""
 
+_SIMULATIONS, _EXACT = 20_000, 200  # simulated observations, and of how many values they still make their quantiles
+
 
 @dataclass(frozen=True)
 class Diagnostics:
@@ -241,6 +243,3 @@ def residual_interval(
         shape = count**2 / float((squares - 1).square().mean(0).sum())
         low, high = stats.gamma.ppf(tails, shape, scale=1 / shape)
     return math.sqrt(low), math.sqrt(high)
-
-
-_SIMULATIONS, _EXACT = 20_000, 200

@@ -24,6 +24,7 @@ from flowsr.likelihood import (
 from flowsr.likelihood.bounds import with_error
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
+from flowsr.models.latents import check_num_samples
 from flowsr.results import Figure, Result, text_table
 from flowsr.workflows.pairs import read_pair
 
@@ -165,8 +166,7 @@ def score_file(
         >>> score_file(flowsr.HCFlow.from_preset("sr-x4-small", start="haar"), path).size
         (16, 16)
     """
-    if num_samples < 1:
-        raise ValueError(f"expected num_samples >= 1; got {num_samples}")
+    check_num_samples(num_samples)
     file_size = read_image(path, mode=None).shape[-2:]
     image, small = read_pair(flow, path, lr)
     hr, lr_image = image.to(flow.device), None if small is None else small.to(flow.device)
