@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-long lint types docs clean
+.PHONY: demo test test-all test-long fuzz lint types docs clean
 
 demo: .venv/.installed
 	$(BIN)/flowsr demo --out out --force
@@ -15,6 +15,12 @@ test-all: .venv/.installed
 
 test-long: .venv/.installed
 	$(BIN)/python -m pytest -m "long and not gpu"
+
+# Damaged files, answers and names, each part for SECONDS; `PARTS=images` runs one of them.
+fuzz: SECONDS ?= 60
+fuzz: SEED ?= 0
+fuzz: .venv/.installed
+	$(BIN)/python -m benchmarks.fuzz $(PARTS) --seconds $(SECONDS) --seed $(SEED)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

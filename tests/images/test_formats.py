@@ -14,8 +14,9 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from skimage import data
 
-from benchmarks import fuzz_images
-from benchmarks.fuzz_images import other_readings, png_chunk, write_png
+from benchmarks.fuzz import images as fuzz
+from benchmarks.fuzz.images import other_readings, png_chunk, write_png
+from benchmarks.fuzz.trial import Trial
 from flowsr.errors import ImageError
 from flowsr.images import list_images, read_image, read_png_text
 
@@ -617,15 +618,15 @@ def test_images_of_other_formats_in_a_folder_are_named(tmp_path):
 
 
 def test_whole_files_of_every_kind_are_read_as_others_read_them(tmp_path):
-    trial = fuzz_images.Trial()
-    files = fuzz_images.originals()
+    trial = Trial()
+    files = fuzz.originals()
     for name, content in files.items():
-        trial.try_file(tmp_path / name, content)
+        fuzz.try_file(trial, tmp_path / name, content)
     assert trial.counts == {"equal": len(files)}
 
 
 def test_damaged_files_are_refused_or_read_right():
-    trial = fuzz_images.run(seconds=2.0, seed=1)
+    trial = fuzz.run(seconds=2.0, seed=1)
     assert trial.failures == []
     assert trial.counts.total() > 30
     assert trial.counts["refused"] > trial.counts["equal"] > 0
@@ -633,13 +634,13 @@ def test_damaged_files_are_refused_or_read_right():
 
 def test_the_fuzzer_sees_a_wrong_value_and_a_wrong_exception(tmp_path, monkeypatch):
     content = write_png(noise(3, 4, 3), depth=8, colour=2)
-    trial = fuzz_images.Trial()
-    monkeypatch.setattr(fuzz_images, "read_image", lambda *_, **__: torch.zeros(4, 3, 4))
-    trial.try_file(tmp_path / "image.png", content)
+    trial = Trial()
+    monkeypatch.setattr(fuzz, "read_image", lambda *_, **__: torch.zeros(4, 3, 4))
+    fuzz.try_file(trial, tmp_path / "image.png", content)
 
     def fail(*_, **__):
         raise KeyError("tag")
 
-    monkeypatch.setattr(fuzz_images, "read_image", fail)
-    trial.try_file(tmp_path / "image.png", content)
+    monkeypatch.setattr(fuzz, "read_image", fail)
+    fuzz.try_file(trial, tmp_path / "image.png", content)
     assert [end for end, *_ in trial.failures] == ["different", "raised KeyError"]

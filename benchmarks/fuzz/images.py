@@ -1,30 +1,25 @@
 """Damaged image files by the thousand: each is refused, or read to the value that an independent reader gives.
 
-``python -m benchmarks.fuzz_images --seconds 60 --seed 0`` prints how many were tried, refused, read equal, read with a
-remark of what is wrong, read alone (no other reader takes the file) and read to a different picture without a word;
-the last must be none, and so must any exception but ImageError.
+Each attempt is refused, read equal, read with a remark of what is wrong, read alone (no other reader takes the file) or
+read to a different picture without a word; the last must not be, nor any exception but ImageError.
 
 The independent readers are Pillow (its own PNG and TIFF, libtiff behind it, libjpeg-turbo) and, because Pillow cuts
 16-bit colour to 8 bits, a PNG reader of this file's own; tifffile puts together what Pillow cannot.
 """
 
-import argparse
 import logging
 import random
 import struct
-import tempfile
-import time
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.fuzz.trial import Trial, attempts
 from flowsr.errors import ImageError
 from flowsr.images import read_image
 
@@ -318,20 +313,14 @@ def _resolve(levels: np.ndarray, depth: int, colour: int, found: dict[bytes, byt
 # ------------------------------------------------------------------------------------------------------- the trial
 
 
-@dataclass
-class Trial:
-    """How many files met which end, and those that must not be."""
+_FINE = ("refused", "equal", "remarked", "alone")
 
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[str, str, bytes]] = field(default_factory=list)
 
-    def try_file(self, path: Path, content: bytes) -> None:
-        """Read one file with flowsr and with the others; note what came of it."""
-        path.write_bytes(content)
-        end = _end_of(path, content)
-        self.counts[end] += 1
-        if end not in ("refused", "equal", "remarked", "alone"):
-            self.failures.append((end, path.name, content))
+def try_file(trial: Trial, path: Path, content: bytes) -> None:
+    """Read one file with flowsr and with the others; note what came of it."""
+    path.write_bytes(content)
+    end = _end_of(path, content)
+    trial.note(end, path.name, content, fine=end in _FINE)
 
 
 def _end_of(path: Path, content: bytes) -> str:
@@ -354,33 +343,12 @@ def _agree(image: np.ndarray, other: np.ndarray, exact: float) -> bool:
 
 
 def run(*, seconds: float, seed: int) -> Trial:
-    """Damage and read files for a time; the same seed tries the same files in the same order."""
-    rng, trial, files = random.Random(seed), Trial(), originals()
+    """Damage and read files for a time."""
+    files = originals()
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it has much to say of damaged files
-    end = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder:
-        while time.monotonic() < end:
-            name = rng.choice(list(files))
-            trial.try_file(Path(folder, name), damage(files[name], rng))
-    return trial
 
+    def attempt(trial: Trial, rng: random.Random, folder: Path) -> None:
+        name = rng.choice(list(files))
+        try_file(trial, folder / name, damage(files[name], rng))
 
-def main() -> None:
-    """Run from the command line; the exit status is 1 if a file met an end that must not be."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="a folder for the files that met an end that must not be")
-    options = parser.parse_args()
-    trial = run(seconds=options.seconds, seed=options.seed)
-    print(f"tried {trial.counts.total()}: " + ", ".join(f"{n} {end}" for end, n in sorted(trial.counts.items())))
-    for index, (end, name, content) in enumerate(trial.failures):
-        print(f"{end}: {name}")
-        if options.keep:
-            options.keep.mkdir(parents=True, exist_ok=True)
-            (options.keep / f"{index:04}-{end.replace(' ', '-')}-{name}").write_bytes(content)
-    raise SystemExit(1 if trial.failures else 0)
-
-
-if __name__ == "__main__":
-    main()
+    return attempts(attempt, seconds=seconds, seed=seed)
