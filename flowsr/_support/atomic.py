@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flowsr.errors import what_is_at
+
 _UNFINISHED = ".flowsr-"
 
 
@@ -18,7 +20,7 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
         overwrite: replace an existing file.
 
     Raises:
-        FileExistsError: if the file exists and must not be overwritten.
+        FileExistsError: if the file exists and must not be overwritten, or is a pipe or a device.
         FileNotFoundError: if its folder does not exist.
 
     Example:
@@ -32,6 +34,8 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"expected a file name; got {path}, which is a folder: name a file in it")
+    if path.exists() and not path.is_file():  # /dev/stdout too would be replaced by a file
+        raise FileExistsError(f"expected a file name; got {path}, which is {what_is_at(path)}: choose another name")
     # lexists: a broken link counts as something that is there.
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"expected {path} not to exist; it does: choose another name, or ask to overwrite it")

@@ -4,14 +4,15 @@ A published file has the first digits of its SHA-256 in its name. A file of that
 cut off or somebody else's, and would give numbers that are none: it is refused. Nothing is ever unpickled as code.
 """
 
-import hashlib
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from flowsr.errors import CheckpointError
+from flowsr._support.downloads import download
+from flowsr._support.torch_files import read_tensors, sha256_of
+from flowsr.errors import CheckpointError, what_is_at
 
 _DIGEST = re.compile(r"-([0-9a-f]{8,})\.pth$")
 
@@ -21,10 +22,26 @@ def cached_backbone(name: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", name)
 
 
+def fetch_backbone(url: str, *, what: str) -> Path:
+    """Where torchvision's cache has a published file, fetched into it if it is not there.
+
+    Args:
+        url: of the file; its name ends in the first digits of its SHA-256.
+        what: is expected in it, for messages: "torchvision's VGG19 weights".
+
+    Raises:
+        DownloadError: if it cannot be had; nothing else stays in the cache.
+    """
+    path = cached_backbone(url.rsplit("/", 1)[-1])
+    if not path.is_file():
+        download(url, path, what=what, check=lambda answer: _check_digest(answer, name=path.name, what=what))
+    return path
+
+
 def read_backbone(path: Path, *, what: str) -> dict[str, Tensor]:
     """The state dict in a file of weights.
 
-    Cost: reading it twice.
+    Cost: reading it three times.
 
     Args:
         path: of the file.
@@ -33,28 +50,17 @@ def read_backbone(path: Path, *, what: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if it is not what its name says, or holds anything but tensors by name.
     """
-    said = _DIGEST.search(path.name)
-    try:
-        found = _sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"expected {what} in {path}; it cannot be read: {error.strerror}") from error
+    _check_digest(path, name=path.name, what=what)
+    return read_tensors(path, what=what, proven=_DIGEST.search(path.name) is not None)
+
+
+def _check_digest(path: Path, *, name: str, what: str) -> None:
+    """Refuse a file that has not the digest that a name says, if the name says one."""
+    if not path.is_file():
+        raise CheckpointError(f"expected {what}; {path} is {what_is_at(path)}")
+    said, found = _DIGEST.search(name), sha256_of(path)
     if said and not found.startswith(said[1]):
         raise CheckpointError(
             f"expected {path} to be the published file, whose SHA-256 begins with {said[1]}; got {found[:8]}…: it is "
             "damaged or another one; delete it, and put the published one there"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        # Its own advice is to unpickle the file as code, which nobody should follow.
-        raise CheckpointError(
-            f"expected a torchvision state dict; got {path}, which torch cannot load as tensors alone"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"expected a torchvision state dict; got {path}, which holds something else")
-    return state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

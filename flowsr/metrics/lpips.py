@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flowsr._support.backbones import cached_backbone, read_backbone
-from flowsr.errors import CheckpointError
+from flowsr.errors import CheckpointError, quoted, what_is_at
 from flowsr.metrics.fidelity import paired
 
 Backbone = Literal["alex", "vgg", "squeeze"]
@@ -94,7 +94,7 @@ def lpips_distance(
         least = f"{SMALLEST_SIDE} x {SMALLEST_SIDE}"
         raise ValueError(f"expected at least {least} pixels for LPIPS; got {a.shape[-2]} x {a.shape[-1]}")
     if weights is not None and not Path(weights).is_file():
-        raise ValueError(f"weights: expected a file; got {weights}, which does not exist")
+        raise ValueError(f"weights: expected a file; got {weights}, {what_is_at(weights)}")
     if importlib.util.find_spec("lpips") is None:
         return PerceptualDistance(None, False, "the package lpips is not installed: pip install lpips")
     name = _TORCHVISION_FILES[net]
@@ -137,6 +137,7 @@ def _network(net: Backbone, path: Path, _modified: int) -> nn.Module:
         network.net.load_state_dict({key: weights["features." + key.split(".", 1)[1]] for key in backbone})
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"weights: expected a torchvision state dict of the backbone {net!r} in {path}; got another ({error})"
-        ) from error
+            f"weights: expected a torchvision state dict of the backbone {net!r} in {path}; got another "
+            f"({quoted(error)})"
+        ) from None
     return network.requires_grad_(False).eval()

@@ -4,18 +4,27 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowsr.errors import CheckpointError
+from flowsr._support.torch_files import read_tensors
+from flowsr.errors import CheckpointError, quoted
 from flowsr.models.hcflow import HCFlow, HCFlowConfig
 from flowsr.models.image_model import ImageModel
+from flowsr.models.integrity import check_names, check_shape, outline
 from flowsr.models.irn import IRN, IRNConfig
 from flowsr.models.srflow import SRFlow, SRFlowConfig
 
 StateDict = dict[str, Tensor]
+
+NO_CONFIGURATION = (
+    "expected a file that says which model it holds; {} has the bare weights of one of flowsr's: load them with "
+    "load_state_dict into the model that they are of, and write that with flowsr.save"
+)
+"""What to do about a state dict without its configuration."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +74,27 @@ def from_official(state: StateDict, layout: OfficialLayout, *, name: str = "the 
         config = layout.read_config(state)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"expected {name} to hold an {label} in the official key layout; its configuration cannot be read: {error}"
+            f"expected {name} to hold an {label} in the official key layout; its configuration cannot be read: "
+            f"{quoted(error)}"
         ) from error
     dtypes = {value.dtype for value in state.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
         raise CheckpointError(f"expected one floating dtype in {name}; got {sorted(map(str, dtypes))}")
-    with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
-        model = layout.model(config).to(next(iter(dtypes)))
-    own = model.state_dict()
+    outlined = outline(layout.model, config, len(state), name=name)
     pairs = dict(layout.key_pairs(config))
-    missing, surplus = sorted(set(pairs) - set(state)), sorted(set(state) - set(pairs))
-    if missing or surplus:
-        raise CheckpointError(
-            f"expected {name} to hold exactly the weights of {config}; "
-            f"missing {_some(missing)}; surplus {_some(surplus)}"
-        )
+    check_names(pairs, state, config=config, name=name)
+    own = {}
     for official, key in pairs.items():
         value = state[official]
-        value = value.squeeze(0) if value.dim() == 4 and value.shape[0] == 1 and own[key].dim() == 3 else value
-        if value.shape != own[key].shape:
-            raise CheckpointError(
-                f"expected {official} in {name} of shape {tuple(own[key].shape)}; got {tuple(value.shape)}"
-            )
+        value = value.squeeze(0) if value.dim() == 4 and value.shape[0] == 1 and len(outlined[key]) == 3 else value
+        check_shape(official, outlined[key], value.shape, name=name)
         if not torch.isfinite(value).all():
             raise CheckpointError(f"expected finite weights in {name}; got NaN or infinity in {official}")
         own[key] = value
-    for key in own:
-        if key.endswith(".initialized"):
-            own[key] = torch.tensor(True)
-    model.load_state_dict(own)
+    own |= {key: torch.tensor(True) for key in outlined if key.endswith(".initialized")}
+    with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
+        model = layout.model(config).to(next(iter(dtypes)))
+    model.load_state_dict({**model.state_dict(), **own})
     return model
 
 
@@ -127,12 +128,6 @@ def fcn_pairs(official: tuple[str, str, str], own: str) -> Iterator[tuple[str, s
         yield f"{layer}.weight", f"{own}conv{number}.weight"
         yield from same_names(f"{layer}.actnorm.", f"{own}conv{number}.norm.", ("bias", "logs"))
     yield from same_names(f"{official[2]}.", f"{own}conv3.", ("weight", "bias", "logs"))
-
-
-def _some(keys: list[str]) -> str:
-    if not keys:
-        return "none"
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def _hcflow_config(state: StateDict) -> HCFlowConfig:
@@ -214,6 +209,8 @@ HCFLOW_LAYOUT = OfficialLayout(
 def _irn_config(state: StateDict) -> IRNConfig:
     """Read the configuration off the keys and shapes of an official state dict."""
     blocks = sorted({int(m[1]) for key in state if (m := re.match(r"operations\.(\d+)\.F\.", key))})
+    if blocks[-1] > 2 * len(state):
+        raise ValueError(f"operation {blocks[-1]} of {len(state)} weights")
     # Changes of resolution are the numbers left out; the first operation is one of them.
     starts = [n for n in range(blocks[-1] + 1) if n not in set(blocks)]
     counts = tuple(after - before - 1 for before, after in pairwise([*starts, blocks[-1] + 1]))
@@ -341,3 +338,35 @@ SRFLOW_LAYOUT = OfficialLayout(
     key_pairs=srflow_key_pairs,
 )
 """SRFlow, github.com/andreas128/SRFlow."""
+
+
+OFFICIAL_LAYOUTS = (HCFLOW_LAYOUT, SRFLOW_LAYOUT, IRN_LAYOUT)
+"""The key layouts of released weights that :func:`load_official` reads."""
+
+
+def load_official(path: Path, *, proven: bool = False) -> ImageModel:
+    """The model in a file of weights that its authors released.
+
+    Args:
+        path: the file.
+        proven: whether it is known to be whole, by a digest.
+
+    Raises:
+        CheckpointError: if it is damaged, holds more than tensors, or other weights than those of one such model.
+    """
+    state = read_tensors(path, what="an official .pth file", proven=proven)
+    layout = find_layout(state, OFFICIAL_LAYOUTS)
+    if layout is None and any(key.startswith("transform.") for key in state):
+        raise CheckpointError(NO_CONFIGURATION.format(path))
+    if layout is None:
+        known = "; ".join(f"{known.model.__name__}: {known.example}" for known in OFFICIAL_LAYOUTS)
+        raise CheckpointError(
+            f"expected {path} in the key layout of a model's authors ({known}); got keys like "
+            f"{', '.join(map(quoted, list(state)[:3])) or 'none'}"
+        )
+    if sum(value.nbytes for value in state.values()) > path.stat().st_size:
+        # A few numbers may stand for tensors of any size, of which a model of that size would be built.
+        raise CheckpointError(f"expected all values of all tensors in {path}; got some that share theirs: save copies")
+    flow = from_official(state, layout, name=str(path))
+    flow.provenance = {"imported_from": path.name, "key_layout": f"official {layout.model.__name__}"}
+    return flow

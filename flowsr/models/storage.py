@@ -5,34 +5,35 @@ Loading never runs code from a file: safetensors holds tensors only, and a ``.pt
 
 import json
 import os
-import pickle
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from flowsr._support.atomic import atomic_path
-from flowsr.errors import CheckpointError, did_you_mean
+from flowsr.errors import CheckpointError, did_you_mean, quoted, what_is_at
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.image_model import ImageModel, ModelType
-from flowsr.models.official import HCFLOW_LAYOUT, IRN_LAYOUT, SRFLOW_LAYOUT, find_layout, from_official
+from flowsr.models.integrity import Shapes, check_names, check_shape, content_digest, outline
+from flowsr.models.official import NO_CONFIGURATION, load_official
 from flowsr.models.registry import REGISTRY, presets
 from flowsr.models.weights import RELEASES, ReleaseName, ShippedName, fetch_release, shipped_path
 
 _FORMAT = "1"
 
-OFFICIAL_LAYOUTS = (HCFLOW_LAYOUT, SRFLOW_LAYOUT, IRN_LAYOUT)
-"""The key layouts of released weights that :func:`load` reads."""
+_DIGEST = "content_sha256"
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def save(flow: ImageModel, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
     """Write a model to one safetensors file; configuration and ``flow.provenance`` go into its metadata.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all, and carries a digest (SHA-256) of all that it says, which :func:`load` checks.
 
     Args:
         flow: the model.
@@ -40,7 +41,7 @@ def save(flow: ImageModel, path: str | os.PathLike[str], *, overwrite: bool = Tr
         overwrite: replace an existing file.
 
     Raises:
-        ValueError: for another suffix, or provenance that JSON cannot hold.
+        ValueError: for another suffix, weights that share memory, or provenance that JSON cannot hold.
         FileExistsError: if the file exists and must not be overwritten.
 
     Example:
@@ -59,7 +60,9 @@ def save(flow: ImageModel, path: str | os.PathLike[str], *, overwrite: bool = Tr
         "config": json.dumps(flow.config.to_dict()),
         "provenance": _to_json(flow.provenance),
     }
+    _check_untied(flow)
     tensors = {key: value.detach().contiguous().cpu() for key, value in flow.state_dict().items()}
+    metadata[_DIGEST] = content_digest(tensors, metadata)
     with atomic_path(path, overwrite=overwrite) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -71,11 +74,24 @@ def _registered_name(flow: ImageModel) -> str:
     raise ValueError(f"expected a model of flowsr.models.REGISTRY, {', '.join(REGISTRY)}; got {type(flow).__name__}")
 
 
+def _check_untied(flow: ImageModel) -> None:
+    """Refuse weights that share memory: in a file each is by itself, and they would no longer move together."""
+    spans = sorted((value.data_ptr(), value.nbytes, key) for key, value in flow.state_dict().items() if value.numel())
+    for (start, length, key), (other_start, _, other) in pairwise(spans):
+        if other_start < start + length:
+            raise ValueError(
+                f"expected weights with memory of their own; got {key} and {other}, which share it (tied weights): "
+                "give one of them a copy, torch.nn.Parameter(weight.detach().clone())"
+            )
+
+
 def _to_json(provenance: dict[str, Any]) -> str:
     try:
         return json.dumps(provenance, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"expected flow.provenance to hold JSON's finite values; got {provenance}") from error
+        raise ValueError(
+            f"expected flow.provenance to hold JSON's finite values; got {quoted(provenance, most=200)}"
+        ) from error
 
 
 @overload
@@ -102,11 +118,15 @@ def load(
     released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
     :func:`flowsr.models.weights.fetch_release`.
 
+    The file must be whole by its digest or checksums, and hold exactly the weights that its configuration asks for,
+    before any memory is taken for them. Warns (UserWarning) of a file without a digest: one of :func:`save` before it
+    wrote them, or of torch before 1.6.
+
     An editor knows what a name gives. What is in a file of your own it cannot know, and takes it for a model of HR
     images given their LR images, with ``sample``, ``condition`` and ``encode``; ``model`` says more, and holds the file
     to it: ``flowsr.load("mine.safetensors", model=flowsr.Glow)``.
 
-    Cost: reading the file once.
+    Cost: reading the file once for its digest and once for its tensors.
 
     Args:
         source: a ``.safetensors`` of :func:`save`, an official ``.pth``, or a name.
@@ -119,8 +139,9 @@ def load(
     Raises:
         FileNotFoundError: if there is neither a file nor a name like that.
         DownloadError: if released weights cannot be fetched.
-        CheckpointError: if the file is truncated, of another architecture, has missing or surplus keys, is a pickle
-            that holds more than tensors, or holds another ``model``.
+        CheckpointError: if the file is truncated, damaged, of another architecture, has missing or surplus keys, is a
+            pickle that holds more than tensors, or holds another ``model``.
+        TypeError: for a source that is no path and no name.
 
     Example:
         >>> import flowsr
@@ -128,28 +149,38 @@ def load(
         >>> flow.sample(torch.rand(3, 6, 8)).shape
         torch.Size([1, 3, 24, 32])
     """
-    path = Path(source)
-    name = str(source)
-    if not path.is_file():
-        if shipped := shipped_path(name):
-            path = shipped
-        elif name in RELEASES:
-            path = fetch_release(name)
-        else:
-            raise FileNotFoundError(
-                f"expected a .safetensors or official .pth file, or a name among {', '.join(_names())}; "
-                f"{_what_instead(path, name)}"
-            )
-    if path.suffix == ".safetensors":
-        flow = _load_safetensors(path)
-    elif path.suffix in (".pth", ".pt"):
-        flow = _load_official(path)
-    else:
-        raise CheckpointError(f"expected a file that ends in .safetensors, .pth or .pt; got {path.name!r}")
+    flow = _load_file(*_find(source))
     if not isinstance(flow, model):
-        raise CheckpointError(f"expected a file that holds a model {model.__name__}; {path} has {type(flow).__name__}")
+        raise CheckpointError(
+            f"expected a file that holds a model {model.__name__}; {source} has {type(flow).__name__}"
+        )
     # Decorated, as tensors that are made in inference mode can never be differentiated through afterwards.
     return flow.to(device).eval()
+
+
+def _find(source: str | os.PathLike[str]) -> tuple[Path, bool]:
+    """The file that a path or a name stands for, and whether its digest is known already."""
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"expected a path or the name of a preset; got {source!r}")
+    path, name = Path(source), str(source)
+    if path.is_file():
+        return path, False
+    if shipped := shipped_path(name):
+        return shipped, False
+    if name in RELEASES:
+        return fetch_release(name), True
+    raise FileNotFoundError(
+        f"expected a .safetensors or official .pth file, or a name among {', '.join(_names())}; "
+        f"{_what_instead(path, name)}"
+    )
+
+
+def _load_file(path: Path, proven: bool) -> ImageModel:
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    if path.suffix in (".pth", ".pt"):
+        return load_official(path, proven=proven)
+    raise CheckpointError(f"expected a file that ends in .safetensors, .pth or .pt; got {path.name!r}")
 
 
 def _names() -> list[str]:
@@ -163,67 +194,70 @@ def _what_instead(path: Path, name: str) -> str:
         return f"{path} is a folder: " + (f"give {weights}" if weights.is_file() else "give a file in it")
     if name in presets():
         return f"there is no file {name}: for random weights use flowsr.from_preset"
-    return f"there is no file {name}{did_you_mean(name, _names())}"
+    if (found := what_is_at(path)) != "no such file":
+        return f"{path} is {found}: give a file"
+    return f"there is no file {quoted(name, most=200)}{did_you_mean(name, _names())}"
 
 
 def _load_safetensors(path: Path) -> ImageModel:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"expected a complete safetensors file; {path} cannot be read: {error}") from error
+            metadata: dict[str, str] = file.metadata() or {}
+            held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            model, config, provenance = _read_metadata(metadata, held, path)
+            expected = outline(model, config, len(held), name=str(path))
+            check_names(expected, held, config=config, name=str(path))
+            for key, shape in expected.items():
+                check_shape(key, shape, held[key], name=str(path))
+            state = {key: file.get_tensor(key) for key in held}
+    except (SafetensorError, OSError, OverflowError) as error:
+        raise CheckpointError(
+            f"expected a complete safetensors file; {path} cannot be read: {quoted(error, most=200)}"
+        ) from None
+    dtype = _check_values(state, metadata, path)
+    with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
+        flow = model(config).to(dtype)
+    flow.load_state_dict(state)
+    flow.provenance = provenance
+    return flow
+
+
+def _read_metadata(metadata: dict[str, str], held: Shapes, path: Path) -> tuple[type[ImageModel], Any, dict[str, Any]]:
+    """The model, its configuration and its provenance, as the header of a file says them."""
     model = REGISTRY.get(metadata.get("model", ""))
+    if not metadata and any(key.startswith("transform.") for key in held):
+        raise CheckpointError(NO_CONFIGURATION.format(path))
     if metadata.get("flowsr_format") != _FORMAT or model is None:
         raise CheckpointError(
             f"expected a file written by flowsr.save (format {_FORMAT}, model {', '.join(REGISTRY)}); {path} says "
-            f"format {metadata.get('flowsr_format')}, model {metadata.get('model')}"
+            f"format {quoted(metadata.get('flowsr_format'))}, model {quoted(metadata.get('model'))}"
         )
     try:
-        with torch.random.fork_rng(devices=[]):  # loading must not move the caller's random state
-            flow = model(model.config_class.from_dict(json.loads(metadata["config"])))
-        flow.provenance = dict(json.loads(metadata["provenance"]))
-    except (KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:  # RecursionError is a RuntimeError
-        raise CheckpointError(f"expected a valid configuration in {path}; {error}") from error
+        config = model.config_class.from_dict(json.loads(metadata["config"]))
+        return model, config, dict(json.loads(metadata["provenance"]))
+    # All that a text may hold in the place of another: ValueError and RecursionError (a RuntimeError) of JSON, others
+    # of values of another type.
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"expected a valid configuration in {path}; {quoted(error, most=300)}") from None
+
+
+def _check_values(state: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> torch.dtype:
+    """Refuse tensors that are not those that were written, or are no weights; the dtype that they share."""
+    said = metadata.get(_DIGEST)
+    if said is not None and said != content_digest(state, {k: v for k, v in metadata.items() if k != _DIGEST}):
+        raise CheckpointError(
+            f"expected {path} as it was written; it is damaged or was altered since, as its SHA-256 does not fit: take "
+            "another copy of it"
+        )
     dtypes = {value.dtype for value in state.values()} - {torch.bool}
-    if len(dtypes) != 1 or not dtypes <= {torch.float16, torch.bfloat16, torch.float32, torch.float64}:
+    if len(dtypes) != 1 or not dtypes <= _DTYPES:
         raise CheckpointError(f"expected one floating dtype in {path}; got {', '.join(sorted(map(str, dtypes)))}")
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise CheckpointError(f"expected finite weights in {path}; got NaN or infinity")
-    flow.to(dtypes.pop())
-    try:
-        flow.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"expected {path} to hold exactly the weights of {flow.config}; {error}") from error
-    return flow
-
-
-def _load_official(path: Path) -> ImageModel:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on unusual pickle protocols: what matters is said below
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"expected {path} to hold tensors only; it is damaged or holds other objects, and was not unpickled: such "
-            "objects can run code. Save a plain state dict."
-        ) from error
-    except Exception as error:  # damaged files raise nearly anything: RuntimeError, EOFError, KeyError
-        raise CheckpointError(f"expected a complete .pth file; {path} cannot be read: {error!r}") from error
-    plain = isinstance(state, dict) and all(isinstance(key, str) for key in state)
-    if not plain or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"expected {path} to hold a plain state dict of tensors; got something else")
-    for key, value in state.items():
-        if value.layout is not torch.strided or value.is_meta:
-            kind = "one without values (meta)" if value.is_meta else str(value.layout)
-            raise CheckpointError(f"expected dense tensors in {path}; got {kind} in {key}: save with .to_dense()")
-    layout = find_layout(state, OFFICIAL_LAYOUTS)
-    if layout is None:
-        known = "; ".join(f"{known.model.__name__}: {known.example}" for known in OFFICIAL_LAYOUTS)
-        raise CheckpointError(
-            f"expected {path} in the key layout of a model's authors ({known}); got keys like "
-            f"{', '.join(list(state)[:3]) or 'none'}"
+    if said is None:
+        warnings.warn(
+            f"{path} was written without a digest, before flowsr.save had one: whether its numbers are whole cannot be "
+            "told; load it and save it again, if you trust it",
+            stacklevel=2,
         )
-    flow = from_official(state, layout, name=str(path))
-    flow.provenance = {"imported_from": path.name, "key_layout": f"official {layout.model.__name__}"}
-    return flow
+    return dtypes.pop()

@@ -1,18 +1,19 @@
 """Weights by name: those that come with the package, and the authors' released files, fetched once into a cache."""
 
-import hashlib
-import http.client
 import os
 import sys
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from flowsr._support.atomic import atomic_path
-from flowsr.errors import DownloadError
+from flowsr._support.downloads import download
+from flowsr._support.torch_files import sha256_of
+from flowsr.errors import CheckpointError
+from flowsr.models.official import load_official
 
 ShippedName = Literal["sr-x4-small", "rescaling-x4-small"]
 """Presets whose weights come with the package, as a type checker reads them."""
@@ -32,11 +33,13 @@ class Release:
         file: its name.
         licence: under which it is released.
         about: what it was trained on and for.
+        sha256: of the file, where its authors have published it.
     """
 
     file: str
     licence: str
     about: str
+    sha256: str | None = None
 
 
 RELEASES: dict[str, Release] = {
@@ -46,8 +49,8 @@ RELEASES: dict[str, Release] = {
 }
 """The authors' files by preset; tag v0.0 of github.com/JingyunLiang/HCFlow.
 
-No checksums were published with them. A fetched file is checked by its length only, and its SHA-256 is printed, so that
-it can be compared with that of another copy.
+No SHA-256 was published with them; where one is, it belongs here. Without it the file that is met first is trusted: its
+SHA-256 is recorded beside it, and every later one must be the same.
 """
 
 
@@ -72,11 +75,11 @@ def cache_folder() -> Path:
 def fetch_release(name: str, *, timeout: float = 20.0) -> Path:
     """The authors' file for a preset, downloaded into the cache unless it is there already.
 
-    The file appears whole or not at all. When it is fetched, its licence and its SHA-256 are stated on stderr: nothing
-    was published to compare the latter with, so a file is known to be complete, not to be the authors'. It is read as
-    tensors only, whatever it is.
+    An answer stays in the cache only if a model can be loaded from it; it is read as tensors only, whatever it is. Its
+    SHA-256 must be the published one, or else that of the file that was met here first, which is recorded beside it as
+    ``….sha256`` and stated on stderr together with the licence: it is known to be the same one, not to be the authors'.
 
-    Cost: about 100 MB over the network, once.
+    Cost: about 100 MB over the network, once; then reading the file.
 
     Args:
         name: sr-x4, sr-x8 or rescaling-x4.
@@ -85,34 +88,52 @@ def fetch_release(name: str, *, timeout: float = 20.0) -> Path:
     Raises:
         ValueError: for a name without a released file.
         DownloadError: if the file cannot be had, with what to do about it.
+        CheckpointError: if the file in the cache is another one than was met first.
     """
     if name not in RELEASES:
         raise ValueError(f"expected a released model among {', '.join(RELEASES)}; got {name!r}")
     release = RELEASES[name]
     path = cache_folder() / release.file
-    if path.is_file():
+    if not path.is_file():
+        url = RELEASE_URL + urllib.request.pathname2url(release.file)
+        print(f"Fetching {release.about}, released by its authors under {release.licence}: {url}", file=sys.stderr)
+        download(url, path, what=f"the weights of {name}", check=partial(_check, path), timeout=timeout)
         return path
-    url = RELEASE_URL + urllib.request.pathname2url(release.file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"Fetching {release.about}, released by its authors under {release.licence}: {url}", file=sys.stderr)
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer, atomic_path(path) as temporary:
-            digest = hashlib.sha256()
-            with open(temporary, "wb") as file:
-                while block := answer.read(2**20):
-                    digest.update(block)
-                    file.write(block)
-            expected, got = answer.headers.get("Content-Length"), temporary.stat().st_size
-            if expected is not None and got != int(expected):
-                raise DownloadError(_advice(name, url, path, f"the connection ended after {got} of {expected} bytes"))
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise DownloadError(_advice(name, url, path, str(error))) from error
-    print(f"Wrote {path}, SHA-256 {digest.hexdigest()}", file=sys.stderr)
+        _check(path, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; delete {path} to have it fetched again") from None
     return path
 
 
-def _advice(name: str, url: str, path: Path, why: str) -> str:
-    return (
-        f"expected to fetch the weights of {name} from {url}; got: {why}. Try again later, or put the file at {path} "
-        "by hand."
-    )
+def _check(path: Path, file: Path) -> None:
+    """Refuse a file that is not the one that belongs at a path of the cache; the first that loads is recorded as it."""
+    record = path.with_name(f"{path.name}.sha256")
+    published = next((release.sha256 for release in RELEASES.values() if release.file == path.name), None)
+    found, expected = sha256_of(file), published or _recorded(record)
+    if expected is None:
+        load_official(file)
+        _record(record, path, found)
+    elif expected != found:
+        which = "that was published" if published else f"that was met first (its digest is in {record})"
+        raise CheckpointError(
+            f"expected the file {which}, of SHA-256 {expected[:16]}…; {file} has {found[:16]}…: damaged or another one"
+        )
+
+
+def _record(record: Path, path: Path, digest: str) -> None:
+    kept = "recorded beside it"
+    try:
+        with atomic_path(record) as temporary:
+            temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    except OSError as error:  # a cache that others fill
+        kept = f"not recorded: {error.strerror}"
+    print(f"Using {path}, SHA-256 {digest}, {kept}", file=sys.stderr)
+
+
+def _recorded(record: Path) -> str | None:
+    """The digest in a file such as sha256sum writes, if there is one."""
+    if not record.is_file():
+        return None
+    with record.open(encoding="utf-8", errors="replace") as file:
+        return file.read(64)

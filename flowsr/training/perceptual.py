@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flowsr._support.backbones import cached_backbone, read_backbone
+from flowsr._support.backbones import fetch_backbone, read_backbone
 from flowsr.errors import CheckpointError
 
 _WHAT = "torchvision's VGG19 weights"
@@ -45,7 +45,7 @@ class VGGFeatures(nn.Module):
         try:
             network.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"expected the state dict of torchvision's vgg19 in {weights}; {error}") from error
+            raise CheckpointError(f"expected the state dict of torchvision's vgg19 in {weights}; {error}") from None
         self.layers = nn.Sequential(*list(network.features.children())[:35])
         # In place ReLUs would overwrite what the gradient needs under checkpointing and double use.
         for layer in self.layers:
@@ -69,15 +69,10 @@ def _published_weights() -> dict[str, Tensor]:
     from torchvision.models import VGG19_Weights
 
     url = VGG19_Weights.IMAGENET1K_V1.url
-    path = cached_backbone(url.rsplit("/", 1)[-1])
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=False)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"expected torchvision's VGG19 weights for the perceptual loss; {path} does not exist and could not be "
-                f"downloaded ({error}). Put {path.name} there, pass a local file (vgg=… or --vgg), or use another "
-                "recipe"
-            ) from error
+    try:
+        path = fetch_backbone(url, what=_WHAT)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error}, pass a local file (vgg=… or --vgg), or use a recipe without the perceptual loss"
+        ) from None
     return read_backbone(path, what=_WHAT)

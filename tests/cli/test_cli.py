@@ -21,8 +21,7 @@ import flowsr
 from flowsr.cli.app import app
 from flowsr.cli.guard import sentence
 from flowsr.images import read_image, write_image
-from flowsr.models.official import hcflow_key_pairs
-from flowsr.models.storage import OFFICIAL_LAYOUTS
+from flowsr.models.official import OFFICIAL_LAYOUTS, hcflow_key_pairs
 from flowsr.models.weights import shipped_path
 
 TINY = flowsr.HCFlowConfig(

@@ -14,8 +14,7 @@ from torch.distributions import Distribution
 import flowsr
 from flowsr.images import bicubic_down, round_to_8bit
 from flowsr.models import REGISTRY, Capability, from_preset, presets, require
-from flowsr.models.official import from_official
-from flowsr.models.storage import OFFICIAL_LAYOUTS
+from flowsr.models.official import OFFICIAL_LAYOUTS, from_official
 from flowsr.nn import BatchStatistics, batch_statistics
 from flowsr.testing import randomize
 from flowsr.transforms import Compose, ConditionalAffine, Coupling, FlowStep
