@@ -89,6 +89,7 @@ def check_transform(
     context = context.double() if isinstance(context, Tensor) else context
     before = {key: value.clone() for key, value in transform.state_dict().items()}
 
+    check_returns(transform, z, context)
     check_inverse(transform, z, context, tolerance=tolerance)
     if jacobian:
         check_log_det(transform, z, context, tolerance=tolerance)
@@ -101,6 +102,23 @@ def check_transform(
 
     after = transform.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before), "calls changed parameters or buffers"
+
+
+def check_returns(transform: ImageTransform, z: Tensor, context: Any = None) -> None:
+    """Both passes return two tensors: the value and its log-determinant, of the batch's shape."""
+    value = z
+    for call in (transform.call_and_ladj, transform.inv_call_and_ladj):
+        got = call(value, context)
+        what = f"{len(got)} values" if isinstance(got, tuple) else f"a {type(got).__name__}"
+        assert isinstance(got, tuple) and len(got) == 2 and all(isinstance(part, Tensor) for part in got), (
+            f"{call.__name__} of {type(transform).__name__}: expected two tensors, the value and its log-determinant; "
+            f"got {what}: return (value, ladj)"
+        )
+        value, ladj = got
+        assert ladj.shape == (), (
+            f"{call.__name__} of {type(transform).__name__}: expected one log-determinant per image, shape () here; "
+            f"got shape {tuple(ladj.shape)}: sum over channels and pixels"
+        )
 
 
 def check_inverse(transform: ImageTransform, z: Tensor, context: Any = None, *, tolerance: float) -> None:

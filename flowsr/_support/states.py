@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flowsr._support.atomic import atomic_path
-from flowsr.errors import CheckpointError
+from flowsr._support.torch_files import load_plain
+from flowsr.errors import CheckpointError, quoted, what_is_at
 
 
 def write_state(path: str | os.PathLike[str], state: dict[str, Any], *, kind: str) -> None:
@@ -42,7 +43,7 @@ def read_state(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
     """Read what :func:`write_state` wrote.
 
     Raises:
-        CheckpointError: if it is truncated, altered, or of another kind.
+        CheckpointError: if it is truncated, altered, of another kind, or holds more than tensors and plain values.
 
     Example:
         >>> import tempfile
@@ -52,6 +53,8 @@ def read_state(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
         {'count': 3}
     """
     path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"expected a {kind} at {path}; got {what_is_at(path)}")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -63,10 +66,28 @@ def read_state(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
     digest, body = content[len(magic) : header - 1].decode(errors="replace"), content[header:]
     if hashlib.sha256(body).hexdigest() != digest:
         raise CheckpointError(f"expected a whole {kind}; {path} is truncated or damaged (its digest does not fit)")
+    state = load_plain(io.BytesIO(body), what=f"a {kind}", name=str(path))
+    if not isinstance(state, dict):
+        raise CheckpointError(f"expected a {kind}; {path} holds {type(state).__name__}")
+    return state
+
+
+@contextmanager
+def as_written(where: str | os.PathLike[str], *, kind: str) -> Iterator[None]:
+    """Within this context what a state lacks, or has of another type, is a CheckpointError.
+
+    A digest that fits says that the file is as it was written, not who wrote it.
+    """
     try:
-        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"expected tensors and plain values; {path} holds more than tensors: {error}") from error
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = quoted(f"{type(error).__name__}: {error}", most=200)
+        raise CheckpointError(
+            f"expected a {kind} as flowsr writes it; that in {where} is whole, but something in it is missing or of "
+            f"another kind ({reason}): remove it and start anew"
+        ) from None
 
 
 def _magic(kind: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from flowsr.errors import FlowsrError
+from flowsr.errors import FlowsrError, few_lines
 
 EXAMPLE = "Such as: "
 """How the last line of a command's help starts."""
@@ -106,7 +106,7 @@ def _metavar(argument: TyperArgument) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """The message of an error on one line; the system's errors without their number.
+    """The message of an error on one line of bounded length; the system's errors without their number.
 
     Example:
         >>> sentence(FileNotFoundError(2, "No such file or directory", "cat.png"))
@@ -117,4 +117,4 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return where + error.strerror[0].lower() + error.strerror[1:]
-    return " ".join(str(error).split()) or type(error).__name__
+    return few_lines(" ".join(str(error).split())) or type(error).__name__

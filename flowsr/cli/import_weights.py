@@ -9,7 +9,7 @@ from flowsr._support.json import document
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.info import describe_model, in_words
 from flowsr.cli.options import Force, Json, Quiet
-from flowsr.cli.paths import check_outputs, make_folder
+from flowsr.cli.paths import check_outputs, instead, make_folder
 
 
 def import_weights(
@@ -30,7 +30,7 @@ def import_weights(
             f"expected an official .pth; {source.name} is safetensors already, so there is nothing to import"
         )
     if not source.is_file():
-        raise FileNotFoundError(f"expected an official .pth file; {source} does not exist: check the name")
+        raise FileNotFoundError(f"expected an official .pth file; {source} {instead(source)}")
     check_outputs(destination.parent, [destination.name], force=force)
 
     from flowsr.models import load, save

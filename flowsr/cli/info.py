@@ -8,6 +8,7 @@ import typer
 from flowsr._support.json import document, size_of, snake_keys
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet
+from flowsr.cli.paths import instead
 from flowsr.errors import did_you_mean
 
 
@@ -72,6 +73,8 @@ def describe(name: str) -> dict[str, Any]:
         elsewhere = "fetched from the authors when used" if name in RELEASES else "none: random until trained"
         flow = load(name) if shipped else from_preset(name)
         return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
+    if path.exists():
+        raise FileNotFoundError(f"expected a model file or a preset; {path} {instead(path)}")
     raise FileNotFoundError(
         f"expected a model file or a preset ({', '.join(presets())}); there is no {name}"
         f"{did_you_mean(name, presets()) or ': check the name'}"
@@ -106,9 +109,7 @@ def describe_image(path: Path) -> dict[str, Any]:
     from flowsr.images import read_image
 
     if not path.exists():
-        raise FileNotFoundError(
-            f"expected an image; {path} does not exist: check the name; a model goes behind --model"
-        )
+        raise FileNotFoundError(f"expected an image; {path} {instead(path)}; a model goes behind --model")
     if path.is_dir():
         raise IsADirectoryError(f"expected an image; {path} is a folder: give a file in it")
     image = read_image(path, mode=None)

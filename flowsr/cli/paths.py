@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowsr._support.atomic import atomic_path
 from flowsr.cli.console import Reporter
+from flowsr.errors import what_is_at
 
 
 def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
@@ -26,7 +27,7 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise FileNotFoundError(f"expected an image or a folder of images; {path} does not exist: check the name")
+            raise FileNotFoundError(f"expected an image or a folder of images; {path} {instead(path)}")
     by_stem: dict[str, Path] = {}
     for path in files:
         other = by_stem.setdefault(path.stem, path)
@@ -35,6 +36,12 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
         if other is not path:
             raise ValueError(f"expected images of different names; got {other} and {path}: rename one, or run twice")
     return files
+
+
+def instead(path: Path) -> str:
+    """What is where a file should be, and what to do: a missing name, or a pipe or device, which is never opened."""
+    what = what_is_at(path)
+    return "does not exist: check the name" if what == "no such file" else f"is {what}: give a file"
 
 
 def keep_hr(files: Sequence[Path], reporter: Reporter) -> list[Path]:

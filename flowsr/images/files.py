@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsr._support.atomic import atomic_path
-from flowsr.errors import ImageError
+from flowsr.errors import ImageError, what_is_at
 from flowsr.images._codecs import OTHER_SUFFIXES, SUFFIXES, decode, encode, encode_with_text, read_text
 from flowsr.images.colour import rgb_to_gray
 from flowsr.images.values import check_image
@@ -77,7 +77,7 @@ def read_image(
         got = f"{path.suffix or 'no suffix'!r}{hint}"
         raise ImageError(f"{path}: expected a file named {', '.join(SUFFIXES)}; got {got}")
     if not path.is_file():
-        raise ImageError(f"{path}: expected an image file; got {'a folder' if path.is_dir() else 'no such file'}")
+        raise ImageError(f"{path}: expected an image file; got {what_is_at(path)}")
     stored = decode(path, max_pixels=max_pixels)
     for remark in stored.remarks:
         warnings.warn(f"{path} {remark}", stacklevel=2)
@@ -170,7 +170,7 @@ def read_png_text(path: str | PathLike[str], key: str) -> str | None:
     Cost: one pass over the file; the picture is not decoded.
 
     Raises:
-        ImageError: If it is a damaged PNG file.
+        ImageError: If it is a damaged PNG file, or none is there.
 
     Example:
         >>> import tempfile
@@ -179,7 +179,10 @@ def read_png_text(path: str | PathLike[str], key: str) -> str | None:
         >>> read_png_text(path, "size"), read_png_text(path, "date")
         ('13x16', None)
     """
-    return read_text(Path(path), key)
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: expected an image file; got {what_is_at(path)}")
+    return read_text(path, key)
 
 
 def list_images(folder: str | PathLike[str]) -> list[Path]:
@@ -207,8 +210,9 @@ def list_images(folder: str | PathLike[str]) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        got = what_is_at(folder)
         raise ImageError(
-            f"{folder}: expected a folder of images; got {'a file' if folder.exists() else 'no such folder'}"
+            f"{folder}: expected a folder of images; got {'no such folder' if got == 'no such file' else got}"
         )
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flowsr._support.states import read_state, write_state
+from flowsr._support.states import as_written, read_state, write_state
 from flowsr.distributions import Temperature, level_temperatures
 from flowsr.images import check_image
 from flowsr.models import Capability, ConditionalModel, require
@@ -180,6 +180,13 @@ def _write(path: Path, summary: StreamingSummary, generator: torch.Generator, ru
 
 def _resume(path: Path, summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]) -> None:
     state = read_state(path, kind=_KIND)
+    with as_written(path, kind=_KIND):
+        _go_on(path, state, summary, generator, run)
+
+
+def _go_on(
+    path: Path, state: dict[str, Any], summary: StreamingSummary, generator: torch.Generator, run: dict[str, Any]
+) -> None:
     for name, value in run.items():
         old = state["run"].get(name)  # files of before a setting had its name lack it
         if not (same_up_to_rounding(old, value) if isinstance(value, Tensor) else old == value):

@@ -14,6 +14,7 @@ import torch
 
 from flowsr._support.atomic import sweep_unfinished
 from flowsr._support.json import document, write_json
+from flowsr._support.states import as_written
 from flowsr.models import ImageModel
 from flowsr.models.hcflow import Start
 from flowsr.training.checkpoint import CheckpointFolder
@@ -184,7 +185,8 @@ def train(
         "choice of crops": data.choice_of_crops(run.seed),
     }
     if found is not None:
-        restore(trainer, found, about, out)
+        with as_written(checkpoints.folder, kind="training checkpoint"):
+            restore(trainer, found, about, out)
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, out / "pictures"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,13 +63,21 @@ def read_pair(
     s = 1 if conditional is None else conditional.upscale
     hr = read_for(flow, path, dtype=torch.float32)
     small = None if lr is None else read_for(flow, lr, dtype=torch.float32)
-    try:
+    with _blamed_on(path):
+        crop_pair(hr, None, upscale=s, multiple=multiple or flow.multiple)
+    with _blamed_on(lr or path):
         hr, small = crop_pair(hr, small, upscale=s, multiple=multiple or flow.multiple)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
     if conditional is None or small is not None:
         return hr, small
     return hr, make_lr(hr, s)
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def centre_crop(image: Tensor, size: int, *, name: str) -> Tensor:

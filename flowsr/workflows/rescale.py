@@ -15,7 +15,7 @@ from torch import Tensor
 from flowsr._support.atomic import atomic_path
 from flowsr._support.json import size_of
 from flowsr._support.temperatures import RESTORE_TEMPERATURE
-from flowsr.errors import ImageError
+from flowsr.errors import ImageError, quoted
 from flowsr.evaluation.columns import encoded_lr_column, fidelity_columns
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.images import (
@@ -172,11 +172,13 @@ def upscale_file(
     lr, s = read_for(flow, path), flow.upscale
     truth = None if original is None else read_for(flow, original)
     whole = (s * lr.shape[-2], s * lr.shape[-1])
-    size = size or stored_size(path) or (whole if truth is None else (truth.shape[-2], truth.shape[-1]))
+    told = size or stored_size(path)
+    size = told or (whole if truth is None else (truth.shape[-2], truth.shape[-1]))
     if any(not full - s < side <= full for side, full in zip(size, whole, strict=True)):
+        blamed = path if told or truth is None else original
         raise ValueError(
-            f"{path}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this x{s} model; "
-            f"got {_text(size)}: check model and size"
+            f"{blamed}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this x{s} "
+            f"model; got {_text(size)}: check model and size"
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
         raise ImageError(f"{original}: expected the original of {path}, {_text(size)}; got {_text(truth.shape[-2:])}")
@@ -207,7 +209,10 @@ def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss"
 def stored_size(path: Path) -> tuple[int, int] | None:
     """The HR image's size that :func:`downscale_file` left in a PNG file, or None."""
     text = read_png_text(path, SIZE_KEY)
-    return None if text is None else parse_size(text)
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise ImageError(f"{path}: under {SIZE_KEY} in the file, {error}") from None
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -222,7 +227,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
     if found is None or 0 in (size := (int(found[1]), int(found[2]))):
-        raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 480x640; got {text!r}")
+        raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 480x640; got '{quoted(text)}'")
     return size
 
 

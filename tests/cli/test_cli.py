@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 import flowsr
 from flowsr.cli.app import app
 from flowsr.cli.guard import sentence
-from flowsr.images import read_image, write_image
+from flowsr.images import encode_png, read_image, write_image
 from flowsr.models.official import OFFICIAL_LAYOUTS, hcflow_key_pairs
 from flowsr.models.weights import shipped_path
+from flowsr.workflows.rescale import SIZE_KEY
 
 TINY = flowsr.HCFlowConfig(
     steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
@@ -277,7 +278,43 @@ def _copy(image, folder):
     return Path(shutil.copy(image, folder))
 
 
+def _pipe(path):
+    os.mkfifo(path)
+    return path
+
+
+def _image(path, height, width):
+    write_image(path, torch.rand(3, height, width))
+    return path
+
+
+def _labelled(path, text):
+    path.write_bytes(encode_png(torch.rand(3, 8, 8), text={SIZE_KEY: text}))
+    return path
+
+
 MISTAKES = {
+    "a pipe": (lambda d, m, i: ("score", _pipe(d / "a.png"), "--model", m), ["a.png is a pipe: give a file"]),
+    "info of a pipe": (lambda d, m, i: ("info", _pipe(d / "a.png")), ["expected an image file; got a pipe"]),
+    "model is a pipe": (lambda d, m, i: ("sample", i, "-m", _pipe(d / "m.pth")), ["m.pth is a pipe"]),
+    "import of a pipe": (lambda d, m, i: ("import", _pipe(d / "m.pth"), d / "o.safetensors"), ["m.pth is a pipe"]),
+    "a device": (lambda d, m, i: ("score", "/dev/zero", "--model", m), ["/dev/zero is a device: give a file"]),
+    "nothing to evaluate": (
+        lambda d, m, i: ("evaluate", "/nonexistent"),
+        ["/nonexistent does not exist: check the name"],
+    ),
+    "lr of another size": (
+        lambda d, m, i: ("score", _image(d / "hr.png", 32, 32), "--lr", _image(d / "odd.png", 7, 6), "--model", m),
+        ["Error: ", "odd.png: expected an LR image of 1/4 of 32 × 32 pixels"],
+    ),
+    "original of another size": (
+        lambda d, m, i: ("upscale", i, "--original", _image(d / "odd.png", 7, 6), "--model", m),
+        ["odd.png: expected an HR image of"],
+    ),
+    "a size of a million letters": (
+        lambda d, m, i: ("upscale", _labelled(d / "a.png", "y" * 900_000), "--model", m),
+        ["a.png: under flowsr:hr-size in the file, expected a size as HEIGHTxWIDTH", "yyy…"],
+    ),
     "missing model": (lambda d, m, i: ("sample", i, "--model", d / "none.safetensors"), ["none.safetensors"]),
     "preset without weights": (
         lambda d, m, i: ("sample", i, "--model", "sr-x8-small"),
@@ -335,8 +372,8 @@ def test_mistakes_get_one_sentence_and_write_nothing(name, model, lr, tmp_path, 
     assert refused(run(*command), *words)
     # A mistake found while reading an image may leave the folder and its earlier images, but no broken file.
     after = {path.name for path in folder.iterdir()} - set(before)
-    assert after <= {"samples"}
-    assert not list((folder / "samples").glob("*")) or name == "unreachable"
+    assert after <= {"samples", "hr"}
+    assert not list(folder.glob("samples/*")) + list(folder.glob("hr/*")) or name == "unreachable"
 
 
 def test_a_bug_keeps_its_traceback_and_a_mistake_shows_it_on_request(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 import torch
 
+from flowsr._support.states import write_state
 from flowsr.errors import CheckpointError
 from flowsr.posterior import LinearGaussianFlow
 from flowsr.posterior.streaming import StreamingSummary
@@ -126,6 +127,9 @@ def test_a_state_that_is_damaged_is_refused_and_left_alone(tmp_path):
         with pytest.raises(CheckpointError, match="summary of draws"):
             summarize_draws(flow, lr, num_samples=60, checkpoint=file)
         assert file.read_bytes() == damaged
+    write_state(file, {"summary": 3}, kind="summary of draws")
+    with pytest.raises(CheckpointError, match=r"state\.pt is whole, but something in it is missing .*KeyError"):
+        summarize_draws(flow, lr, num_samples=60, checkpoint=file)
     file.write_bytes(whole)
     assert summarize_draws(flow, lr, num_samples=60, checkpoint=file).count == 60
 

@@ -1,5 +1,8 @@
 """Checkpoints are whole or absent, and a bad one is noticed."""
 
+import hashlib
+import io
+import os
 import resource
 import signal
 import subprocess
@@ -109,10 +112,6 @@ def test_what_a_kill_left_half_written_is_ignored_and_swept(checkpoints):
 
 
 def test_reading_runs_no_code(tmp_path):
-    import hashlib
-    import io
-    import os
-
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "made by code"),)
@@ -126,3 +125,18 @@ def test_reading_runs_no_code(tmp_path):
     with pytest.raises(CheckpointError, match="more than tensors"):
         read_checkpoint(path)
     assert not (tmp_path / "made by code").exists()
+
+
+@pytest.mark.parametrize("content", [["a list"], b"\x80\x02garbage", "pipe"])
+def test_a_forged_digest_makes_no_checkpoint(tmp_path, content):
+    path = tmp_path / "step-00000001.ckpt"
+    if content == "pipe":
+        os.mkfifo(path)
+    else:
+        buffer = io.BytesIO(content if isinstance(content, bytes) else b"")
+        if isinstance(content, list):
+            torch.save(content, buffer)
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest().encode()
+        path.write_bytes(b"flowsr training checkpoint 1\n" + digest + b"\n" + buffer.getvalue())
+    with pytest.raises(CheckpointError, match=r"expected a training checkpoint.*00001\.ckpt.*(list|damaged|pipe)"):
+        read_checkpoint(path)

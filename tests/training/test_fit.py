@@ -112,6 +112,17 @@ def test_resuming_takes_the_last_good_checkpoint(images, tmp_path):
     assert equal(whole.flow, resumed.flow)
 
 
+@pytest.mark.parametrize("forge", [lambda state: state.pop("flow"), lambda state: state.update(random=3, skipped=4)])
+def test_a_forged_checkpoint_is_refused_in_a_sentence(images, tmp_path, forge):
+    train(tiny(), images, out=tmp_path / "run", recipe=short(2), run=Run(**QUICK))
+    checkpoints = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    step, state = checkpoints.read_last()
+    forge(state)
+    checkpoints.write(step, state)
+    with pytest.raises(CheckpointError, match=r"checkpoints is whole, but something in it is missing or of another"):
+        train(tiny(), images, out=tmp_path / "run", recipe=short(2), run=Run(**QUICK), resume=True)
+
+
 def test_a_new_run_does_not_touch_an_old_one(images, tmp_path):
     train(tiny(), images, out=tmp_path / "run", recipe=short(2), run=Run(**QUICK))
     with pytest.raises(ValueError, match="expected a new folder, or resume=True to continue"):

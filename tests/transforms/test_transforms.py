@@ -109,6 +109,21 @@ def test_the_conformance_test_can_fail(fault):
         check_transform(Broken(fault), torch.randn(4, 2, 3))
 
 
+class OneValue(PixelShuffle):
+    def call_and_ladj(self, z, context=None):
+        return super().call_and_ladj(z, context)[0]
+
+
+def test_the_conformance_test_says_what_a_pass_must_return():
+    said = r"call_and_ladj of OneValue: expected two tensors, .*; got a Tensor: return \(value, ladj\)"
+    with pytest.raises(AssertionError, match=said):
+        check_transform(OneValue(2), torch.randn(4, 2, 3))
+    one = Broken("per pixel")
+    one.inv_call_and_ladj = lambda x, context=None: (x, x, x)
+    with pytest.raises(AssertionError, match=r"expected two tensors, .*; got 3 values"):
+        check_transform(one, torch.randn(4, 2, 3))
+
+
 def test_actnorm_formula_and_initialization():
     norm = ActNorm(3)
     x = 2.0 + 3.0 * torch.randn(16, 3, 8, 6)
