@@ -7,9 +7,14 @@ that must not be (``--keep FOLDER`` writes what those were made with).
 import argparse
 from pathlib import Path
 
-from benchmarks.fuzz import images
+from benchmarks.fuzz import downloads, images, models, official
 
-PARTS = {"images": images.run}
+PARTS = {
+    "downloads": downloads.run,
+    "images": images.run,
+    "models": models.run,
+    "official": official.run,
+}
 
 
 def main() -> None:

@@ -1,13 +1,21 @@
 """What came of many attempts: how many met which end, and those that met an end that must not be."""
 
 import random
+import resource
+import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowsr.errors import FlowsrError
+
+MOST_CHARACTERS = 1000
+MOST_SECONDS = 10.0
+MOST_BYTES = 2**29
 Attempt = Callable[["Trial", random.Random, Path], None]
 
 
@@ -42,3 +50,47 @@ def attempts(attempt: Attempt, *, seconds: float, seed: int) -> Trial:
         while time.monotonic() < end:
             attempt(trial, rng, Path(folder))
     return trial
+
+
+def outcome(load: Callable[[], str]) -> str:
+    """How an attempt at loading ended: with what ``load`` returns, with a refusal, or as it must not.
+
+    A refusal is one of flowsr's errors of at most a few lines. Nothing may take long or much memory, whatever a file
+    says of its size.
+    """
+    start, before = time.monotonic(), _peak()
+    try:
+        with _alarm(MOST_SECONDS):
+            end = load()
+    except FlowsrError as error:
+        end = "refused" if len(str(error)) <= MOST_CHARACTERS else "refused at length"
+    except Exception as error:  # nothing else may come of it
+        end = f"raised {type(error).__name__}"
+    except _TooLate:
+        end = "hung"
+    if _peak() - before > MOST_BYTES:
+        return "took much memory"
+    return end if time.monotonic() - start < MOST_SECONDS else "took long"
+
+
+class _TooLate(BaseException):
+    """Not an Exception, which what is tried might catch."""
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise _TooLate
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
