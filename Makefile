@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-long fuzz lint types docs clean
+.PHONY: demo test test-all test-long fuzz mutants lint types docs clean
 
 demo: .venv/.installed
 	$(BIN)/flowsr demo --out out --force
@@ -21,6 +21,12 @@ fuzz: SECONDS ?= 60
 fuzz: SEED ?= 0
 fuzz: .venv/.installed
 	$(BIN)/python -m benchmarks.fuzz $(PARTS) --seconds $(SECONDS) --seed $(SEED)
+
+# Changes of single operators and constants that the fast tests should notice: about an hour for 200.
+mutants: COUNT ?= 200
+mutants: SEED ?= 0
+mutants: .venv/.installed
+	$(BIN)/python -m benchmarks.mutants --count $(COUNT) --seed $(SEED)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
