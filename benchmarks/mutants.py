@@ -1,8 +1,9 @@
 """Do the fast tests notice a wrong operator or constant? ``python -m benchmarks.mutants --count 200 --seed 0``.
 
 Random places in the rooms of mathematics are changed one at a time (an operator for its neighbour, ``<`` for ``<=``, a
-constant for another, a condition for its negation), and the fast tests that run the changed line must fail. Survivors
-are printed with their change: each is to be explained, or to get a test.
+constant for another, a condition for its negation), and the fast tests that run the changed line must fail. Functions
+that draw pictures are left out: those are judged by eye. Survivors are printed with their change: each is to be
+explained, or to get a test.
 
 The tests run once whole to learn which of them run which lines; ``--map FILE`` keeps that. Every change is tried in a
 copy of the working tree, in a process forked from one that has torch loaded: a mutant takes seconds rather than the
@@ -100,7 +101,10 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _is_silent(node: ast.AST) -> bool:
-    """Whether nothing runs there: the block of imports for type checkers, and jaxtyping's shapes."""
+    """What is not searched: imports for type checkers, jaxtyping's shapes, and pictures, which are looked at."""
+    if isinstance(node, ast.FunctionDef):
+        names = {argument.arg for argument in node.args.args}
+        return node.name in ("plot", "_draw_figure") or bool(names & {"ax", "axes", "figure"})
     return (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING") or (
         isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple) and _is_text(node.slice.elts[-1])
     )

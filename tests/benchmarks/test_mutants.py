@@ -18,10 +18,16 @@ def area(width: "int | 3", *, sides=2) -> "0 < 1":
     if not width >= 0:
         raise ValueError(f"expected at least {0 + 0}")
     return sides * width if width and True else -1.5
+
+def plot(area):
+    return area + 8
+
+def _draw_main(self, ax):
+    ax.set_ylim(0, 1)
 '''
 
 
-def test_operators_comparisons_and_constants_are_changed_and_words_are_not():
+def test_operators_comparisons_and_constants_are_changed_but_neither_words_nor_pictures():
     found = {(mutant.before, mutant.after) for mutant in mutants_of("area.py", SOURCE)}
     assert found == {
         ("2", "3"),
