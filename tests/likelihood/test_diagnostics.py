@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from flowsr.likelihood import (
     perturbed,
     temperature_sweep,
 )
+from flowsr.likelihood.inverse import _round_trip
+from flowsr.transforms import Call
 
 BLACK = (torch.zeros(3, 16, 16), torch.zeros(3, 4, 4))
 
@@ -225,6 +228,13 @@ def test_perturbed_images_are_8_bit_and_keep_what_they_promise(kind):
         assert torch.equal(other.flatten(1).sort().values, image.flatten(1).sort().values)
     if kind == "smooth":
         assert other.std() < 0.5 * image.std()
+    usual = {"smooth": 3.0, "noisy": 25.0}.get(kind)  # pixels, and grey levels
+    if usual is not None:
+        given = perturbed(image, kind, strength=usual, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(given, other)
+    if kind == "noisy":
+        mild = perturbed(torch.full((3, 64, 64), 0.5), kind, strength=5.0)
+        assert 255 * mild.std().item() == pytest.approx(5.0, rel=0.05)
 
 
 def test_a_healthy_model_is_called_stable(shipped):
@@ -236,6 +246,17 @@ def test_a_healthy_model_is_called_stable(shipped):
     assert "unstable layers" in found.to_text()
     json.dumps(found.to_dict(), allow_nan=False)
     found.plot()
+
+
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_the_error_of_a_round_trip_is_relative_to_what_went_in(size):
+    class Sloppy:
+        def inv_call_and_ladj(self, x, context=None):
+            return 1.01 * x, torch.zeros(())
+
+    z = size * torch.tensor([1.0, -2.0])
+    call = Call("layer", cast(Any, Sloppy()), encoding=False, input=z, output=z, context=None)
+    assert _round_trip(call) == pytest.approx(0.01, rel=1e-3)
 
 
 def _singular(flow):
@@ -289,6 +310,8 @@ def test_the_broken_layer_is_named(shipped, breaking, name):
         (lambda flow: latent_diagnostics(flow, []), "at least one pair"),
         (lambda flow: latent_diagnostics(flow, BLACK), r"as a list \[\(hr, lr\), …\]"),
         (lambda flow: temperature_sweep(flow, []), "at least one pair"),
+        (lambda flow: temperature_sweep(flow, [(BLACK[0],)]), r"as a list \[\(hr, lr\), …\]"),
+        (lambda flow: temperature_sweep(flow, [("hr.png", BLACK[1])]), r"as a list \[\(hr, lr\), …\]"),
         (
             lambda flow: temperature_sweep(flow, [BLACK], temperatures=()),
             "different finite temperatures >= 0; got none",

@@ -294,6 +294,7 @@ def test_operators():
     assert torch.allclose(blurred, (x[:, :, 1:4, 2:5] * kernel / kernel.sum()).sum((-2, -1)), atol=1e-6)
     mask = Mask(torch.randint(0, 2, (3, 8, 8)))
     assert torch.equal(mask.picture(mask(x)[0], (3, 8, 8)), x[0] * mask.mask)
+    assert torch.equal(mask.picture(mask(x), (3, 8, 8)), x * mask.mask)
     problem, _ = _inpainting()
     physics = InverseProblem(problem.flow, problem.lr, _Physics(), torch.rand(1, 2, 2), GaussianNoise(0.1))
     assert physics.observe(torch.rand(5, 1, 4, 4)).shape == (5, 1, 2, 2)
