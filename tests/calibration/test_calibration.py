@@ -147,6 +147,7 @@ def test_temperature_recalibration_finds_the_scale_that_is_off():
     assert abs(found.temperature[1] - 1.4) < 0.2
     assert abs(found.temperature[0] - 1.0) < 0.3
     assert found.gain.low > 0 and math.isclose(found.before - found.after, found.gain.value, rel_tol=1e-9)
+    assert found.tried[0][1] == 1.0  # the model itself, which the temperatures must beat
     assert "τ of level 1" in found.to_text() and "at the bounds" not in found.to_text()
     assert (
         "level 1 lies at the bounds 0.3 to 1.2" in replace(found, bounds=(0.3, 1.2), temperature=(1.0, 1.19)).to_text()

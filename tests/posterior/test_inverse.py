@@ -11,6 +11,7 @@ import torch
 from cases import tiny_flow
 from pyro.infer import MCMC
 from pyro.ops.stats import effective_sample_size
+from scipy import stats
 
 import flowsr
 from flowsr.plots.style import new_figure
@@ -529,6 +530,13 @@ def test_the_residual_of_the_truth_lies_where_it_is_said_to(noise, black, count)
     outside = int(((residual < low) | (residual > high)).sum())
     assert outside <= 10, f"{outside} of 2000, expected 2"
     assert high - low > 0 and (count < 512 or high - low < 2)
+
+
+@pytest.mark.parametrize(("count", "tolerance"), [(50, 0.03), (1000, 1e-3)])
+def test_the_residual_of_gaussian_noise_is_that_of_chi_squared(count, tolerance):
+    found = residual_interval(GaussianNoise(0.1), torch.zeros(1, count, dtype=torch.float64))
+    expected = [math.sqrt(stats.chi2.ppf(p, count) / count) for p in (0.0005, 0.9995)]
+    assert found == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.mark.parametrize("noise", [GaussianNoise(0.05), LaplaceNoise(0.05)])
