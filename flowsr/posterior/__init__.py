@@ -3,6 +3,7 @@
 from flowsr.posterior.arviz_export import to_arviz
 from flowsr.posterior.consistency import LRConsistency, lr_consistency
 from flowsr.posterior.diagnostics import Diagnostics
+from flowsr.posterior.guides import pareto_k
 from flowsr.posterior.inverse_problem import GaussianLR, InverseProblem
 from flowsr.posterior.linear_gaussian import Gaussian, LinearGaussianFlow, gaussian_posterior, operator_matrix
 from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNoise
@@ -41,6 +42,7 @@ __all__ = [
     "interpolate",
     "lr_consistency",
     "operator_matrix",
+    "pareto_k",
     "resample",
     "restore",
     "sample_with_temperature_map",

@@ -17,6 +17,15 @@ RHAT_LIMIT = 1.05
 ESS_LIMIT = 100.0
 """Smallest effective number of draws whose quantiles mean something."""
 
+_APART = 1.2  # R-hat of chains that are in different places, not only slow
+
+_SLOW = "raise num_warmup and num_samples, or take method='nuts'; start='mode' shortens the warm-up."
+_SETTLED = (
+    "each chain has settled in a place of its own, which more draws seldom change. Where the data say little, "
+    "method='pcn' with target_accept=0.05 and num_steps=200 steps from one to the other; if it does not, report the "
+    "chains one by one."
+)
+
 _SIMULATIONS, _EXACT = 20_000, 200  # simulated observations, and of how many values they still make their quantiles
 
 
@@ -30,6 +39,9 @@ class Diagnostics:
         acceptance: mean acceptance probability of each chain; empty for methods without chains.
         divergences: transitions of HMC and NUTS that diverged after the warm-up.
         objective: the ELBO (SVI) or log joint density (MAP) in nats at each step; empty for chains.
+        pareto_k: k-hat of the importance weights of SVI's guide, see :func:`flowsr.posterior.pareto_k`; NaN for others.
+        gradient_norm: of the log joint density at the mode (MAP), in nats per standard deviation of the prior; NaN for
+            others.
         residual_rms: root mean square of the standardized residual of each draw, averaged; about 1 if noise is all
             that is left.
         expected_residual: the interval that contains the residual of a true image with probability 0.999.
@@ -41,6 +53,8 @@ class Diagnostics:
     acceptance: tuple[float, ...] = ()
     divergences: int = 0
     objective: Tensor = field(default_factory=lambda: torch.zeros(0))
+    pareto_k: float = math.nan
+    gradient_norm: float = math.nan
     residual_rms: float = math.nan
     expected_residual: tuple[float, float] = (math.nan, math.nan)
     remarks: tuple[str, ...] = ()
@@ -140,23 +154,41 @@ def _normal_scores(values: Tensor) -> Tensor:
 
 
 def chain_remarks(
-    rhat: Mapping[str, float], ess: Mapping[str, float], acceptance: tuple[float, ...], divergences: int, *, draws: int
+    rhat: Mapping[str, float],
+    ess: Mapping[str, float],
+    *,
+    draws: int,
+    chains: int = 4,
+    divergences: int = 0,
+    moved: float = 1.0,
+    settled: bool = False,
 ) -> list[str]:
     """What is wrong with chains, and what to do about it.
 
+    Args:
+        rhat: by summary, see :func:`chain_statistics`.
+        ess: effective numbers, likewise.
+        draws: of all chains.
+        chains: how many there are.
+        divergences: transitions that diverged.
+        moved: share of the draws that are not the one before, of the chain where it is least.
+        settled: whether each chain agrees with itself, though not with the others.
+
     Example:
-        >>> chain_remarks({"patch 1": 1.4}, {"patch 1": 12.0}, (0.8,), 0, draws=400)[0][:29]
+        >>> chain_remarks({"patch 1": 1.4}, {"patch 1": 12.0}, draws=400)[0][:29]
         'Chains have not mixed: R-hat '
     """
     remarks = []
     bad = {name: value for name, value in rhat.items() if not value < RHAT_LIMIT}
     if bad:
         name = max(bad, key=lambda key: bad[key])
+        advice = _SETTLED if settled else _SLOW
         remarks.append(
             f"Chains have not mixed: R-hat {bad[name]:.2f} of {name}, expected below {RHAT_LIMIT} ({len(bad)} of "
-            f"{len(rhat)} summaries). Do not use these draws as the posterior: raise num_warmup and num_samples, start "
-            "at the mode (start='mode'), or take method='nuts'."
+            f"{len(rhat)} summaries). Do not use these draws as the posterior: {advice}"
         )
+    if chains == 1:
+        remarks.append("One chain cannot show that it missed a part of the posterior: take num_chains=4.")
     if ess and min(ess.values()) < ESS_LIMIT:
         name = min(ess, key=lambda key: ess[key])
         remarks.append(
@@ -169,32 +201,103 @@ def chain_remarks(
             f"{divergences} of {draws} transitions diverged, where the posterior is too steep for the step: raise "
             "target_accept towards 0.95, or lr_log_scale if it is finite and below -4.6."
         )
-    if acceptance and min(acceptance) < 0.05:
+    if moved < 0.05:
         remarks.append(
-            f"A chain accepted {min(acceptance):.1%} of its proposals: it hardly moved. Lower step_size, raise "
-            "num_warmup so that it can adapt, or take method='nuts'."
+            f"A chain hardly moved: {moved:.1%} of its draws are not the one before. Raise num_warmup so that the step "
+            "can adapt, or num_steps of pcn and langevin, or take method='nuts'."
         )
     return remarks
 
 
-def residual_remarks(rms: float, expected: tuple[float, float]) -> list[str]:
+def chains_settled(summaries: Mapping[str, Tensor], rhat: Mapping[str, float]) -> bool:
+    """Whether chains agree with themselves in the summary in which they differ most from each other.
+
+    Args:
+        summaries: as of :func:`chain_statistics`.
+        rhat: found there.
+    """
+    worst = max(rhat, key=lambda name: rhat[name])
+    alone = [chain_statistics({worst: chain[None]})[0].get(worst, 1.0) for chain in summaries[worst]]
+    return len(alone) > 1 and rhat[worst] > _APART and max(alone) < 0.5 * (1 + rhat[worst])
+
+
+def start_remarks(starts: Tensor, latents: Tensor, *, one_place: bool) -> list[str]:
+    """What chains cannot show that did not start wider apart than the posterior that they found.
+
+    Under starts that scatter as the draws do, the sum of their squared distances from their mean, in variances of the
+    draws, has about a chi-squared distribution, of as many degrees of freedom as correlations leave. Starts that are
+    narrower than all but one in a thousand of such, or that were moved a little from one place, are remarked.
+
+    Args:
+        starts: whitened vectors ``(chains, dims)``.
+        latents: the draws ``(chains, draws, dims)``.
+        one_place: whether they are known to be one place.
+
+    References:
+        Gelman and Rubin, Inference from iterative simulation using multiple sequences (Statistical Science 1992),
+        section 2.1; Satterthwaite (Biometrics 1946) for the degrees of freedom.
+
+    Example:
+        >>> draws = torch.randn(4, 100, 10, generator=torch.Generator().manual_seed(0))
+        >>> start_remarks(draws[:, 0], draws, one_place=False)
+        []
+        >>> start_remarks(0.1 * draws[:, 0], draws, one_place=False)[0][:44]
+        'Chains started closer together than the draw'
+    """
+    if len(starts) == 1:
+        return []
+    narrow = one_place or _narrower(starts.double(), latents.flatten(0, 1).double())
+    if not narrow:
+        return []
+    return [
+        "Chains started closer together than the draws lie: that they agree does not show that they found all of the "
+        "posterior. Take start='draw' or start='mode', or give a place of its own to each chain, (num_chains, dims)."
+    ]
+
+
+def _narrower(starts: Tensor, draws: Tensor) -> bool:
+    from scipy import stats
+
+    off = draws - draws.mean(0)
+    std = off.square().mean(0).sqrt()
+    if not bool((std > 0).all()):
+        return False
+    scaled = (starts - starts.mean(0)) / std
+    rows = off[torch.linspace(0, len(off) - 1, min(1000, len(off))).long()] / std
+    # The trace of the squared correlations, from the smaller of the two products.
+    correlations = (rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows).square().sum() / len(rows) ** 2
+    shrink = float(rows.shape[1] / correlations)
+    expected = (len(starts) - 1) * rows.shape[1]
+    return bool(stats.chi2.cdf(float(scaled.square().sum()) * shrink, expected * shrink) < 1e-3)
+
+
+def residual_remarks(rms: float, expected: tuple[float, float], *, mode: bool = False) -> list[str]:
     """What a residual says that is not that of noise.
+
+    Args:
+        rms: root mean square of standardized residuals.
+        expected: the interval that holds that of the true image.
+        mode: of a mode, not of draws: it fits the noise too, so that its residual has no lower bound.
 
     Example:
         >>> residual_remarks(1.0, (0.9, 1.1))
         []
     """
+    found = f"{rms:.2f} times the noise, expected {expected[0]:.2f} to {expected[1]:.2f}"
+    if rms > expected[1] and mode:
+        return [
+            f"The mode does not explain the observation: its residual is {rms:.2f} times the noise, expected at most "
+            f"{expected[1]:.2f}. Raise steps; if it stays, the noise or the operator is wrong, or the model unable to "
+            "make this image: let lr_log_scale be finite."
+        ]
     if rms > expected[1]:
         return [
-            f"The draws do not explain the observation: their residual is {rms:.2f} times the noise, expected "
-            f"{expected[0]:.2f} to {expected[1]:.2f}. The chain may be short, the noise or the operator wrong, or the "
-            "model unable to make this image: compare with method='map', or let lr_log_scale be finite."
+            f"The draws do not explain the observation: their residual is {found}. The chain may be short, the noise "
+            "or the operator wrong, or the model unable to make this image: compare with method='map', or let "
+            "lr_log_scale be finite."
         ]
-    if rms < expected[0]:
-        return [
-            f"The draws explain the observation too well: their residual is {rms:.2f} times the noise, expected "
-            f"{expected[0]:.2f} to {expected[1]:.2f}: the noise given is too large."
-        ]
+    if rms < expected[0] and not mode:
+        return [f"The draws explain the observation too well: their residual is {found}: the noise given is too large."]
     return []
 
 

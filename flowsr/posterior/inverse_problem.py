@@ -267,27 +267,31 @@ class InverseProblem:
         distribution = self.noise.distribution(self.observe(hr), event_dim=self.observation.dim())
         return distribution.log_prob(self.observation)
 
-    def check_differentiable(self, method: str) -> None:
+    def check_differentiable(self, asker: str, *, instead: str = "'pcn'") -> None:
         """Refuse an operator through which no finite gradient flows.
 
+        Args:
+            asker: what needs it, as "method 'hmc'".
+            instead: what needs none.
+
         Raises:
-            ValueError: saying which methods need none.
+            ValueError: saying what needs none.
         """
         u = torch.full((self.dims,), 0.01, device=self.lr.device, dtype=self.lr.dtype, requires_grad=True)
         with torch.enable_grad():
             clean = self.observe(self.decode(u))
-            advice = f"method {method!r} needs gradients: write the operator in differentiable torch functions, or use"
+            advice = f"{asker} needs gradients: write the operator in differentiable torch functions, or use {instead}"
             if not clean.requires_grad:
-                raise ValueError(f"expected a differentiable operator; got one without a gradient: {advice} 'pcn'")
+                raise ValueError(f"expected a differentiable operator; got one without a gradient: {advice}")
             # Of the operator, seen from a random direction: that of a likelihood may vanish by symmetry.
             direction = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
             (gradient,) = torch.autograd.grad((direction * clean).sum(), u)
         if not bool(torch.isfinite(gradient).all()):
-            raise ValueError(f"expected a finite gradient through the operator; got NaN or infinity: {advice} 'pcn'")
+            raise ValueError(f"expected a finite gradient through the operator; got NaN or infinity: {advice}")
         if not bool(gradient.any()):
             raise ValueError(
                 f"expected an operator that depends on the image; got a gradient of zero everywhere (rounding has "
-                f"none): {advice} 'pcn'"
+                f"none): {advice}"
             )
 
     @torch.no_grad()

@@ -34,6 +34,7 @@ class Solution(Result):
         diagnostics: convergence, and remarks in words.
         seconds: wall time by stage: "warmup", "sampling" and "checking"; "optimizing" for SVI and MAP.
         seed: of all randomness.
+        other_modes: modes that no draw is near, whitened vectors ``(n, dims)``: places to start from.
         truth: the true image ``(C, H, W)``, if known, for the figure: ``dataclasses.replace(solution, truth=hr)``.
     """
 
@@ -43,6 +44,7 @@ class Solution(Result):
     diagnostics: Diagnostics
     seconds: dict[str, float]
     seed: int
+    other_modes: Tensor | None = field(default=None, repr=False)
     truth: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -90,6 +92,7 @@ class Solution(Result):
             "dims": self.latents.shape[2],
             "seed": self.seed,
             "seconds": to_plain(self.seconds),
+            "other_modes": 0 if self.other_modes is None else len(self.other_modes),
             "diagnostics": to_plain(self.diagnostics),
         }
 
@@ -107,6 +110,10 @@ class Solution(Result):
             rows.append(["divergences", str(found.divergences)])
         if len(found.objective):
             rows.append(["ELBO, nats" if "svi" in self.method else "log joint, nats", f"{found.objective[-1]:.1f}"])
+        if "svi" in self.method:
+            rows.append(["k-hat of the weights", f"{found.pareto_k:.2f}"])
+        if self.method == "map":
+            rows.append(["norm of the gradient", f"{found.gradient_norm:.2g}"])
         low, high = found.expected_residual
         rows.append(["residual / noise", f"{found.residual_rms:.3f} (expected {low:.2f} to {high:.2f})"])
         return text_table(["solution", self.method], rows, notes=found.remarks)

@@ -1,42 +1,49 @@
-"""Solvers of inverse problems behind one call: Pyro's samplers and variational guides on the program of the problem."""
+"""Solvers of inverse problems behind one call: each hands what it found to the same judgement."""
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Literal
 
 import pyro
 import torch
 from torch import Tensor
 
+from flowsr.posterior.chains import run_chains
 from flowsr.posterior.diagnostics import (
     Diagnostics,
     chain_remarks,
     chain_statistics,
+    chains_settled,
     residual_interval,
     residual_remarks,
+    start_remarks,
 )
-from flowsr.posterior.inverse_problem import SITE, InverseProblem
-from flowsr.posterior.samplers import CrankNicolson, Langevin
+from flowsr.posterior.guides import fit_guide
+from flowsr.posterior.inverse_problem import InverseProblem
+from flowsr.posterior.modes import find_mode, unvisited_modes
 from flowsr.posterior.solution import Solution
+from flowsr.posterior.solver_settings import Found, Guide, Method, SolverSettings
 from flowsr.statistics.scalar_summaries import image_summaries
 
-Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
-Guide = Literal["normal", "lowrank", "flow"]
+SOLVERS: dict[Method, Callable[[InverseProblem, SolverSettings], Found]] = {
+    "nuts": run_chains,
+    "hmc": run_chains,
+    "langevin": run_chains,
+    "pcn": run_chains,
+    "svi": fit_guide,
+    "map": find_mode,
+}
+"""What runs each method."""
 
-_DEFAULT_STEPS = {"pcn": 20, "langevin": 10}
-_MOST_LEAPFROG_STEPS = 1024
-_FEW_STEPS = 10
 _SCATTER = {
     "svi (normal)": "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' "
     "follows their correlations.",
     "svi (lowrank)": "A guide of low rank scatters in directions that the observation fixes beyond its rank: raise "
-    "rank and steps, or let method='hmc' start at its centre.",
+    "rank and steps, or let method='hmc' start at its draws, start=solution.latents[0, :4].",
 }
 """What a residual above that of the noise also says of a guide."""
 
@@ -122,253 +129,97 @@ def solve(
         >>> solution.latents.shape, solution.images().shape
         (torch.Size([2, 50, 12]), torch.Size([100, 1, 4, 4]))
     """
-    if method not in get_args(Method):
-        raise ValueError(f"expected method to be one of {', '.join(get_args(Method))}; got {method!r}")
-    if guide not in get_args(Guide):
-        raise ValueError(f"expected guide to be one of {', '.join(get_args(Guide))}; got {guide!r}")
-    if num_samples < 4 or num_chains < 1 or num_warmup < 0 or steps < 1 or num_particles < 1:
-        raise ValueError(
-            "expected num_samples >= 4, num_chains, steps and num_particles >= 1, num_warmup >= 0; got "
-            f"{num_samples}, {num_chains}, {steps}, {num_particles} and {num_warmup}"
-        )
-    if target_accept is not None and not 0 < target_accept < 1:
-        raise ValueError(f"expected target_accept in (0, 1); got {target_accept}")
-    if not 0 < trajectory < math.inf or not 0 < learning_rate < math.inf:
-        raise ValueError(f"expected finite trajectory and learning_rate > 0; got {trajectory} and {learning_rate}")
-    for name, value in (("max_tree_depth", max_tree_depth), ("num_steps", num_steps), ("rank", rank)):
-        if value is not None and value < 1:
-            raise ValueError(f"expected {name} >= 1; got {value}")
-    if isinstance(start, Tensor) and start.shape != (problem.dims,):
-        raise ValueError(f"expected start to be a whitened vector ({problem.dims},); got shape {tuple(start.shape)}")
-    if isinstance(start, Tensor) and not bool(torch.isfinite(start).all()):
-        raise ValueError("expected a finite start; got NaN or infinity in it: take start='draw'")
-    if isinstance(start, str) and start not in ("draw", "mode"):
-        raise ValueError(f"expected start to be draw, mode or a whitened vector; got {start!r}")
-    if method != "pcn":
-        problem.check_differentiable(method)
-    advance = on_step or (lambda: None)
-    optimization = _Optimization(steps=steps, learning_rate=learning_rate, num_particles=num_particles)
+    settings = SolverSettings(
+        method=method,
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        num_chains=num_chains,
+        start=start,
+        seed=seed,
+        target_accept=target_accept,
+        trajectory=trajectory,
+        max_tree_depth=max_tree_depth,
+        num_steps=num_steps,
+        guide=guide,
+        rank=rank,
+        steps=steps,
+        learning_rate=learning_rate,
+        num_particles=num_particles,
+        advance=on_step or (lambda: None),
+    )
+    settings.check(problem)
     with _isolated(problem, seed):
-        if method in ("svi", "map"):
-            begin = time.perf_counter()
-            draws, objective = optimization.run(
-                problem, guide=guide if method == "svi" else None, rank=rank, num_samples=num_samples, on_step=advance
-            )
-            seconds = {"optimizing": time.perf_counter() - begin}
-            name = f"svi ({guide})" if method == "svi" else "map"
-            return _judged(problem, name, draws[None], {"objective": objective}, seconds, seed)
-        starts = _starts(problem, start, num_chains, optimization)
-        _check_starts(problem, starts)
-        kernel = _kernels(
-            problem,
-            target_accept=target_accept,
-            trajectory=trajectory,
-            max_tree_depth=max_tree_depth,
-            num_steps=_DEFAULT_STEPS.get(method, 1) if num_steps is None else num_steps,
-        )[method]
-        draws, found, seconds = _run_chains(
-            kernel, starts, num_samples=num_samples, num_warmup=num_warmup, advance=advance
-        )
-        return _judged(problem, method, draws, found, seconds, seed)
+        return _judged(problem, SOLVERS[method](problem, settings), settings)
 
 
-def _kernels(
-    problem: InverseProblem, *, target_accept: float | None, trajectory: float, max_tree_depth: int, num_steps: int
-) -> dict[str, Callable[[], Any]]:
-    from pyro.infer import HMC, NUTS
-
-    class BoundedHMC(HMC):
-        @property
-        def num_steps(self) -> int:
-            # Where every proposal is rejected the step shrinks towards zero, and a trajectory would never end.
-            return min(_MOST_LEAPFROG_STEPS, super().num_steps)
-
-    return {
-        "nuts": lambda: NUTS(problem, target_accept_prob=target_accept or 0.8, max_tree_depth=max_tree_depth),
-        "hmc": lambda: BoundedHMC(
-            problem,
-            step_size=0.1,  # pyright: ignore[reportArgumentType]
-            trajectory_length=trajectory,
-            target_accept_prob=target_accept or 0.8,
-        ),
-        "langevin": lambda: Langevin(problem, target_accept=target_accept, num_steps=num_steps),
-        "pcn": lambda: CrankNicolson(problem, target_accept=target_accept, num_steps=num_steps),
-    }
-
-
-def _run_chains(
-    make_kernel: Callable[[], Any], starts: Tensor, *, num_samples: int, num_warmup: int, advance: Callable[[], None]
-) -> tuple[Tensor, dict[str, Any], dict[str, float]]:
-    from pyro.infer import MCMC
-
-    seconds = {"warmup": 0.0, "sampling": 0.0}
-    chains, acceptance, divergences = [], [], 0
-    for start in starts:
-        clock = [time.perf_counter()]
-
-        def tick(_kernel: Any, _params: Any, stage: str, _number: int, clock: list[float] = clock) -> None:
-            now = time.perf_counter()
-            seconds["warmup" if stage.startswith("Warmup") else "sampling"] += now - clock[0]
-            clock[0] = now
-            advance()
-
-        # One chain at a time: Pyro's own parallel chains start processes, to which a flow would have to be pickled.
-        mcmc = MCMC(
-            make_kernel(),
-            num_samples=num_samples,
-            warmup_steps=num_warmup,
-            initial_params={SITE: start.clone()},
-            hook_fn=tick,
-            disable_progbar=True,
-        )
-        mcmc.run()
-        chains.append(mcmc.get_samples()[SITE].cpu())
-        found = mcmc.diagnostics()
-        acceptance.append(float(found["acceptance rate"]["chain 0"]))
-        divergences += len(found.get("divergences", {}).get("chain 0", []))
-    return torch.stack(chains), {"acceptance": tuple(acceptance), "divergences": divergences}, seconds
-
-
-def _starts(problem: InverseProblem, start: str | Tensor, num_chains: int, optimization: _Optimization) -> Tensor:
-    noise = torch.randn(num_chains, problem.dims).to(problem.lr)
-    if isinstance(start, Tensor):
-        return start.to(problem.lr) + 0.1 * noise
-    if start == "mode":
-        mode, _ = optimization.run(problem, guide=None, rank=None, num_samples=1, on_step=lambda: None)
-        return mode.to(problem.lr) + 0.1 * noise
-    return noise
-
-
-@torch.no_grad()
-def _check_starts(problem: InverseProblem, starts: Tensor) -> None:
-    for number, start in enumerate(starts, start=1):
-        value = float(problem.log_likelihood(problem.decode(start)))
-        if not math.isfinite(value):
-            raise ValueError(
-                f"expected a finite likelihood where chain {number} starts; got {value}: look for a division by zero "
-                "or the logarithm of a negative value in the operator, or give another start"
-            )
-
-
-class _Optimization:
-    """SVI with one of Pyro's automatic guides, or with a point."""
-
-    def __init__(self, *, steps: int, learning_rate: float, num_particles: int) -> None:
-        self.steps, self.learning_rate, self.num_particles = steps, learning_rate, num_particles
-
-    def run(
-        self,
-        problem: InverseProblem,
-        *,
-        guide: str | None,
-        rank: int | None,
-        num_samples: int,
-        on_step: Callable[[], None],
-    ) -> tuple[Tensor, Tensor]:
-        """Draws ``(num_samples, dims)``, one without a guide, and the objective at each step."""
-        from pyro.infer import SVI, Trace_ELBO
-        from pyro.optim import ClippedAdam
-
-        made = _make_guide(problem, guide, rank)
-        particles = self.num_particles if guide else 1
-        loss = Trace_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=0)
-        adam = ClippedAdam({"lr": self.learning_rate, "lrd": 0.01 ** (1 / self.steps), "clip_norm": 1e3})
-        svi = SVI(problem, made, adam, loss)
-        objective = []
-        for step in range(1, self.steps + 1):
-            try:
-                value = -float(cast(float, svi.step()))
-            except ValueError as error:
-                # Pyro refuses the parameters of a guide that has run away.
-                raise ValueError(_runaway(step)) from error
-            if not math.isfinite(value):
-                raise ValueError(_runaway(step))
-            objective.append(value)
-            on_step()
-        with torch.no_grad(), pyro.poutine.block():
-            draws = torch.stack([made()[SITE].detach().cpu() for _ in range(num_samples if guide else 1)])
-        return draws, torch.tensor(objective)
-
-
-def _runaway(step: int) -> str:
-    return f"expected a finite objective; got another at step {step} of the optimization: lower learning_rate"
-
-
-def _make_guide(problem: InverseProblem, name: str | None, rank: int | None) -> Any:
-    from pyro.distributions.transforms import affine_autoregressive, iterated
-    from pyro.infer import autoguide
-    from pyro.infer.autoguide.initialization import init_to_value
-
-    zeros = torch.zeros(problem.dims).to(problem.lr)
-    where = init_to_value(values={SITE: zeros})
-    if name is None:
-        return autoguide.AutoDelta(problem, init_loc_fn=where)
-    if name == "normal":
-        return autoguide.AutoNormal(problem, init_loc_fn=where, init_scale=0.3)
-    if name == "lowrank":
-        return autoguide.AutoLowRankMultivariateNormal(problem, init_loc_fn=where, init_scale=0.3, rank=rank)
-    return autoguide.AutoNormalizingFlow(problem, partial(iterated, 1, affine_autoregressive))
-
-
-@torch.no_grad()
-def _judged(
-    problem: InverseProblem,
-    method: str,
-    latents: Tensor,
-    found: dict[str, Any],
-    seconds: dict[str, float],
-    seed: int,
-) -> Solution:
+def _judged(problem: InverseProblem, found: Found, settings: SolverSettings) -> Solution:
     begin = time.perf_counter()
+    latents = found.latents
     if not bool(torch.isfinite(latents).all()):
         raise ValueError(
-            f"expected finite draws; got NaN or infinity from {method}: lower learning_rate, or raise target_accept"
+            f"expected finite draws; got NaN or infinity from {found.name}: lower learning_rate, or raise target_accept"
         )
-    chains, draws, _ = latents.shape
+    summaries = _summaries(problem, latents)
+    rms = float(summaries["residual"].double().square().mean().sqrt())
+    with torch.no_grad():
+        some = latents.flatten(0, 1)[:: max(1, latents[..., 0].numel() // 16)]
+        clean = problem.observe(problem.decode(some.to(problem.lr)))
+    expected = residual_interval(problem.noise, clean, informative=problem.informative, seed=settings.seed)
+    rhat, ess, remarks = _chain_facts(found, summaries)
+    remarks += found.remarks
+    remarks += residual_remarks(rms, expected, mode=found.name == "map")
+    if found.name in _SCATTER and rms > expected[1]:
+        remarks.append(_SCATTER[found.name])
+    work = settings.steps if settings.optimizes else settings.num_chains * (settings.num_samples + settings.num_warmup)
+    others = unvisited_modes(problem, latents.flatten(0, 1), steps=min(100, max(10, work // 10)))
+    if len(others):
+        remarks.append(_other_modes_remark(len(others), settings.method))
+    diagnostics = Diagnostics(
+        rhat=rhat, ess=ess, residual_rms=rms, expected_residual=expected, remarks=tuple(remarks), **found.facts
+    )
+    seconds = {**found.seconds, "checking": time.perf_counter() - begin}
+    return Solution(problem, found.name, latents, diagnostics, seconds, settings.seed, other_modes=others)
+
+
+def _other_modes_remark(count: int, method: Method) -> str:
+    advice = {
+        "map": "Solve again with start=solution.other_modes[0], compare the log joint densities, and show both.",
+        "svi": "A guide of one hump cannot hold them: take method='nuts', whose R-hat compares chains in both.",
+    }.get(method, "Start a chain in each, with more of them: num_chains=8, or start=... with a place for each chain.")
+    return (
+        f"The posterior has {count} mode{'s' * (count > 1)} that no draw is near (solution.other_modes): what is "
+        f"reported is a part of it. {advice}"
+    )
+
+
+@torch.no_grad()
+def _summaries(problem: InverseProblem, latents: Tensor) -> dict[str, Tensor]:
+    """Scalars by name, ``(chains, draws)``: what R-hat compares."""
     values: dict[str, list[Tensor]] = {}
-    some = problem.observe(problem.decode(latents.flatten(0, 1)[:: max(1, chains * draws // 16)].to(problem.lr)))
     for batch in latents.flatten(0, 1).split(16):
         hr = problem.decode(batch.to(problem.lr))
-        parts = {"residual": problem.residual_rms(hr), **image_summaries(hr)}
-        for name, value in parts.items():
+        for name, value in {"residual": problem.residual_rms(hr), **image_summaries(hr)}.items():
             values.setdefault(name, []).append(value.cpu())
-    summaries = {name: torch.cat(parts).reshape(chains, draws) for name, parts in values.items()}
+    summaries = {name: torch.cat(parts).reshape(latents.shape[:2]) for name, parts in values.items()}
     summaries["latent norm"] = latents.double().square().sum(-1)
-    rms = float(summaries["residual"].double().square().mean().sqrt())
-    expected = residual_interval(problem.noise, some, informative=problem.informative, seed=seed)
-    rhat: dict[str, float] = {}
-    ess: dict[str, float] = {}
-    remarks = []
-    if "acceptance" in found:
-        rhat, ess = chain_statistics(summaries)
-        remarks += chain_remarks(rhat, ess, found["acceptance"], found["divergences"], draws=chains * draws)
-    else:
-        remarks += _objective_remarks(found["objective"])
-    if method != "map":
-        # The mode fits the noise too: its residual is smaller than that of the true image.
-        remarks += residual_remarks(rms, expected)
-        if method in _SCATTER and rms > expected[1]:
-            remarks.append(_SCATTER[method])
-    diagnostics = Diagnostics(
-        rhat=rhat, ess=ess, residual_rms=rms, expected_residual=expected, remarks=tuple(remarks), **found
+    return summaries
+
+
+def _chain_facts(found: Found, summaries: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float], list[str]]:
+    if found.starts is None:
+        return {}, {}, []
+    rhat, ess = chain_statistics(summaries)
+    latents = found.latents
+    remarks = chain_remarks(
+        rhat,
+        ess,
+        draws=latents[..., 0].numel(),
+        chains=len(latents),
+        divergences=found.facts["divergences"],
+        moved=float((latents[:, 1:] != latents[:, :-1]).any(-1).double().mean(-1).min()),
+        settled=chains_settled(summaries, rhat),
     )
-    seconds = {**seconds, "checking": time.perf_counter() - begin}
-    return Solution(problem, method, latents, diagnostics, seconds, seed)
-
-
-def _objective_remarks(objective: Tensor) -> list[str]:
-    if len(objective) < _FEW_STEPS:
-        return [f"An optimization of {len(objective)} steps says nothing about its end: raise steps."]
-    tail = objective[-max(2, len(objective) // 5) :].double()
-    early, late = tail.chunk(2)
-    scatter = float((early.var() / len(early) + late.var() / len(late)).sqrt()) if len(late) > 1 else 0.0
-    gain = float(late.mean() - early.mean())
-    # One nat in all is too little to matter, whatever its error.
-    if gain > max(1.0, 4 * scatter):
-        return [
-            f"The objective was still rising, by {gain:.1f} nats over the last tenth: raise steps or learning_rate."
-        ]
-    return []
+    return rhat, ess, remarks + start_remarks(found.starts, latents, one_place=found.one_place)
 
 
 @contextmanager

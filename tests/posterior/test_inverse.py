@@ -461,10 +461,11 @@ def test_rank_normalized_statistics_are_those_of_arviz():
 
 
 def test_remarks():
-    assert not chain_remarks({"a": 1.0}, {"a": 500.0}, (0.8,), 0, draws=1000)
-    assert "3 of 1000 transitions diverged" in chain_remarks({}, {}, (0.8,), 3, draws=1000)[0]
-    assert "hardly moved" in chain_remarks({}, {}, (0.01,), 0, draws=1000)[0]
-    assert "Few effective draws: 20" in chain_remarks({"a": 1.0}, {"a": 20.0}, (0.8,), 0, draws=1000)[0]
+    assert not chain_remarks({"a": 1.0}, {"a": 500.0}, draws=1000)
+    assert "3 of 1000 transitions diverged" in chain_remarks({}, {}, divergences=3, draws=1000)[0]
+    assert "hardly moved" in chain_remarks({}, {}, moved=0.01, draws=1000)[0]
+    assert "num_chains=4" in chain_remarks({}, {}, chains=1, draws=1000)[0]
+    assert "Few effective draws: 20" in chain_remarks({"a": 1.0}, {"a": 20.0}, draws=1000)[0]
     low, high = residual_interval(GaussianNoise(0.1), torch.zeros(1, 100))
     assert "too large" in residual_remarks(low / 2, (low, high))[0]
     rhat, _ = chain_statistics({"stuck": torch.tensor([[1.0] * 8, [2.0] * 8]), "fixed": torch.ones(2, 8)})

@@ -1,0 +1,102 @@
+"""Chains of an inverse problem: Pyro's samplers and our kernels, where they start, and one run for all of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsr.posterior.inverse_problem import SITE, InverseProblem
+from flowsr.posterior.modes import antithetic_draws, scattered_modes
+from flowsr.posterior.samplers import CrankNicolson, Langevin
+from flowsr.posterior.solver_settings import Found, SolverSettings
+
+_MOST_LEAPFROG_STEPS = 1024
+_NEAR = 0.1  # of a prior's standard deviation: how far chains that start at one place are moved apart
+
+
+def run_chains(problem: InverseProblem, settings: SolverSettings) -> Found:
+    """Draws of the posterior by the chains of one method, one after the other."""
+    from pyro.infer import MCMC
+
+    starts = _starts(problem, settings)
+    _check_starts(problem, starts)
+    seconds = {"warmup": 0.0, "sampling": 0.0}
+    chains, acceptance, divergences = [], [], 0
+    for start in starts:
+        clock = [time.perf_counter()]
+
+        def tick(_kernel: Any, _params: Any, stage: str, _number: int, clock: list[float] = clock) -> None:
+            now = time.perf_counter()
+            seconds["warmup" if stage.startswith("Warmup") else "sampling"] += now - clock[0]
+            clock[0] = now
+            settings.advance()
+
+        # One chain at a time: Pyro's own parallel chains start processes, to which a flow would have to be pickled.
+        mcmc = MCMC(
+            make_kernel(problem, settings),
+            num_samples=settings.num_samples,
+            warmup_steps=settings.num_warmup,
+            initial_params={SITE: start.clone()},
+            hook_fn=tick,
+            disable_progbar=True,
+        )
+        mcmc.run()
+        chains.append(mcmc.get_samples()[SITE].cpu())
+        found = mcmc.diagnostics()
+        acceptance.append(float(found["acceptance rate"]["chain 0"]))
+        divergences += len(found.get("divergences", {}).get("chain 0", []))
+    facts = {"acceptance": tuple(acceptance), "divergences": divergences}
+    one_place = isinstance(settings.start, Tensor) and settings.start.dim() == 1
+    return Found(settings.method, torch.stack(chains), seconds, facts, starts=starts.cpu(), one_place=one_place)
+
+
+def make_kernel(problem: InverseProblem, settings: SolverSettings) -> Any:
+    """A fresh kernel for one chain."""
+    from pyro.infer import HMC, NUTS
+
+    class BoundedHMC(HMC):
+        @property
+        def num_steps(self) -> int:
+            # Where every proposal is rejected the step shrinks towards zero, and a trajectory would never end.
+            return min(_MOST_LEAPFROG_STEPS, super().num_steps)
+
+    accept, steps = settings.target_accept, settings.num_steps
+    if settings.method == "nuts":
+        return NUTS(problem, target_accept_prob=accept or 0.8, max_tree_depth=settings.max_tree_depth)
+    if settings.method == "hmc":
+        return BoundedHMC(
+            problem,
+            step_size=0.1,  # pyright: ignore[reportArgumentType]
+            trajectory_length=settings.trajectory,
+            target_accept_prob=accept or 0.8,
+        )
+    if settings.method == "langevin":
+        return Langevin(problem, target_accept=accept, num_steps=steps or 10)
+    return CrankNicolson(problem, target_accept=accept, num_steps=steps or 20)
+
+
+def _starts(problem: InverseProblem, settings: SolverSettings) -> Tensor:
+    """Where chains start, ``(chains, dims)``: wider apart than the posterior, but for the places a caller chose."""
+    count, start = settings.num_chains, settings.start
+    if isinstance(start, Tensor) and start.dim() == 2:
+        return start.detach().to(problem.lr)
+    if isinstance(start, Tensor):
+        return start.detach().to(problem.lr) + _NEAR * torch.randn(count, problem.dims).to(problem.lr)
+    if start == "mode":
+        return scattered_modes(problem, count, steps=settings.steps, learning_rate=settings.learning_rate)
+    return antithetic_draws(problem, count)
+
+
+@torch.no_grad()
+def _check_starts(problem: InverseProblem, starts: Tensor) -> None:
+    for number, start in enumerate(starts, start=1):
+        value = float(problem.log_likelihood(problem.decode(start)))
+        if not math.isfinite(value):
+            raise ValueError(
+                f"expected a finite likelihood where chain {number} starts; got {value}: look for a division by zero "
+                "or the logarithm of a negative value in the operator, or give another start"
+            )

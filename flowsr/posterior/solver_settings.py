@@ -1,0 +1,112 @@
+"""How an inverse problem is to be solved, checked once, and what every solver hands back to be judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from flowsr.posterior.inverse_problem import InverseProblem
+
+Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
+Guide = Literal["normal", "lowrank", "flow"]
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """The arguments of :func:`flowsr.posterior.solve`, which explains them."""
+
+    method: Method
+    num_samples: int
+    num_warmup: int
+    num_chains: int
+    start: str | Tensor
+    seed: int
+    target_accept: float | None
+    trajectory: float
+    max_tree_depth: int
+    num_steps: int | None
+    guide: Guide
+    rank: int | None
+    steps: int
+    learning_rate: float
+    num_particles: int
+    advance: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", Method), ("guide", Guide)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"expected {name} to be one of {', '.join(get_args(known))}; got {getattr(self, name)!r}"
+                )
+        counts = (self.num_samples, self.num_chains, self.steps, self.num_particles, self.num_warmup)
+        if self.num_samples < 4 or min(counts[1:4]) < 1 or self.num_warmup < 0:
+            raise ValueError(
+                "expected num_samples >= 4, num_chains, steps and num_particles >= 1, num_warmup >= 0; got "
+                f"{', '.join(map(str, counts[:4]))} and {self.num_warmup}"
+            )
+        if self.target_accept is not None and not 0 < self.target_accept < 1:
+            raise ValueError(f"expected target_accept in (0, 1); got {self.target_accept}")
+        if not 0 < self.trajectory < math.inf or not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"expected finite trajectory and learning_rate > 0; got {self.trajectory} and {self.learning_rate}"
+            )
+        for name in ("max_tree_depth", "num_steps", "rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} >= 1; got {value}")
+
+    @property
+    def optimizes(self) -> bool:
+        """Whether the method is an optimization, and runs no chains."""
+        return self.method in ("svi", "map")
+
+    def check(self, problem: InverseProblem) -> None:
+        """Refuse a start that does not fit the problem, and an operator without the gradients that are needed."""
+        if isinstance(self.start, Tensor):
+            one, each = (problem.dims,), (self.num_chains, problem.dims)
+            if self.start.shape != one and (self.optimizes or self.start.shape != each):
+                wanted = f"{one}" + ("" if self.optimizes else f", or one per chain {each}")
+                raise ValueError(
+                    f"expected start to be a whitened vector {wanted}; got shape {tuple(self.start.shape)}"
+                )
+            if not bool(torch.isfinite(self.start).all()):
+                raise ValueError("expected a finite start; got NaN or infinity in it: take start='draw'")
+        elif self.start not in ("draw", "mode"):
+            raise ValueError(f"expected start to be draw, mode or a whitened vector; got {self.start!r}")
+        if self.method != "pcn":
+            problem.check_differentiable(f"method {self.method!r}")
+        elif isinstance(self.start, str) and self.start == "mode":
+            problem.check_differentiable("start='mode'", instead="start='draw'")
+
+    def centre(self, problem: InverseProblem) -> Tensor:
+        """Where an optimization begins: the mean of the prior, or the start that was given."""
+        given = self.start if isinstance(self.start, Tensor) else torch.zeros(problem.dims)
+        return given.detach().to(problem.lr)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a solver found, before it is judged.
+
+    Attributes:
+        name: of the solver, with its guide.
+        latents: whitened vectors ``(chains, draws, dims)`` on the CPU.
+        seconds: by stage.
+        facts: fields of :class:`flowsr.posterior.Diagnostics` that only this solver knows.
+        remarks: what only this solver can say of its draws.
+        starts: where chains started, ``(chains, dims)`` on the CPU; None without chains.
+        one_place: whether all of them started at one.
+    """
+
+    name: str
+    latents: Tensor
+    seconds: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    starts: Tensor | None = None
+    one_place: bool = False
