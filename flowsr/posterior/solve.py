@@ -78,25 +78,34 @@ def solve(
     langevin  MALA, :class:`Langevin`                  the posterior, slowly              gradients
     pcn       :class:`CrankNicolson`                   the posterior, slowly              nothing
     svi       Pyro's SVI with an automatic guide       the closest guide                  gradients
-    map       SVI with a point                         none: one image                    gradients
+    map       Adam on the log joint density            none: one image                    gradients
     ========  =======================================  =================================  ============================
 
-    SVI with the guide "normal" (AutoNormal) ignores correlations of latents and so understates variances; "lowrank"
-    (AutoLowRankMultivariateNormal) has some of them, "flow" (AutoNormalizingFlow) is not Gaussian. The mode (MAP) in
-    latent space is not the mode of ``p(hr)``, which depends on the coordinates.
+    SVI with the guide "normal" (AutoDiagonalNormal) ignores correlations of latents and so understates variances;
+    "lowrank" (AutoLowRankMultivariateNormal) has some of them, "flow" (AutoNormalizingFlow) is not Gaussian. The mode
+    (MAP) in latent space is not the mode of ``p(hr)``, which depends on the coordinates.
+
+    Whatever the method, a short climb from four draws of the prior looks for modes that no draw is near, and what is
+    wrong is said in ``diagnostics.remarks``.
 
     Cost: one decoding pass with its gradient per leapfrog step (``trajectory``/step size of them, or up to
     ``2**max_tree_depth``, per draw and chain); chains run one after the other. pCN takes ``num_steps`` passes without a
-    gradient per draw, SVI and MAP one pass of ``num_particles`` images per step.
+    gradient per draw, SVI one pass of ``num_particles`` images per step, MAP of one. ``start="mode"`` takes ``steps``
+    passes of ``num_chains`` images more. Judging decodes all draws, and takes 50 to 100 passes of four images with
+    gradients; of a guide, a tenth of its steps twice, and of a mode about 60 passes.
 
     Args:
         problem: the inverse problem.
         method: see above.
         num_samples: draws per chain after the warm-up, at least 4; draws of the guide for SVI.
         num_warmup: draws discarded while step size and mass matrix adapt.
-        num_chains: chains, which start at different places; at least 2 to notice that one is stuck.
-        start: "draw": each chain at a draw of the prior; "mode": at the MAP, moved by a tenth of a prior's draw; or a
-            whitened vector ``(dims,)``, as of :meth:`InverseProblem.whiten`, for warm starts.
+        num_chains: chains, which start at different places; at least 2 to notice that one is stuck, 4 to seldom miss
+            one mode of two.
+        start: of chains, wider apart than the posterior: "draw", draws of the prior, each second one the mirror image
+            of the one before; "mode", places around the modes that are climbed to from there, which scatter twice as
+            wide as the posterior of a linear problem (:func:`flowsr.posterior.modes.scattered_modes`). Or whitened
+            vectors, as of :meth:`InverseProblem.whiten`: one per chain ``(num_chains, dims)``, or one ``(dims,)``, near
+            which all start, which is remarked. SVI and MAP start at the vector, or at the mean of the prior.
         seed: of all randomness; torch's global generator is left as it was.
         target_accept: acceptance probability to adapt the step to; 0.8 for nuts and hmc, 0.574 langevin, 0.3 pcn.
         trajectory: length of an HMC trajectory, in units of the prior's standard deviation; of at most 1024 steps.
@@ -165,13 +174,13 @@ def _judged(problem: InverseProblem, found: Found, settings: SolverSettings) -> 
         some = latents.flatten(0, 1)[:: max(1, latents[..., 0].numel() // 16)]
         clean = problem.observe(problem.decode(some.to(problem.lr)))
     expected = residual_interval(problem.noise, clean, informative=problem.informative, seed=settings.seed)
-    rhat, ess, remarks = _chain_facts(found, summaries)
+    rhat, ess, remarks = _chain_facts(found, summaries, arrived=rms <= expected[1])
     remarks += found.remarks
     remarks += residual_remarks(rms, expected, mode=found.name == "map")
     if found.name in _SCATTER and rms > expected[1]:
         remarks.append(_SCATTER[found.name])
     work = settings.steps if settings.optimizes else settings.num_chains * (settings.num_samples + settings.num_warmup)
-    others = unvisited_modes(problem, latents.flatten(0, 1), steps=min(100, max(10, work // 10)))
+    others = unvisited_modes(problem, latents.flatten(0, 1), steps=min(100, max(50, work // 10)))
     if len(others):
         remarks.append(_other_modes_remark(len(others), settings.method))
     diagnostics = Diagnostics(
@@ -205,7 +214,9 @@ def _summaries(problem: InverseProblem, latents: Tensor) -> dict[str, Tensor]:
     return summaries
 
 
-def _chain_facts(found: Found, summaries: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float], list[str]]:
+def _chain_facts(
+    found: Found, summaries: dict[str, Tensor], *, arrived: bool
+) -> tuple[dict[str, float], dict[str, float], list[str]]:
     if found.starts is None:
         return {}, {}, []
     rhat, ess = chain_statistics(summaries)
@@ -217,7 +228,7 @@ def _chain_facts(found: Found, summaries: dict[str, Tensor]) -> tuple[dict[str, 
         chains=len(latents),
         divergences=found.facts["divergences"],
         moved=float((latents[:, 1:] != latents[:, :-1]).any(-1).double().mean(-1).min()),
-        settled=chains_settled(summaries, rhat),
+        settled=arrived and chains_settled(summaries, rhat),
     )
     return rhat, ess, remarks + start_remarks(found.starts, latents, one_place=found.one_place)
 
