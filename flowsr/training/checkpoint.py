@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,34 +66,47 @@ class CheckpointFolder:
         sweep_unfinished(self.folder)
         return True
 
-    def read_last(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest whole checkpoint as ``(step, state)``, or None if there are none at all.
+    def read_last(self, *, fault: Callable[[dict[str, Any]], str] | None = None) -> tuple[int, dict[str, Any]] | None:
+        """The newest good checkpoint as ``(step, state)``, or None if there are none at all.
 
-        Damaged ones are named in a warning, and moved aside as ``….damaged`` if there is a whole one.
+        Damaged ones are named in a warning, and moved aside as ``….damaged`` if there is a good one; so are whole ones
+        with a fault, as ``….faulty``.
+
+        Args:
+            fault: says what is wrong with a whole state, if anything is; nothing by default.
 
         Raises:
-            CheckpointError: if there are checkpoints, but none of them is whole.
+            CheckpointError: if there are checkpoints, but none of them is good.
         """
-        damaged: list[Path] = []
+        aside: dict[Path, str] = {}
         for step in reversed(self.steps()):
             path = self.path(step)
             try:
                 state = read_checkpoint(path)
             except CheckpointError as error:
-                warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
-                damaged.append(path)
-                continue
-            for bad in damaged:
-                # Out of the way, or it would count as one of those kept; another process may have done it already.
-                with suppress(OSError):
-                    bad.rename(bad.with_suffix(".damaged"))
-            return step, state
-        if damaged:
+                reason, suffix = str(error), ".damaged"
+            else:
+                reason, suffix = fault(state) if fault is not None else "", ".faulty"
+                if not reason:
+                    _put_aside(aside)
+                    return step, state
+            warnings.warn(f"{reason}; falling back to the checkpoint before it", stacklevel=2)
+            aside[path] = suffix
+        if aside:
+            whole = ".faulty" in aside.values()
             raise CheckpointError(
-                f"expected a whole checkpoint in {self.folder}; all {len(damaged)} are damaged: start a new run in "
-                "another folder, from model.safetensors if that is whole"
+                f"expected a {'good' if whole else 'whole'} checkpoint in {self.folder}; all {len(aside)} are damaged"
+                f"{' or have a fault' if whole else ''}: start a new run in another folder, from model.safetensors if "
+                "that is whole"
             )
         return None
+
+
+def _put_aside(checkpoints: dict[Path, str]) -> None:
+    """Give files another ending, or they would count among those kept; another process may have done so already."""
+    for path, suffix in checkpoints.items():
+        with suppress(OSError):
+            path.rename(path.with_suffix(suffix))
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

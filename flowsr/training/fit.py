@@ -15,6 +15,7 @@ import torch
 from flowsr._support.atomic import sweep_unfinished
 from flowsr._support.json import document, write_json
 from flowsr._support.states import as_written
+from flowsr.errors import NonFiniteError
 from flowsr.models import ImageModel
 from flowsr.models.hcflow import Start
 from flowsr.training.checkpoint import CheckpointFolder
@@ -26,11 +27,11 @@ from flowsr.training.preparation import (
     build_trainer,
     check_data,
     choose_recipe,
+    go_on,
     has_more_than_bijection,
     initialize,
     launch,
     open_images,
-    restore,
 )
 from flowsr.training.recipes import Recipe
 from flowsr.training.settings import Data, Run
@@ -172,10 +173,10 @@ def train(
     check_data(data, flow)
     fabric = launch(run, unused=has_more_than_bijection(flow))
     batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric)
-    found = checkpoints.read_last() if resume else None
-    if resume and found is None:
+    going_on = resume and bool(checkpoints.steps())
+    if resume and not going_on:
         _say_nothing_to_resume(out, run, main=fabric.is_global_zero)
-    if found is None:
+    if not going_on:
         initialize(flow, batches, bins=recipe.bins)
     trainer = build_trainer(flow, recipe, run, fabric=fabric)
     about = {
@@ -184,9 +185,10 @@ def train(
         "data": batches.folder.fingerprint(),
         "choice of crops": data.choice_of_crops(run.seed),
     }
-    if found is not None:
+    if going_on:
         with as_written(checkpoints.folder, kind="training checkpoint"):
-            restore(trainer, found, about, out)
+            go_on(trainer, checkpoints, batches, about, out)
+        _say_why_it_ended(out, trainer.step)
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, out / "pictures"):
@@ -206,7 +208,12 @@ def train(
         }
         write_json(out / MANIFEST, document("run", **manifest(**facts)))
     loop = Loop(trainer, batches, validation, checkpoints, out=out, workers=data.workers, about=about)
-    interrupted = loop.run()
+    try:
+        interrupted = loop.run()
+    except NonFiniteError as error:
+        if fabric.is_global_zero:
+            _note_end(out, trainer.step)
+        raise NonFiniteError(f"{error}. {_way_back(checkpoints)}") from None
     trainer.fabric.barrier()
     set_memory(flow, "full")
     if trainer.average is not None:
@@ -221,6 +228,32 @@ def train(
         validated_at=loop.validated_at,
         saved=loop.saved,
     )
+
+
+def _note_end(out: Path, step: int) -> None:
+    """Write into ``run.json`` that losses were no longer finite, for the run that goes on to say."""
+    facts = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    write_json(out / MANIFEST, {**facts, "not_finite_at_step": step})
+
+
+def _way_back(checkpoints: CheckpointFolder) -> str:
+    steps = checkpoints.steps()
+    if not steps:
+        return "Resuming starts at step 0, as there is no checkpoint yet"
+    return f"Resuming goes back to the checkpoint of step {steps[-1]}, with whose weights the loss was finite"
+
+
+def _say_why_it_ended(out: Path, step: int) -> None:
+    try:
+        end = json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("not_finite_at_step")
+    except (OSError, ValueError, AttributeError):  # gone or not ours; it is about to be written anew
+        return
+    if end is not None:
+        warnings.warn(
+            f"the run was stopped at step {end}, as losses were no longer finite: going back to step {step}, with "
+            "whose weights they are",
+            stacklevel=3,
+        )
 
 
 def _say_nothing_to_resume(out: Path, run: Run, *, main: bool) -> None:

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flowsr._support.json import json_number
-from flowsr.errors import ImageError
+from flowsr.errors import ImageError, NonFiniteError
 from flowsr.models import Capability, save
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
 from flowsr.training.journal import CsvLog, ProgressBar, in_words, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
-from flowsr.training.trainer import Numbers, Trainer
+from flowsr.training.trainer import ADVICE, Numbers, Trainer
 from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
 _FIRST = [
@@ -112,8 +112,11 @@ class Loop:
         self.validated_at: int | None = None
         self.saved = False
         self._main = trainer.fabric.is_global_zero
+        # A checkpoint is judged by the micro-batches of the last step that was made: they are not to blame themselves.
+        self._judges: list[Batch] = []
         self._signals = StopSignals(says_so=self._main and trainer.run.progress)
         self._unreadable: set[str] = set()
+        self._sound = True
 
     def run(self) -> int | None:
         """Run; returns the signal that stopped it, or None."""
@@ -130,7 +133,8 @@ class Loop:
                     micro = [next(loader) for _ in range(run.accumulate)]
                     for batch in micro:
                         self._report(batch.unreadable)
-                    numbers = trainer.make_step([self._place(batch) for batch in micro])
+                    numbers = trainer.make_step([trainer.place(batch) for batch in micro])
+                    self._judges = self._judges if trainer.guard.in_a_row else micro
                     done = trainer.step == steps
                     if trainer.step % run.log_every == 0 or done:
                         self._log(numbers)
@@ -138,13 +142,13 @@ class Loop:
                     due = due or trainer.step % run.checkpoint_every == 0
                     # Not while steps fail: their weights may be past help, and would drive out the last good ones.
                     if (due and not trainer.guard.in_a_row) or done or stop:
-                        self._save()
+                        self._save(last=done)
                         due = False
                     if not stop and self._validates(trainer.step):
                         self._validate()
                         self._clock()
                 stop = stop or self._agreed(self._signals.received)
-                if self._main:
+                if self._main and self._sound:
                     self.export()
                 self.saved = trainer.fabric.broadcast(self.saved)
         finally:
@@ -156,19 +160,29 @@ class Loop:
                 warnings.warn(f"could not draw the curve: {error}", stacklevel=2)
         return stop
 
-    def _place(self, batch: Batch) -> Batch:
-        flow, run = self.trainer.objective.flow, self.trainer.run
-        return batch.to(self.trainer.fabric.device, dtype=flow.dtype, channels_last=run.channels_last)
-
     def _validates(self, step: int) -> bool:
         run, last = self.trainer.run, self.trainer.recipe.steps
         return step >= last or step in run.validate_at or bool(run.validate_every and step % run.validate_every == 0)
 
-    def _save(self) -> None:
-        if self._main:
-            self.checkpoints.write(self.trainer.step, {**self.trainer.state(), "about": self.about})
+    def _save(self, *, last: bool) -> None:
+        """Write checkpoint and model, unless the last step has destroyed the weights: those before it shall stay.
+
+        Raises:
+            NonFiniteError: if it has, and was the last one.
+        """
+        trainer = self.trainer
+        self._sound = bool(self._judges) and trainer.is_sound([trainer.place(batch) for batch in self._judges])
+        if self._main and self._sound:
+            self.checkpoints.write(trainer.step, {**trainer.state(), "about": self.about})
             self.export()
-        self.trainer.fabric.barrier()
+        trainer.fabric.barrier()
+        if self._sound:
+            return
+        self.saved = False
+        fault = f"no checkpoint of step {trainer.step}, as no loss is finite with its weights"
+        if last:
+            raise NonFiniteError(f"{fault}. {ADVICE}")
+        warnings.warn(fault, stacklevel=2)
 
     def export(self) -> None:
         """Write ``model.safetensors`` with the averaged weights; a full disk is a warning, not the end of the run."""

@@ -13,6 +13,7 @@ from flowsr.models import ImageModel, from_preset, presets
 from flowsr.models.conditional import as_conditional
 from flowsr.models.hcflow import Start
 from flowsr.training.adversarial import Discriminator
+from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import CropBatches
 from flowsr.training.data import ImageFolder
 from flowsr.training.perceptual import VGGFeatures
@@ -25,6 +26,8 @@ from flowsr.training.wrapper import Objective, dequantize, set_memory
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+_BATCHES_TO_JUDGE_BY = 3
 
 
 def build_model(name: str, start: Start | None = None) -> tuple[ImageModel, str]:
@@ -187,22 +190,49 @@ def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric
     return Trainer(fabric, objective, run, critic=critic)
 
 
-def restore(trainer: Trainer, found: tuple[int, dict[str, Any]], about: dict[str, Any], out: Path) -> None:
-    """Continue from a checkpoint; warns if the recipe or the data are not those it was made with.
+def go_on(
+    trainer: Trainer, checkpoints: CheckpointFolder, batches: CropBatches, about: dict[str, Any], out: Path
+) -> None:
+    """Go on from the newest checkpoint that is whole and has weights to go on from; says what is not as it was.
 
     Raises:
-        CheckpointError: if it belongs to another architecture.
+        CheckpointError: if there is none, or it belongs to another architecture.
     """
-    step, state = found
-    before = state["about"]
-    if before["config"] != about["config"]:
-        ours, theirs = about["config"], before["config"]
-        differ = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-        differences = ", ".join(f"{name} {theirs.get(name)} for {ours.get(name)}" for name in differ)
-        raise CheckpointError(
-            f"expected checkpoints of the model to be trained; those in {out} are of another architecture, with "
-            f"{differences}: give the model that the run was begun with, or another folder"
-        )
+
+    def fault(state: dict[str, Any]) -> str:
+        _check_architecture(state["about"], about, out)
+        trainer.restore(state)
+        lost = "the checkpoint of step {step} has weights past help, with which no loss is finite"
+        return "" if _is_sound(trainer, batches) else lost.format(step=trainer.step)
+
+    found = checkpoints.read_last(fault=fault)
+    if found is not None:
+        _say_differences(found[1]["about"], about, step=found[0])
+
+
+def _is_sound(trainer: Trainer, batches: CropBatches) -> bool:
+    """Whether weights just restored are worth going on from; one batch that is not finite may be to blame itself."""
+    parts = batches.accumulate
+    for step in range(trainer.step, trainer.step + _BATCHES_TO_JUDGE_BY):
+        micro = [trainer.place(batches[number]) for number in range(step * parts, (step + 1) * parts)]
+        if trainer.is_sound(micro):
+            return True
+    return False
+
+
+def _check_architecture(before: dict[str, Any], about: dict[str, Any], out: Path) -> None:
+    if before["config"] == about["config"]:
+        return
+    ours, theirs = about["config"], before["config"]
+    differ = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    differences = ", ".join(f"{name} {theirs.get(name)} for {ours.get(name)}" for name in differ)
+    raise CheckpointError(
+        f"expected checkpoints of the model to be trained; those in {out} are of another architecture, with "
+        f"{differences}: give the model that the run was begun with, or another folder"
+    )
+
+
+def _say_differences(before: dict[str, Any], about: dict[str, Any], *, step: int) -> None:
     for name in ("recipe", "data", "choice of crops"):
         if name in before and before[name] != about[name]:
             changes = _changes(before[name], about[name])
@@ -211,7 +241,6 @@ def restore(trainer: Trainer, found: tuple[int, dict[str, Any]], about: dict[str
                 "run",
                 stacklevel=2,
             )
-    trainer.restore(state)
 
 
 def _changes(before: Any, now: Any) -> str:

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 Numbers = dict[str, float]
 
+ADVICE = (
+    "Resume with a lower learning_rate, a warmup longer than the steps made so far, an annealed LR width "
+    '(lr_log_scale_start=-1), or fp32 instead of bf16, or begin anew with start="haar"; and look at the training '
+    "images: a constant image has unbounded likelihood without dequantization"
+)
+"""What to do when losses are no longer finite."""
+
 
 def random_state() -> dict[str, Any]:
     """The states of the global random generators of Python, numpy and torch, as tensors and plain values."""
@@ -93,9 +100,7 @@ class NonFiniteGuard:
         if self.in_a_row >= self.patience:
             raise NonFiniteError(
                 f"{self.in_a_row} steps in a row had a loss or gradient that is not finite ({self.total} in this run), "
-                "so it was stopped. Resume, from the last checkpoint before them, with a lower learning rate, a longer "
-                'warm-up, an annealed LR width (lr_log_scale_start=-1), start="haar", or fp32 instead of bf16; and '
-                "look at the training images: a constant image has unbounded likelihood without dequantization"
+                f"so it was stopped. {ADVICE}"
             )
         return False
 
@@ -206,6 +211,34 @@ class Trainer:
         Raises:
             NonFiniteError: when too many in a row were not finite.
         """
+        critic_alone = self.critic is not None and self.step < self.recipe.critic_warmup
+        seen, finite = self._every_pass(batches, update=True)
+        # Counted once per iteration, whichever pass it was.
+        self.step += 1
+        if self.guard.accept(finite) and self.average is not None and not critic_alone:
+            self.average.update()
+        return seen
+
+    def is_sound(self, batches: list[Batch]) -> bool:
+        """Whether a run can go on from here: finite weights, averages and moments, loss and gradient of every pass.
+
+        A step that destroys the weights has a finite loss itself, which was computed before it. Nothing is changed.
+
+        Cost: an iteration without its updates.
+
+        Args:
+            batches: micro-batches of this process which are known to be good, or are as likely to be as any.
+        """
+        before = random_state()
+        _, finite = self._every_pass(batches, update=False)
+        set_random_state(before)
+        for optimizer in self._optimizers():
+            optimizer.zero_grad(set_to_none=True)
+        found = all(bool(value.isfinite().all()) for value in _tensors(self.state()) if value.is_floating_point())
+        return finite and self._reduced(torch.tensor(float(found), device=self.fabric.device)).item() == 1.0
+
+    def _every_pass(self, batches: list[Batch], *, update: bool) -> tuple[Numbers, bool]:
+        """The numbers of the passes of an iteration, and whether all were finite."""
         self.objective.train()
         rate = learning_rate(self.recipe, self.step)
         _set_rate(self.optimizer, rate)
@@ -215,23 +248,21 @@ class Trainer:
             groups = []
         seen: Numbers = {"learning_rate": rate}
         draws: list[Tensor] | None = None
-        finite = True
+        every = True
         for group in groups:
-            numbers, found, stepped = self._generator_step(group, batches)
+            numbers, found, finite = self._generator_step(group, batches, update=update)
             seen |= numbers
             draws = found or draws
-            finite = finite and stepped
+            every = every and finite
         if self.critic is not None:
-            numbers, stepped = self._critic_step(batches, draws)
+            numbers, finite = self._critic_step(batches, draws, update=update)
             seen |= numbers
-            finite = finite and stepped
-        # Counted once per iteration, whichever pass it was.
-        self.step += 1
-        if self.guard.accept(finite) and self.average is not None and groups:
-            self.average.update()
-        return seen
+            every = every and finite
+        return seen, every
 
-    def _generator_step(self, passes: tuple[str, ...], batches: list[Batch]) -> tuple[Numbers, list[Tensor], bool]:
+    def _generator_step(
+        self, passes: tuple[str, ...], batches: list[Batch], *, update: bool = True
+    ) -> tuple[Numbers, list[Tensor], bool]:
         width = lr_log_scale(self.recipe, self.step)
         draws: list[Tensor] = []
         if self.critic is not None:
@@ -243,12 +274,15 @@ class Trainer:
                 draws.append(draw)
             return loss, seen
 
-        numbers, stepped = self._optimize(forward, batches, self._wrapped, self.optimizer, self._wrapped_optimizer)
+        optimizers = (self.optimizer, self._wrapped_optimizer)
+        numbers, finite = self._optimize(forward, batches, self._wrapped, *optimizers, update=update)
         if self.critic is not None:
             self.critic.requires_grad_(True)
-        return numbers, draws, stepped
+        return numbers, draws, finite
 
-    def _critic_step(self, batches: list[Batch], draws: list[Tensor] | None) -> tuple[Numbers, bool]:
+    def _critic_step(
+        self, batches: list[Batch], draws: list[Tensor] | None, *, update: bool = True
+    ) -> tuple[Numbers, bool]:
         if draws is None:
             with torch.no_grad():
                 draws = [self._wrapped(batch, ("draw",))[2] for batch in batches]
@@ -261,7 +295,7 @@ class Trainer:
             return loss, {"critic": loss.detach()}
 
         optimizers = (self.critic_optimizer, self._wrapped_critic_optimizer)
-        return self._optimize(forward, batches, self._wrapped_critic, *optimizers)
+        return self._optimize(forward, batches, self._wrapped_critic, *optimizers, update=update)
 
     def _optimize(
         self,
@@ -270,8 +304,10 @@ class Trainer:
         module: Any,
         optimizer: torch.optim.Optimizer,
         wrapped_optimizer: Any,
+        *,
+        update: bool,
     ) -> tuple[Numbers, bool]:
-        """Accumulate gradients over the micro-batches and step, unless loss or gradient are not finite."""
+        """Accumulate gradients over the micro-batches and step, if asked to and loss and gradient are finite."""
         optimizer.zero_grad(set_to_none=True)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         totals: dict[str, Tensor] = {}
@@ -288,7 +324,7 @@ class Trainer:
         # One reduction for all numbers; all processes must agree on whether the step is finite.
         numbers = self._reduced(torch.stack([norm.float(), *(totals[name].float() for name in names)])).tolist()
         finite = bool(np.isfinite([numbers[0], numbers[1 + names.index("loss")]]).all())
-        if finite:
+        if finite and update:
             clip_gradients(parameters, value=self.recipe.clip_value, norm=self.recipe.clip_norm)
             wrapped_optimizer.step()
         else:
@@ -301,6 +337,14 @@ class Trainer:
         if self.fabric.world_size == 1:
             return values
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer] if self.critic is None else [self.optimizer, self.critic_optimizer]
+
+    def place(self, batch: Batch) -> Batch:
+        """A micro-batch where and as the model computes."""
+        device, dtype = self.fabric.device, self.objective.flow.dtype
+        return batch.to(device, dtype=dtype, channels_last=self.run.channels_last)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within this context the model has its averaged weights, if the recipe has them."""
@@ -342,6 +386,15 @@ class Trainer:
         optimizer.load_state_dict(state)
         for group in optimizer.param_groups:
             group["betas"] = self.recipe.betas  # the recipe's, not the checkpoint's; so is the rate, at each step
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """All tensors in nested containers."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)
 
 
 def _fits(module: nn.Module, state: dict[str, Tensor] | None) -> bool:

@@ -259,6 +259,20 @@ def test_accumulation_changes_nothing_but_rounding(model, images, tmp_path):
     assert odd.exit_code == 2 and "multiple of processes x accumulation = 3; got 2" in " ".join(odd.stderr.split())
 
 
+def test_the_advice_after_steps_that_are_not_finite_is_to_be_followed_word_by_word(model, images, tmp_path):
+    out = tmp_path / "run"
+    whole = ("train", images, "--model", model, "--out", out, *SMALL, "--checkpoint-every", 2)
+    assert run(*whole).exit_code == 0
+    broken = run(*whole, "--set", "steps=100 learning_rate=1e6", "--resume")
+    assert broken.exit_code == 2
+    said = " ".join(broken.stderr.split())
+    assert "Resume with a lower learning_rate" in said and "Resuming goes back to the checkpoint of step 3" in said
+    mended = run(*whole, "--set", "steps=8 learning_rate=1e-4", "--resume")
+    assert mended.exit_code == 0, mended.output
+    assert "was stopped at step 54, as losses were no longer finite: going back to step 3" in mended.stderr
+    assert len(read_csv(out / "train.csv")) == 8
+
+
 def test_tensorboard_has_what_the_logs_have(model, images, tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "run"

@@ -1,7 +1,9 @@
 """Whole runs in this process: what they leave behind, and that going on gives what going through would have given."""
 
 import json
+import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from flowsr.training.crops import derive_seed
 from flowsr.training.journal import CsvLog, ProgressBar, read_csv
 from flowsr.training.objectives import likelihood_loss
 from flowsr.training.pictures import draw_curve
+from flowsr.training.trainer import Trainer
 
 QUICK = {"accelerator": "cpu", "progress": False, "pictures": False, "validate_every": 0, "log_every": 1}
 
@@ -195,14 +198,20 @@ def test_a_signal_breaks_validation_off_and_resuming_makes_it_again(images, tmp_
 
 
 def spoil(monkeypatch, *steps):
-    """Make the likelihood of some steps, counted as they are made, not a number."""
-    made = []
+    """Make the likelihood of some steps not a number; a look at the weights is no step."""
+    make_step, now = Trainer.make_step, {"step": 0}
+
+    def noted(self, batches):
+        now["step"] = self.step + 1
+        numbers = make_step(self, batches)
+        now["step"] = 0
+        return numbers
 
     def spoiled(*args, **kwargs):
-        made.append(1)
         loss, seen = likelihood_loss(*args, **kwargs)
-        return loss * float("nan") if len(made) in steps else loss, seen
+        return loss * float("nan") if now["step"] in steps else loss, seen
 
+    monkeypatch.setattr(Trainer, "make_step", noted)
     monkeypatch.setattr("flowsr.training.wrapper.likelihood_loss", spoiled)
 
 
@@ -212,6 +221,68 @@ def test_steps_that_fail_do_not_drive_out_the_last_good_checkpoints(images, tmp_
     with pytest.raises(NonFiniteError, match="5 steps in a row"):
         train(tiny(), images, out=tmp_path / "run", recipe=short(50), run=run)
     assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps() == [2, 3]
+
+
+DESTROYING = 1e6
+"""A learning rate with which one step, whose loss is finite, leaves weights past help."""
+
+
+@pytest.mark.parametrize(
+    "advice",
+    [
+        {"learning_rate": 1e-3},
+        {"learning_rate": DESTROYING, "warmup": 10**12},
+    ],
+)
+def test_a_run_that_destroyed_its_weights_goes_on_as_its_error_advises(images, tmp_path, advice):
+    run, out = Run(**QUICK, checkpoint_every=1, patience=3), tmp_path / "run"
+    train(tiny(), images, out=out, recipe=short(4), run=run)
+    with (
+        pytest.warns(UserWarning, match=r"another recipe .* learning_rate 0.001 → 1000000.0"),
+        pytest.warns(UserWarning, match="no checkpoint of step 5, as no loss is finite with its weights"),
+        pytest.raises(NonFiniteError) as error,
+    ):
+        train(tiny(), images, out=out, recipe=short(20, learning_rate=DESTROYING), run=run, resume=True)
+    assert re.search(r"Resume with a lower learning_rate, a warmup longer than the steps made so far", str(error.value))
+    assert str(error.value).endswith("goes back to the checkpoint of step 4, with whose weights the loss was finite")
+    rows = [row for row in read_csv(out / "train.csv") if row["step"] > 4]
+    assert [math.isfinite(row["loss"]) for row in rows] == [True, False, False]
+    with (
+        pytest.warns(UserWarning, match="the run was stopped at step 8, .* going back to step 4, with whose weights"),
+        pytest.warns(UserWarning, match="another recipe"),
+    ):
+        on = train(tiny(), images, out=out, recipe=short(20, **advice), run=run, resume=True)
+    assert (on.step, on.skipped, on.saved) == (20, 0, True)
+    assert "not_finite_at_step" not in json.loads((out / "run.json").read_text())
+
+
+def test_weights_past_help_are_not_saved_at_the_end_either(images, tmp_path):
+    run, out = Run(**QUICK, checkpoint_every=1), tmp_path / "run"
+    train(tiny(), images, out=out, recipe=short(2), run=run)
+    before = (out / "model.safetensors").read_bytes()
+    with (
+        pytest.warns(UserWarning, match="another recipe"),
+        pytest.raises(NonFiniteError, match="no checkpoint of step 3"),
+    ):
+        train(tiny(), images, out=out, recipe=short(3, learning_rate=DESTROYING), run=run, resume=True)
+    assert (out / "model.safetensors").read_bytes() == before
+    assert CheckpointFolder(out / "checkpoints").steps() == [1, 2]
+
+
+def test_checkpoints_of_destroyed_weights_from_before_are_passed_over(images, tmp_path, monkeypatch):
+    """Runs of earlier versions have such checkpoints, as nobody judged them."""
+    run, out = Run(**QUICK, checkpoint_every=1, patience=3, keep=3), tmp_path / "run"
+    train(tiny(), images, out=out, recipe=short(2), run=run)
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="another recipe"):
+        patch.setattr(Trainer, "is_sound", lambda *_: True)
+        train(tiny(), images, out=out, recipe=short(3, learning_rate=DESTROYING), run=run, resume=True)
+    with (
+        pytest.warns(UserWarning, match="step 3 has weights past help.*falling back"),
+        pytest.warns(match="another recipe"),
+    ):
+        on = train(tiny(), images, out=out, recipe=short(5), run=run, resume=True)
+    assert (on.step, on.skipped) == (5, 0)
+    assert (out / "checkpoints" / "step-00000003.faulty").exists()
 
 
 def test_a_checkpoint_waits_for_the_next_good_step(images, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """One step at a time: which passes step, what is clipped, skipped, averaged."""
 
+import copy
+
 import pytest
 import torch
-from cases import TINY
+from cases import TINY, tiny
 from lightning.fabric import Fabric
 
 from flowsr.errors import NonFiniteError
@@ -10,7 +12,8 @@ from flowsr.images import bicubic_down
 from flowsr.models import HCFlow
 from flowsr.testing import randomize
 from flowsr.training import Batch, Discriminator, Objective, Run, WeightAverage, recipe
-from flowsr.training.trainer import NonFiniteGuard, Trainer, clip_gradients, gradient_norm
+from flowsr.training.recipes import default_recipe
+from flowsr.training.trainer import NonFiniteGuard, Trainer, _tensors, clip_gradients, gradient_norm
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +171,38 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(fabric, broken):
     assert (trainer.guard.total, trainer.guard.in_a_row) == (1, 0)
 
 
+@pytest.mark.parametrize("name", ["sr-x4", "rescaling-x4", "srflow-x4", "irn-x4", "glow", "realnvp"])
+@pytest.mark.parametrize("lost", ["weights", "average", "moments"])
+def test_a_look_at_the_weights_tells_those_past_help_and_changes_nothing(fabric, name, lost):
+    """Of each model in its own recipe; running statistics and the global random state included."""
+    flow = tiny(name, strength=0.05)
+    trainer = Trainer(fabric, Objective(flow, recipe(default_recipe(flow), flow=flow, crop=32)), Run())
+    whole = batch_of()
+    batch = trainer.place(Batch(whole.hr, whole.lr if hasattr(flow, "upscale") else None, whole.seeds))
+    trainer.make_step([batch])
+    before = copy.deepcopy(trainer.state())
+    assert trainer.is_sound([batch])
+    for ours, theirs in zip(_tensors(trainer.state()), _tensors(before), strict=True):
+        assert torch.equal(ours, theirs)
+    assert all(p.grad is None for p in flow.parameters())
+    moments = trainer.optimizer.state[next(flow.parameters())]["exp_avg_sq"]
+    places = {
+        "weights": next(flow.parameters()),
+        "average": next(_tensors(trainer.average.average)),
+        "moments": moments,
+    }
+    with torch.no_grad():
+        places[lost].fill_(float("inf"))
+    assert not trainer.is_sound([batch])
+
+
 def test_too_many_in_a_row_stop_the_run_with_advice(fabric):
     trainer = build(fabric, patience=3)
     with torch.no_grad():
         next(trainer.objective.parameters()).fill_(float("nan"))
     trainer.make_step([batch_of()])
     trainer.make_step([batch_of()])
-    with pytest.raises(NonFiniteError, match=r"3 steps in a row .* lower learning rate, a longer warm-up"):
+    with pytest.raises(NonFiniteError, match=r"3 steps in a row .* lower learning_rate, a warmup longer than"):
         trainer.make_step([batch_of()])
     with pytest.raises(ValueError, match="expected patience >= 1"):
         NonFiniteGuard(patience=0)
