@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from flowsr._support.json import write_json
-from flowsr.training.data import ImageFolder, find_images
+from flowsr.training.data import ImageFolder
 from flowsr.training.fit import Trained, train
 from flowsr.training.journal import read_csv
 from flowsr.training.recipes import Recipe, recipe
 from flowsr.training.settings import Data, Run, parse_fields
+from flowsr.training.sources import find_images
 from flowsr.training.validation import NUMBERS, ImageScores, score_images, summarize
 
 COLUMNS = ("bits_per_dim", "encoded_lr_psnr", "psnr_mean", "psnr_draw")

@@ -5,6 +5,7 @@ data, and a loop that can be read. Nothing heavy is imported before a run starts
 """
 
 from flowsr.training.adversarial import Discriminator, critic_loss, generator_loss
+from flowsr.training.averaging import WeightAverage
 from flowsr.training.checkpoint import CheckpointFolder, read_checkpoint
 from flowsr.training.crops import Batch, CropBatches
 from flowsr.training.data import BlurNoiseJPEG, Degradation, ImageFolder
@@ -13,7 +14,6 @@ from flowsr.training.objectives import l1_loss, likelihood_loss, likelihood_svi,
 from flowsr.training.perceptual import VGGFeatures
 from flowsr.training.recipes import RECIPES, Recipe, learning_rate, lr_log_scale, recipe
 from flowsr.training.settings import Data, Run
-from flowsr.training.trainer import WeightAverage
 from flowsr.training.validation import ImageScores, score_images, summarize
 from flowsr.training.wrapper import Objective, set_memory
 

@@ -39,6 +39,7 @@ class CheckpointFolder:
         if keep < 2:
             raise ValueError(f"expected keep >= 2, to have one to fall back to; got {keep}")
         self.folder, self.keep = Path(folder), keep
+        self._last: int | None = None
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints present, oldest first."""
@@ -57,13 +58,15 @@ class CheckpointFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_state(self.path(step), state, kind=_KIND)
         except OSError as error:
-            good = self.steps()
-            last = f"the last good one is of step {good[-1]}" if good else "there is none yet"
+            # Not by looking into the folder, which takes an open file: that there is none may be the error.
+            last = "there is none yet" if self._last is None else f"the last good one is of step {self._last}"
             warnings.warn(f"could not write the checkpoint of step {step}: {error}; {last}", stacklevel=2)
             return False
-        for old in self.steps()[: -self.keep]:
-            self.path(old).unlink(missing_ok=True)
-        sweep_unfinished(self.folder)
+        self._last = step
+        with suppress(OSError):  # what cannot be removed now can be later
+            for old in self.steps()[: -self.keep]:
+                self.path(old).unlink(missing_ok=True)
+            sweep_unfinished(self.folder)
         return True
 
     def read_last(self, *, fault: Callable[[dict[str, Any]], str] | None = None) -> tuple[int, dict[str, Any]] | None:
@@ -89,6 +92,7 @@ class CheckpointFolder:
                 reason, suffix = fault(state) if fault is not None else "", ".faulty"
                 if not reason:
                     _put_aside(aside)
+                    self._last = step
                     return step, state
             warnings.warn(f"{reason}; falling back to the checkpoint before it", stacklevel=2)
             aside[path] = suffix

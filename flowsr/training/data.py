@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowsr.errors import ImageError
-from flowsr.images import bicubic_down, list_images, pair_by_name, read_image, round_to_8bit
+from flowsr.images import bicubic_down, pair_by_name, read_image, round_to_8bit
+from flowsr.training.sources import find_images, name_some, other_names
 
 Folder = str | os.PathLike[str]
+
+_BLOCK = 2**24
 
 
 class Degradation(Protocol):
@@ -97,12 +100,68 @@ def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
+class PixelCache:
+    """Decoded pixels in a few large blocks of memory, up to a number of bytes.
+
+    A tensor in shared memory is an open file, of which a process may have as few as 1024. Worker processes that are
+    forked share the blocks anyway, as nobody writes to them again; elsewhere torch shares a block at a time.
+
+    Args:
+        most_bytes: in all.
+
+    Example:
+        >>> cache = PixelCache(100)
+        >>> place = cache.keep(torch.ones(1, 2, 3, dtype=torch.uint8), None)
+        >>> cache.pair(place)[0].shape, cache.keep(torch.ones(1, 20, 20, dtype=torch.uint8), None)
+        (torch.Size([1, 2, 3]), None)
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._blocks: list[Tensor] = []
+        self._used = 0
+        self._index: list[tuple[int, int, torch.Size]] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another image may fit."""
+        return self._left > 0
+
+    def keep(self, hr: Tensor, lr: Tensor | None) -> tuple[int, int | None] | None:
+        """Copy a pair of images of 8 bits; where they are, or None if they do not fit, after which none is kept."""
+        self._left -= hr.numel() + (0 if lr is None else lr.numel())
+        if self._left < 0:
+            return None
+        return self._copy(hr), None if lr is None else self._copy(lr)
+
+    def pair(self, places: tuple[int, int | None]) -> tuple[Tensor, Tensor | None]:
+        """The images kept at a place."""
+        hr, lr = places
+        return self._view(hr), None if lr is None else self._view(lr)
+
+    def _copy(self, image: Tensor) -> int:
+        if not self._blocks or self._used + image.numel() > self._blocks[-1].numel():
+            # As large as all before it together: few blocks, and what is not written to takes no memory.
+            so_far = sum(block.numel() for block in self._blocks)
+            self._blocks.append(torch.empty(max(_BLOCK, so_far, image.numel()), dtype=torch.uint8))
+            self._used = 0
+        self._index.append((len(self._blocks) - 1, self._used, image.shape))
+        self._used += image.numel()
+        self._view(len(self._index) - 1).copy_(image)
+        return len(self._index) - 1
+
+    def _view(self, place: int) -> Tensor:
+        block, start, shape = self._index[place]
+        return self._blocks[block][start : start + shape.numel()].view(shape)
+
+
 class ImageFolder:
     """Decoded images of one or several folders: ``folder[i]`` is ``(hr, lr or None)`` as 8-bit tensors ``(C, H, W)``.
 
-    Images are decoded up to ``cache_bytes`` when the folder is opened and kept in shared memory, so that worker
-    processes share one cache; the others are decoded at each use. An image that cannot be used (damaged, smaller than a
-    crop, sizes that do not match) is named in a warning and left out, or stops with ``strict``.
+    Images are decoded up to ``cache_bytes`` when the folder is opened and kept in a :class:`PixelCache`; the others are
+    decoded at each use. A file is one image, whatever links lead to it; those in folders of runs are none. An image
+    that cannot be used (damaged, smaller than a crop, sizes that do not match) is named in a warning and left out, or
+    stops with ``strict``.
 
     Args:
         folders: one folder or several; sub-folders are searched where a folder itself has no images.
@@ -112,10 +171,11 @@ class ImageFolder:
         minimum: least height and width in pixels.
         cache_bytes: how much memory decoded images may take.
         strict: raise for an image that cannot be used.
+        out: folder of the run that the images are for, which holds pictures of its own.
 
     Raises:
         ImageError: if there are no usable images, or with ``strict`` for the first one that is not.
-        ValueError: if the names of paired folders do not match.
+        ValueError: if the names of paired folders do not match, or a folder is one of a run.
 
     Example:
         >>> import tempfile
@@ -136,41 +196,52 @@ class ImageFolder:
         minimum: int = 1,
         cache_bytes: int = 2**30,
         strict: bool = False,
+        out: Path | None = None,
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"expected 1 or 3 channels; got {channels}")
         self.upscale, self.channels, self.minimum, self.strict = upscale, channels, minimum, strict
         hr_folders = _as_list(folders)
-        pairs: list[tuple[Path, Path | None]] = []
-        if lr_folders is None:
-            pairs = [(path, None) for folder in hr_folders for path in find_images(folder)]
-        else:
-            lr_list = _as_list(lr_folders)
-            if len(lr_list) != len(hr_folders):
-                raise ValueError(f"expected as many LR folders as HR folders, {len(hr_folders)}; got {len(lr_list)}")
-            for hr_folder, lr_folder in zip(hr_folders, lr_list, strict=True):
-                pairs += pair_by_name(find_images(hr_folder), find_images(lr_folder), kind="LR").items()
         self.skipped: dict[str, str] = {}
         self.pairs: list[tuple[Path, Path | None]] = []
-        self._cache: list[tuple[Tensor, Tensor | None] | None] = []
-        self._fill(pairs, cache_bytes)
+        self._pixels = PixelCache(cache_bytes)
+        self._cached: list[tuple[int, int | None] | None] = []
+        self._fill(self._once_each(self._find(hr_folders, lr_folders, out)))
 
-    def _fill(self, pairs: list[tuple[Path, Path | None]], cache_bytes: int) -> None:
-        left = cache_bytes
+    def _find(
+        self, hr_folders: list[Folder], lr_folders: Folder | Sequence[Folder] | None, out: Path | None
+    ) -> list[tuple[Path, Path | None]]:
+        pairs: list[tuple[Path, Path | None]] = []
+        left_out: dict[Path, str] = {}
+        lr_list = [None for _ in hr_folders] if lr_folders is None else _as_list(lr_folders)
+        if len(lr_list) != len(hr_folders):
+            raise ValueError(f"expected as many LR folders as HR folders, {len(hr_folders)}; got {len(lr_list)}")
+        for hr_folder, lr_folder in zip(hr_folders, lr_list, strict=True):
+            found = find_images(hr_folder, out=out, left_out=left_out)
+            if lr_folder is None:
+                pairs += [(path, None) for path in found]
+            else:
+                pairs += pair_by_name(found, find_images(lr_folder, out=out), kind="LR").items()
+        self.leave_out(left_out, what="folders")
+        return pairs
+
+    def _once_each(self, pairs: list[tuple[Path, Path | None]]) -> list[tuple[Path, Path | None]]:
+        again = other_names([hr for hr, _ in pairs])
+        names = {pairs[place][0]: f"another name of {other}" for place, other in again.items()}
+        self.leave_out(names, what="images that are there under another name")
+        return [pair for place, pair in enumerate(pairs) if place not in again]
+
+    def _fill(self, pairs: list[tuple[Path, Path | None]]) -> None:
         for pair in pairs:
-            images = None
-            if left > 0:
+            places = None
+            if self._pixels.has_room:
                 try:
-                    images = self._decode(pair)
+                    places = self._pixels.keep(*self._decode(pair))
                 except ImageError as error:
                     self.skip(pair[0], error)
                     continue
-                left -= sum(image.numel() for image in images if image is not None)
-            kept = None
-            if images is not None and left >= 0:
-                kept = (_shared(images[0]), None if images[1] is None else _shared(images[1]))
             self.pairs.append(pair)
-            self._cache.append(kept)
+            self._cached.append(places)
         if not self.pairs:
             names = "; ".join(f"{name}: {reason}" for name, reason in list(self.skipped.items())[:3])
             raise ImageError(f"expected at least one usable image; all {len(pairs)} were left out ({names})")
@@ -179,13 +250,13 @@ class ImageFolder:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor | None]:
-        cached = self._cache[index]
-        return cached if cached is not None else self._decode(self.pairs[index])
+        cached = self._cached[index]
+        return self._decode(self.pairs[index]) if cached is None else self._pixels.pair(cached)
 
     @property
     def cached(self) -> int:
         """How many images are held in memory."""
-        return sum(images is not None for images in self._cache)
+        return sum(places is not None for places in self._cached)
 
     def skip(self, path: Path, error: ImageError) -> None:
         """Note an image that cannot be used: raise with ``strict``, else warn once."""
@@ -194,6 +265,13 @@ class ImageFolder:
         if str(path) not in self.skipped:
             self.skipped[str(path)] = str(error)
             warnings.warn(f"left out image {len(self.skipped)}: {error}", stacklevel=2)
+
+    def leave_out(self, found: Mapping[Path, str], *, what: str) -> None:
+        """Note what is not to be used, with the reasons, and say so in one warning."""
+        if found:
+            self.skipped |= {str(path): reason for path, reason in found.items()}
+            some = name_some([f"{path} ({reason})" for path, reason in found.items()])
+            warnings.warn(f"left out {len(found)} {what}: {some}", stacklevel=2)
 
     def split(self, hold_out: int, *, seed: int = 0) -> tuple[list[int], list[int]]:
         """Indices to train on and ``hold_out`` indices, spread at random, kept for validation."""
@@ -235,33 +313,6 @@ class ImageFolder:
     def _read(self, path: Path) -> Tensor:
         image = read_image(path, mode="RGB" if self.channels == 3 else "gray")
         return image.mul(255.0).round().to(torch.uint8)
-
-
-def find_images(folder: Folder) -> list[Path]:
-    """The images in a folder, or, where it has none itself, in its sub-folders; sorted by path. A file is itself."""
-    folder = Path(folder)
-    if folder.is_file():
-        return [folder]
-    try:
-        return list_images(folder)
-    except ImageError:
-        found: list[Path] = []
-        for child in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if child.is_dir() and not child.name.startswith("."):
-                try:
-                    found += find_images(child)
-                except ImageError:
-                    continue
-        if not found:
-            raise
-        return found
-
-
-def _shared(image: Tensor) -> Tensor:
-    try:
-        return image.share_memory_()
-    except RuntimeError:  # little shared memory, as in containers; forked workers share what their parent has anyway
-        return image
 
 
 def _as_list(folders: Folder | Sequence[Folder]) -> list[Folder]:

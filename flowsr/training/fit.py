@@ -35,10 +35,8 @@ from flowsr.training.preparation import (
 )
 from flowsr.training.recipes import Recipe
 from flowsr.training.settings import Data, Run
+from flowsr.training.sources import MANIFEST, PICTURES
 from flowsr.training.wrapper import set_memory
-
-MANIFEST = "run.json"
-"""Its name in the folder of a run."""
 
 _PACKAGES = ("flowsr", "torch", "pyro-ppl", "lightning", "numpy", "pillow")
 
@@ -172,7 +170,7 @@ def train(
     recipe = choose_recipe(recipe, flow)
     check_data(data, flow)
     fabric = launch(run, unused=has_more_than_bijection(flow))
-    batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric)
+    batches, validation = open_images(data, recipe, run, flow=flow, fabric=fabric, out=out)
     going_on = resume and bool(checkpoints.steps())
     if resume and not going_on:
         _say_nothing_to_resume(out, run, main=fabric.is_global_zero)
@@ -191,7 +189,7 @@ def train(
         _say_why_it_ended(out, trainer.step)
     if fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
-        for folder in (out, out / "pictures"):
+        for folder in (out, out / PICTURES):
             sweep_unfinished(folder)
         skipped = [{"image": name, "reason": why} for name, why in batches.folder.skipped.items()]
         facts: dict[str, Any] = {

@@ -21,6 +21,7 @@ from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
 from flowsr.training.journal import CsvLog, ProgressBar, in_words, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
+from flowsr.training.sources import PICTURES
 from flowsr.training.trainer import ADVICE, Numbers, Trainer
 from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
@@ -231,7 +232,7 @@ class Loop:
             shown = {name: self.validation[name] for name in NUMBERS if name in self.validation}
             print(f"step {step}: validation, {in_words(shown)}", flush=True)
             if trainer.run.pictures:
-                path = self.out / "pictures" / f"step-{step:08d}.png"
+                path = self.out / PICTURES / f"step-{step:08d}.png"
                 validation_grid(flow, self.images, path, temperature=temperature)
 
     def _unless_stopped(self) -> Iterator[Named]:

@@ -20,6 +20,7 @@ from flowsr.training.perceptual import VGGFeatures
 from flowsr.training.recipes import Recipe, check_recipe, default_recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
+from flowsr.training.sources import copies
 from flowsr.training.trainer import Trainer
 from flowsr.training.validation import Named
 from flowsr.training.wrapper import Objective, dequantize, set_memory
@@ -125,9 +126,16 @@ def choose_accelerator(name: str) -> str:
 
 
 def open_images(
-    data: Data, recipe: Recipe, run: Run, *, flow: ImageModel, fabric: "Fabric"
+    data: Data, recipe: Recipe, run: Run, *, flow: ImageModel, fabric: "Fabric", out: Path
 ) -> tuple[CropBatches, list[Named]]:
-    """The batches of a run for this process, and named validation images, with their LR images if they are paired."""
+    """The batches of a run for this process, and named validation images, with their LR images if they are paired.
+
+    What is validated with, or held out, is not trained on, nor is a copy of it.
+
+    Raises:
+        ImageError: if there are no usable images, or with ``strict`` for one that is not.
+        ValueError: if all of them are validated with or held out, or a folder is one of a run.
+    """
     channels, conditional = flow.config.image_channels, as_conditional(flow)
     upscale = None if conditional is None else conditional.upscale
     folder = ImageFolder(
@@ -138,14 +146,16 @@ def open_images(
         minimum=recipe.crop,
         cache_bytes=data.cache_bytes,
         strict=data.strict,
+        out=out,
     )
     train_on, held_out = folder.split(data.hold_out, seed=run.seed)
     source = folder
     if data.validation is not None:
-        source = ImageFolder(
-            data.validation, channels=channels, minimum=EvaluationPlan().resolve(flow).multiple, strict=data.strict
-        )
+        multiple = EvaluationPlan().resolve(flow).multiple
+        source = ImageFolder(data.validation, channels=channels, minimum=multiple, strict=data.strict, out=out)
+        train_on = _without_copies(folder, train_on, of=folder, held_out=held_out)
         held_out = list(range(len(source)))
+    train_on = _without_copies(folder, train_on, of=source, held_out=held_out)
     shown = held_out[: run.validation_images]
     validation: list[Named] = []
     for index in shown:
@@ -168,6 +178,17 @@ def open_images(
         accumulate=run.accumulate,
     )
     return batches, validation
+
+
+def _without_copies(folder: ImageFolder, train_on: list[int], *, of: ImageFolder, held_out: list[int]) -> list[int]:
+    """The indices to train on, without images that are held out, under whatever name."""
+    paths = [folder.pairs[index][0] for index in train_on]
+    found = copies(paths, of=[of.pairs[index][0] for index in held_out])
+    reasons = {path: f"the same as {other}, which is held out" for path, other in found.items()}
+    folder.leave_out(reasons, what="images that are validated with or held out")
+    if len(found) == len(paths):
+        raise ValueError(f"expected images to train on; all {len(paths)} are validated with or held out: add others")
+    return [index for index, path in zip(train_on, paths, strict=True) if path not in found]
 
 
 def initialize(flow: ImageModel, batches: CropBatches, *, bins: int) -> None:

@@ -10,7 +10,8 @@ from flowsr.errors import ImageError
 from flowsr.images import bicubic_down, make_lr, read_image, round_to_8bit, write_image
 from flowsr.training import BlurNoiseJPEG, CropBatches, ImageFolder
 from flowsr.training.crops import derive_seed
-from flowsr.training.data import find_images, gaussian_blur, jpeg
+from flowsr.training.data import gaussian_blur, jpeg
+from flowsr.training.sources import find_images
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_the_cache_respects_its_limit(folder):
     all_bytes = sum(3 * (40 + 4 * i) * 52 for i in range(5))
     assert ImageFolder(folder, cache_bytes=all_bytes).cached == 5
     part = ImageFolder(folder, cache_bytes=all_bytes // 2)
-    held = sum(images[0].numel() for images in part._cache if images is not None)
+    held = sum(part[i][0].numel() for i, places in enumerate(part._cached) if places is not None)
     assert 0 < part.cached < 5
     assert held <= all_bytes // 2
     none = ImageFolder(folder, cache_bytes=0)

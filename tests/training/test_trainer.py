@@ -1,6 +1,7 @@
 """One step at a time: which passes step, what is clipped, skipped, averaged."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from lightning.fabric import Fabric
 from flowsr.errors import NonFiniteError
 from flowsr.images import bicubic_down
 from flowsr.models import HCFlow
+from flowsr.nn import BatchStatistics
 from flowsr.testing import randomize
 from flowsr.training import Batch, Discriminator, Objective, Run, WeightAverage, recipe
 from flowsr.training.recipes import default_recipe
@@ -239,6 +241,26 @@ def test_the_average_follows_its_formula_and_is_put_back():
     torch.testing.assert_close(copied.average["weight"], expected)
     with pytest.raises(ValueError, match=r"expected a decay in \[0, 1\); got 1"):
         WeightAverage(layer, decay=1)
+
+
+def test_constants_are_copied_and_statistics_averaged():
+    class Part(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.statistics = BatchStatistics(2)
+            self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+            self.register_buffer("scale", torch.tensor(0.1))
+
+    part = Part()
+    average = WeightAverage(part, decay=0.5)
+    part.scale.fill_(0.3)
+    part.statistics.mean.fill_(1.0)
+    for _ in range(3):
+        average.update()
+    assert torch.equal(average.average["mask"], part.mask)
+    assert torch.equal(average.average["scale"], part.scale)  # to the last bit, not nearly
+    left = math.prod(min(0.5, (1 + t) / (10 + t)) for t in range(3))
+    torch.testing.assert_close(average.average["statistics.mean"], torch.full((2, 1, 1), 1 - left))
 
 
 def test_a_restored_trainer_continues_bit_for_bit(fabric):
