@@ -2,8 +2,9 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flowsr.errors import what_is_at
@@ -53,10 +54,17 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
         temporary.unlink(missing_ok=True)
 
 
-def sweep_unfinished(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder where nobody else is writing."""
+def sweep_unfinished(folder: Path, *, idle: float = 0.0) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Args:
+        folder: where nobody else is writing, or else
+        idle: seconds that nothing was written into a file, for it to be left over.
+    """
     for path in folder.glob(f"{_UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime <= time.time() - idle:
+                path.unlink()
 
 
 def _umask() -> int:

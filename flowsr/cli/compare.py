@@ -23,7 +23,7 @@ from flowsr.cli.options import (
     Seed,
     open_model,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder, write_text
+from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr, write_text
 
 _NAMES = ("compare.csv", "compare.json", "compare.png")
 _HELP = "A .safetensors file, an official .pth, or a preset's name: the {} model."
@@ -71,7 +71,7 @@ def compare(
     )
     files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_lr(lr) if lr is not None else None
-    check_outputs(out, _NAMES, force=force)
+    claim_outputs(out, _NAMES, force=force)
 
     from flowsr.plots import save_figure
 
@@ -84,7 +84,6 @@ def compare(
         return
     models = {key: {"model": n, "provenance": f.provenance} for key, n, f in (("a", a, first), ("b", b, second))}
     facts = document("comparison", models=models, num_samples=num_samples, seed=seed, **found.to_dict())
-    make_folder(out)
     write_text(out / _NAMES[0], found.to_csv())
     write_json(out / _NAMES[1], facts)
     save_figure(found.plot(), out / _NAMES[2], overwrite=True, dpi=130)

@@ -20,7 +20,7 @@ from flowsr.cli.options import (
     open_model,
     resolve_device,
 )
-from flowsr.cli.paths import check_outputs, make_folder
+from flowsr.cli.paths import claim_outputs
 from flowsr.cli.train import remarks
 
 
@@ -47,7 +47,7 @@ def demo(
     reporter = Reporter(quiet=quiet, json_only=json)
     training = train or shipped_path(SR_MODEL) is None
     names = ["demo.png", "demo.json", *(["demo.safetensors"] if training else [])]
-    check_outputs(out, names, force=force)
+    claim_outputs(out, names, force=force)
 
     import torch
 
@@ -78,7 +78,6 @@ def demo(
                 dtype=getattr(torch, dtype),
                 progress=not reporter.quiet,
             )
-        make_folder(out)
         save(flow, out / "demo.safetensors")
         weights = f"model trained for {recipe.steps} steps"
     else:
@@ -89,7 +88,6 @@ def demo(
     draws = 2 if smoke else 8
     with reporter.progress("Drawing and scoring", draws + len(TEMPERATURES) + 1) as advance:
         study = study_photograph(flow, hr, num_samples=draws, seed=seed, on_step=advance)
-    make_folder(out)
     save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
     found = document("demo", model=SR_MODEL, weights=weights, provenance=flow.provenance, seed=seed, **study.to_dict())
     write_json(out / "demo.json", found)

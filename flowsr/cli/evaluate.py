@@ -22,7 +22,7 @@ from flowsr.cli.options import (
     Seed,
     open_model,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder, write_text
+from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr, write_text
 
 _NAMES = ("evaluation.csv", "evaluation.json")
 
@@ -65,7 +65,7 @@ def evaluate(
     )
     files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_lr(lr) if lr is not None else None
-    check_outputs(out, _NAMES, force=force)
+    claim_outputs(out, _NAMES, force=force)
 
     from flowsr.models import Capability
 
@@ -82,7 +82,6 @@ def evaluate(
         processes=processes.count,
         **result.to_dict(),
     )
-    make_folder(out)
     write_text(out / _NAMES[0], result.to_csv())
     write_json(out / _NAMES[1], found)
     reporter.result(card_table(result.card()))

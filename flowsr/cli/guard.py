@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from flowsr.cli.paths import claims
 from flowsr.errors import FlowsrError, few_lines
 
 EXAMPLE = "Such as: "
@@ -29,7 +30,8 @@ class GuardedGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the guard."""
         try:
-            return super().invoke(ctx)
+            with claims():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             typer.echo("\nInterrupted. Files already written are whole; nothing half-written was left.", err=True)
             raise typer.Exit(INTERRUPTED) from None

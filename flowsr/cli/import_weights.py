@@ -9,7 +9,7 @@ from flowsr._support.json import document
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.info import describe_model, in_words
 from flowsr.cli.options import Force, Json, Quiet
-from flowsr.cli.paths import check_outputs, instead, make_folder
+from flowsr.cli.paths import claim_outputs, instead
 
 
 def import_weights(
@@ -31,12 +31,11 @@ def import_weights(
         )
     if not source.is_file():
         raise FileNotFoundError(f"expected an official .pth file; {source} {instead(source)}")
-    check_outputs(destination.parent, [destination.name], force=force)
+    claim_outputs(destination.parent, [destination.name], force=force, alone=False)
 
     from flowsr.models import load, save
 
     flow = load(source)
-    make_folder(destination.parent)
     save(flow, destination, overwrite=force)
     facts = describe_model(flow)
     facts["preset"] = next((name for name, config in type(flow).presets.items() if config == flow.config), None)

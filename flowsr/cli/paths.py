@@ -2,12 +2,28 @@
 
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from flowsr._support.atomic import atomic_path
+from flowsr._support.lock import sole_writer
 from flowsr.cli.console import Reporter
 from flowsr.errors import what_is_at
+
+_claims: ContextVar[ExitStack | None] = ContextVar("claims", default=None)
+
+
+@contextmanager
+def claims() -> Iterator[None]:
+    """Within this context, which is that of a command, output folders stay claimed."""
+    with ExitStack() as stack:
+        token = _claims.set(stack)
+        try:
+            yield
+        finally:
+            _claims.reset(token)
 
 
 def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
@@ -83,21 +99,48 @@ def _has_word(path: Path, word: str) -> bool:
     return word in re.split(r"[_\-. ]", path.stem.upper())
 
 
-def check_outputs(folder: Path, names: Iterable[str], *, force: bool) -> None:
+def claim_outputs(folder: Path, names: Iterable[str], *, force: bool, alone: bool = True) -> None:
     """Refuse, before any work, an output folder that cannot be used or files that would be overwritten without leave.
 
-    Nothing stays behind: the folder is made, by :func:`make_folder`, when there is something to put into it.
+    Until the end of :func:`claims` no other command writes there, see :func:`flowsr._support.lock.sole_writer`. Nothing
+    stays behind: an empty folder goes away.
+
+    Args:
+        folder: the output folder.
+        names: the files that shall be written there.
+        force: overwrite those that exist.
+        alone: nobody else may write anything into the folder; False for a command that writes one file.
 
     Raises:
+        BlockingIOError: if another command is writing there.
         FileExistsError: if one of the files exists and ``force`` is False.
         NotADirectoryError: if the folder is a file, or lies below one.
         PermissionError: if the folder cannot be made, or nothing can be written there.
     """
+    names = list(names)
+    _check_files(folder, names, force=force)
+    check_folder(folder)
+    claims = _claims.get()
+    if claims is not None:
+        claims.enter_context(sole_writer(folder, file="" if alone else names[0]))
+        _check_files(folder, names, force=force)  # what another command wrote while this one was looking
+
+
+def _check_files(folder: Path, names: Iterable[str], *, force: bool) -> None:
     for name in names:
         if (folder / name).is_dir():
             raise FileExistsError(f"{folder / name} is a folder where a file shall be: choose another name or --out")
         if not force and (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists: choose another name or --out, or add --force to overwrite")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse an output folder that cannot be used; nothing stays behind.
+
+    Raises:
+        NotADirectoryError: if it is a file, or lies below one.
+        PermissionError: if it cannot be made, or nothing can be written there.
+    """
     folder = folder.absolute()
     nearest = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
@@ -111,11 +154,6 @@ def check_outputs(folder: Path, names: Iterable[str], *, force: bool) -> None:
         raise PermissionError(
             f"expected a folder that can be written to; {folder} cannot ({error.strerror}): choose another --out"
         ) from error
-
-
-def make_folder(folder: Path) -> None:
-    """Create the output folder if it does not exist."""
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

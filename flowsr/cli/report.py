@@ -7,7 +7,7 @@ import typer
 
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Model, Precision, Quiet, Seed, open_model
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, make_folder, write_text
+from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, write_text
 
 
 def report(
@@ -39,11 +39,10 @@ def report(
     page = out or Path(f"{path.stem}.html")
     if any(page.exists() and page.samefile(given) for given in (path, lr_path) if given is not None):
         raise ValueError(f"expected another file for the page than the image itself; got {page}")
-    check_outputs(page.parent, [page.name], force=force)
+    claim_outputs(page.parent, [page.name], force=force, alone=False)
 
     flow = open_model(model, device=device, dtype=dtype)
     with reporter.progress("Reporting", STEPS) as advance:
         text = build_report(flow, path, model=model, lr=lr_path, num_samples=num_samples, seed=seed, on_step=advance)
-    make_folder(page.parent)
     write_text(page, text)
     reporter.remark(f"Wrote {page}")

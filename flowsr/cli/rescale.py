@@ -23,7 +23,7 @@ from flowsr.cli.options import (
     Seed,
     open_model,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
+from flowsr.cli.paths import claim_outputs, expand_inputs
 
 if TYPE_CHECKING:
     from flowsr.workflows.rescale import Rescaled
@@ -57,7 +57,6 @@ def downscale(
     opened = open_model(model, device=device, dtype=dtype)
     check_rescaling(opened)
     flow = require_conditional(opened, what="making images small")
-    make_folder(out)
     results: list[Rescaled] = []
     with reporter.progress("Downscaling", len(files)) as advance:
         for path in files:
@@ -118,7 +117,6 @@ def upscale(
             "Note: this is a rescaling model, which expects LR images that `flowsr downscale` made with it; on others "
             "its results degrade."
         )
-    make_folder(out)
     results: list[Rescaled] = []
     with reporter.progress("Upscaling", len(files)) as advance:
         for path in files:
@@ -146,7 +144,7 @@ def _targets(files: Sequence[Path], name: Callable[[Path], str], out: Path, *, f
     targets = {path: out / name(path) for path in files}
     if len(set(targets.values())) < len(files):
         raise ValueError("expected images whose results have different names; got some that differ only by _LR")
-    check_outputs(out, [target.name for target in targets.values()], force=force)
+    claim_outputs(out, [target.name for target in targets.values()], force=force)
     return targets
 
 

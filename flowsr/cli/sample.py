@@ -22,7 +22,7 @@ from flowsr.cli.options import (
     Seed,
     open_model,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder
+from flowsr.cli.paths import claim_outputs, expand_inputs
 
 if TYPE_CHECKING:
     from flowsr.workflows.sample import Draws
@@ -73,7 +73,7 @@ def sample(
     )
     files = expand_inputs(inputs)
     truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
-    check_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
+    claim_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
 
     from flowsr.models import Capability
     from flowsr.models.conditional import require_conditional
@@ -85,7 +85,6 @@ def sample(
         )
     for path in files:
         check_file(flow, path, hr=truths.get(path))
-    make_folder(out)
     results: list[Draws] = []
     with reporter.progress("Sampling", len(files) * plan.draws) as advance:
         for path in files:

@@ -21,7 +21,7 @@ from flowsr.cli.options import (
     Seed,
     open_model,
 )
-from flowsr.cli.paths import check_outputs, expand_inputs, keep_hr, keep_lr, make_folder
+from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr
 
 _LISTING = "scores.json"
 
@@ -67,7 +67,7 @@ def score(
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
     pictures = {path: f"{path.stem}_terms.png" for path in files}
     if out is not None:
-        check_outputs(out, [_LISTING, *pictures.values()], force=force)
+        claim_outputs(out, [_LISTING, *pictures.values()], force=force)
 
     from flowsr.plots import save_figure
 
@@ -97,7 +97,6 @@ def score(
         images=[scored.to_dict() for scored in results],
     )
     if out is not None:
-        make_folder(out)
         for scored in results:
             save_figure(scored.plot(), out / pictures[scored.source], overwrite=force)
         write_json(out / _LISTING, found)

@@ -11,7 +11,7 @@ from flowsr._support.json import document, write_json
 from flowsr._support.temperatures import MODEL_TEMPERATURE
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed, open_model
-from flowsr.cli.paths import check_outputs, expand_inputs, make_folder, write_text
+from flowsr.cli.paths import claim_outputs, expand_inputs, write_text
 
 
 class Solver(StrEnum):
@@ -85,7 +85,7 @@ def study(
 
     chosen = study_named(name)
     figures = {part: f"{name}_{part.replace(' ', '_')}.png" for part in chosen.parts}
-    check_outputs(out, [f"{name}.json", f"{name}.txt", *figures.values()], force=force)
+    claim_outputs(out, [f"{name}.json", f"{name}.txt", *figures.values()], force=force)
     settings = StudySettings(
         crop=crop,
         num_samples=num_samples,
@@ -100,7 +100,6 @@ def study(
     images = {path.stem: read_image(path) for path in files}
     with reporter.progress(name.capitalize(), chosen.steps(len(images), settings)) as advance:
         report = run_study(name, flow, images, settings, on_step=lambda *_: advance())
-    make_folder(out)
     for part, figure in report.figures().items():
         save_figure(figure, out / figures[part], overwrite=True, dpi=110)
     found = document("study", model=model, provenance=flow.provenance, **report.to_dict())

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsr._support.json import document
+from flowsr._support.lock import is_first_process
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet, Seed
-from flowsr.cli.paths import check_outputs
+from flowsr.cli.paths import check_folder
 from flowsr.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ def train(
     for what --recipe and --set change. An existing run is never overwritten. Several processes:
     torchrun --nproc-per-node 2 -m flowsr train …
     """
-    # torchrun sets the first; --devices starts processes that have the second alone.
-    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    first = is_first_process()
     reporter = Reporter(quiet=quiet or not first, json_only=json and first)
     factors = _check(folders, out, resume=resume, device=device, scales=scales)
 
@@ -228,7 +228,7 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
     found = [name for name in _TRACES if (out / name).exists()]
     if found and not resume:
         raise FileExistsError(f"{out} holds a run already ({found[0]}): choose another --out, or add --resume")
-    check_outputs(out, [], force=True)
+    check_folder(out)
     try:
         return tuple(float(part) for part in scales.split(","))
     except ValueError as error:

@@ -14,6 +14,7 @@ import torch
 
 from flowsr._support.atomic import sweep_unfinished
 from flowsr._support.json import document, write_json
+from flowsr._support.lock import sole_writer
 from flowsr._support.states import as_written
 from flowsr.errors import NonFiniteError
 from flowsr.models import ImageModel
@@ -139,6 +140,7 @@ def train(
         ValueError: for settings that do not fit, or if ``out`` has checkpoints and ``resume`` is False.
         ImageError: if there are no usable images, or with ``strict`` for one that is not.
         NonFiniteError: if too many steps in a row were not finite.
+        BlockingIOError: if another process is writing into ``out``.
         CheckpointError: if ``out`` has checkpoints but none is whole, or they belong to another architecture.
 
     References:
@@ -160,6 +162,20 @@ def train(
     """
     run, out = run or Run(), Path(out)
     data = data if isinstance(data, Data) else Data(folders=data)
+    with sole_writer(out):
+        return _train(model, data, out, recipe=recipe, run=run, start=start, resume=resume)
+
+
+def _train(
+    model: ImageModel | str,
+    data: Data,
+    out: Path,
+    *,
+    recipe: Recipe | str | None,
+    run: Run,
+    start: Start | None,
+    resume: bool,
+) -> Trained:
     checkpoints = CheckpointFolder(out / "checkpoints", keep=run.keep)
     if checkpoints.steps() and not resume:
         raise ValueError(f"expected a new folder, or resume=True to continue; {out} has checkpoints already")

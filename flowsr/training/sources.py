@@ -60,7 +60,9 @@ def _search(folder: Path, been: set[object], out: Path | None, left_out: dict[Pa
         found: list[Path] = []
         # Links after what they may lead to, which is then known by its own name.
         for child in sorted(_folders(folder), key=lambda path: (path.is_symlink(), path)):
-            if (child / MANIFEST).is_file() or (out is not None and _identity(child) == _identity(out)):
+            if out is not None and _identity(child) == _identity(out):
+                continue
+            if (child / MANIFEST).is_file():
                 left_out[child] = "the folder of a run"
             elif _identity(child) in been:
                 left_out[child] = "a link to a folder that is looked into anyway"

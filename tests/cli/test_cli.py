@@ -172,6 +172,7 @@ def test_module_level_imports_of_the_cli_are_light():
                 own = name.startswith("flowsr.cli") or name in (
                     "flowsr._support.atomic",
                     "flowsr._support.json",
+                    "flowsr._support.lock",
                     "flowsr._support.temperatures",
                     "flowsr.errors",
                 )
