@@ -108,9 +108,9 @@ def train(
     A preset, such as sr-x4-small, srflow-x4-small or glow-small, starts with random weights; a model file is gone on
     from.
 
-    Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C and
-    SIGTERM save a checkpoint first, and leave with 128 + the signal; --resume goes on, with the recipe of the run but
-    for what --recipe and --set change. An existing run is never overwritten. Several processes:
+    Writes run.json, train.csv, validation.csv, checkpoints/, pictures/, curve.png and model.safetensors. Ctrl-C,
+    SIGTERM and SIGHUP save a checkpoint first, and leave with 128 + the signal; --resume goes on, with the recipe of
+    the run but for what --recipe and --set change. An existing run is never overwritten. Several processes:
     torchrun --nproc-per-node 2 -m flowsr train …
     """
     first = is_first_process()
@@ -255,7 +255,8 @@ def remarks(reporter: Reporter) -> Iterator[None]:
     """Send the run's progress to stderr, and say its warnings in a line each."""
 
     def say(message: Warning | str, *_where: Any, **_more: Any) -> None:
-        reporter.remark(f"Warning: {message}")
+        with contextlib.suppress(OSError):  # a terminal that is gone must not cost the run
+            reporter.remark(f"Warning: {message}")
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -48,12 +49,23 @@ class Batch:
         lr: ``(B, C, crop/s, crop/s)``, rounded to 8 bits; None for a density of images alone.
         seeds: ``(B,)``, from which each sample's noise is drawn.
         unreadable: messages about images that could not be read and were replaced by others.
+        lost: why there are no crops, from a worker process, whose errors arrive with a traceback as their text.
     """
 
     hr: Tensor
     lr: Tensor | None
     seeds: Tensor
     unreadable: tuple[str, ...] = ()
+    lost: str = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker's tensors travel through shared memory, of which containers have little; arrays through a pipe.
+        arrays = {name: value.numpy() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {**vars(self), **arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors = {name: torch.from_numpy(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+        vars(self).update({**state, **tensors})
 
     def to(self, device: torch.device, *, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> "Batch":
         """The batch on a device, HR optionally in channels-last memory order."""
@@ -147,7 +159,12 @@ class CropBatches(Dataset):
         first = step * self.batch_size + (self.rank * self.accumulate + micro) * size
         crops, lrs, messages = [], [], []
         for n in range(first, first + size):
-            hr, lr = self._sample(n, messages)
+            try:
+                hr, lr = self._sample(n, messages)
+            except ImageError as error:
+                if get_worker_info() is None:
+                    raise
+                return Batch(torch.empty(0), None, torch.empty(0), lost=str(error))
             crops.append(hr)
             if lr is not None:
                 lrs.append(lr)
@@ -172,6 +189,8 @@ class CropBatches(Dataset):
             sampler=range(start * self.accumulate, stop * self.accumulate),
             num_workers=workers,
             collate_fn=_unchanged,
+            # Its own, or each start would draw from the global one, and a resumed run have another than one at a go.
+            generator=torch.Generator(),
             worker_init_fn=_start_worker if workers else None,
         )
 
@@ -207,10 +226,12 @@ class CropBatches(Dataset):
             try:
                 return self.folder[index]
             except ImageError as error:
-                if self.folder.strict and get_worker_info() is None:
-                    raise  # a worker's message travels in the batch: its errors arrive with a traceback as their text
+                if self.folder.strict:
+                    raise
                 messages.append(str(error))
-        raise ImageError("expected at least one readable image; none is left")
+        raise ImageError(
+            f"expected at least one readable image; none of {len(self.indices)} is left, the last as {messages[-1]}"
+        )
 
 
 def _shrink(hr: Tensor, side: int) -> Tensor:
@@ -232,7 +253,8 @@ def _unchanged(batch: Any) -> Any:
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C and schedulers signal the whole process group; the training process decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     # What a worker finds unreadable travels in the batch; its own warnings would be printed by each worker.
     warnings.simplefilter("ignore")

@@ -4,6 +4,7 @@ import json
 import platform
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -35,7 +36,7 @@ from flowsr.training.preparation import (
     open_images,
 )
 from flowsr.training.recipes import Recipe
-from flowsr.training.settings import Data, Run
+from flowsr.training.settings import Data, Run, settings_of
 from flowsr.training.sources import MANIFEST, PICTURES
 from flowsr.training.wrapper import set_memory
 
@@ -121,9 +122,9 @@ def train(
     A density of images alone (Glow, RealNVP) is trained on the HR images, without LR images.
 
     The folder ``out`` then has ``run.json`` (what was run), ``train.csv`` and ``validation.csv``, ``checkpoints/``,
-    ``pictures/`` and ``curve.png``, and ``model.safetensors``, which :func:`flowsr.load` reads. SIGINT and SIGTERM save
-    a checkpoint and return. Torch's global random state is set from the seed. Under ``torchrun`` every process calls
-    this function.
+    ``pictures/`` and ``curve.png``, and ``model.safetensors``, which :func:`flowsr.load` reads. SIGINT, SIGTERM and
+    SIGHUP save a checkpoint and return. Torch's global random state is set from the seed. Under ``torchrun`` every
+    process calls this function.
 
     Cost: per step, one to three passes through the flow and back.
 
@@ -197,13 +198,15 @@ def _train(
         "config": flow.config.to_dict(),
         "recipe": recipe.to_dict(),
         "data": batches.folder.fingerprint(),
-        "choice of crops": data.choice_of_crops(run.seed),
+        "choice of crops": {**data.choice_of_crops(run.seed), "images": len(batches.indices)},
     }
+    settings = settings_of(data, run, start=started)
     if going_on:
         with as_written(checkpoints.folder, kind="training checkpoint"):
-            go_on(trainer, checkpoints, batches, about, out)
+            go_on(trainer, checkpoints, batches, {**about, "settings": settings}, out)
         _say_why_it_ended(out, trainer.step)
-    if fabric.is_global_zero:
+
+    def record() -> None:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, out / PICTURES):
             sweep_unfinished(folder)
@@ -221,7 +224,18 @@ def _train(
             "resumed_at_step": trainer.step,
         }
         write_json(out / MANIFEST, document("run", **manifest(**facts)))
-    loop = Loop(trainer, batches, validation, checkpoints, out=out, workers=data.workers, about=about)
+
+    loop = Loop(
+        trainer,
+        batches,
+        validation,
+        checkpoints,
+        out=out,
+        workers=data.workers,
+        about=about,
+        settings=settings,
+        record=record,
+    )
     try:
         interrupted = loop.run()
     except NonFiniteError as error:
@@ -246,8 +260,9 @@ def _train(
 
 def _note_end(out: Path, step: int) -> None:
     """Write into ``run.json`` that losses were no longer finite, for the run that goes on to say."""
-    facts = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    write_json(out / MANIFEST, {**facts, "not_finite_at_step": step})
+    with suppress(OSError, ValueError):  # renamed, or a full disk: the error itself is what matters
+        facts = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        write_json(out / MANIFEST, {**facts, "not_finite_at_step": step})
 
 
 def _way_back(checkpoints: CheckpointFolder) -> str:

@@ -5,6 +5,7 @@ import io
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -188,7 +189,11 @@ class ProgressBar:
         self._began = self._last = clock()
 
     def update(self, step: int, numbers: dict[str, float]) -> None:
-        """Show a step and its numbers."""
+        """Show a step and its numbers, to nobody if the terminal is gone."""
+        with suppress(OSError):
+            self._show(step, numbers)
+
+    def _show(self, step: int, numbers: dict[str, float]) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=step, numbers=in_words(numbers))
         elif self._prints and (now := self._clock()) >= self._last + self._every:
@@ -200,4 +205,5 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError):
+                self._progress.stop()

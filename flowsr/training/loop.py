@@ -4,7 +4,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import Batch, CropBatches
 from flowsr.training.journal import CsvLog, ProgressBar, in_words, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
-from flowsr.training.sources import PICTURES
+from flowsr.training.sources import PICTURES, name_some
 from flowsr.training.trainer import ADVICE, Numbers, Trainer
 from flowsr.training.validation import NUMBERS, Named, score_images, summarize
 
@@ -38,8 +38,14 @@ _FIRST = [
 _MORE = ["l1", "perceptual", "adversarial", "critic", "z_square", "skipped"]
 
 
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that stop a run after the step it is in; Windows lacks the last."""
+
+
 class StopSignals:
-    """Within this context SIGINT and SIGTERM set ``received`` instead of ending the process; a second one ends it.
+    """Within this context SIGINT, SIGTERM and SIGHUP set ``received`` instead of ending the process; a second ends it.
+
+    Not a second SIGHUP: a terminal that is closed may send one, and the shell in it another.
 
     One that the process was started to ignore, as shells start the background jobs of a script to ignore SIGINT, stays
     ignored: it is meant for somebody else.
@@ -54,7 +60,7 @@ class StopSignals:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue
             try:
@@ -69,7 +75,8 @@ class StopSignals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self._old[number])
+        if number != getattr(signal, "SIGHUP", None):
+            signal.signal(number, self._old[number])
         if self._says_so:
             # Not print: the signal may have come in the midst of one, whose stream does not bear another.
             with suppress(OSError):
@@ -93,7 +100,9 @@ class Loop:
         checkpoints: where to save.
         out: folder of the run.
         workers: processes that prepare batches.
-        about: facts saved with each checkpoint.
+        about: facts saved with each checkpoint and model.
+        settings: of the run, saved with each checkpoint.
+        record: writes what is run into the folder, which it makes.
     """
 
     def __init__(
@@ -106,9 +115,11 @@ class Loop:
         out: Path,
         workers: int,
         about: dict[str, Any],
+        settings: dict[str, Any],
+        record: Callable[[], None],
     ) -> None:
         self.trainer, self.batches, self.images, self.checkpoints = trainer, batches, validation, checkpoints
-        self.out, self.workers, self.about = out, workers, about
+        self.out, self.workers, self.about, self.settings, self._record = out, workers, about, settings, record
         self.validation: dict[str, float] = {}
         self.validated_at: int | None = None
         self.saved = False
@@ -123,17 +134,15 @@ class Loop:
         """Run; returns the signal that stopped it, or None."""
         trainer, run, steps = self.trainer, self.trainer.run, self.trainer.recipe.steps
         self._open_logs()
-        loader = iter(self.batches.loader(trainer.step, steps, workers=self.workers))
         stop, due = None, False
         try:
+            loader = self._loader(trainer.step, steps)
             with self._signals:
                 if trainer.step and self._validates(trainer.step):
                     self._validate()
                 self._clock()
                 while trainer.step < steps and not stop:
-                    micro = [next(loader) for _ in range(run.accumulate)]
-                    for batch in micro:
-                        self._report(batch.unreadable)
+                    micro = [self._next(loader) for _ in range(run.accumulate)]
                     numbers = trainer.make_step([trainer.place(batch) for batch in micro])
                     self._judges = self._judges if trainer.guard.in_a_row else micro
                     done = trainer.step == steps
@@ -152,6 +161,13 @@ class Loop:
                 if self._main and self._sound:
                     self.export()
                 self.saved = trainer.fabric.broadcast(self.saved)
+        except RuntimeError as error:
+            # Torch raises this in the midst of whatever is going on.
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise ChildProcessError(
+                "a process that prepares batches was killed, for its memory perhaps: resume, with fewer workers or none"
+            ) from error
         finally:
             self._close_logs()
         if not stop and self._main and run.pictures:
@@ -174,7 +190,9 @@ class Loop:
         trainer = self.trainer
         self._sound = bool(self._judges) and trainer.is_sound([trainer.place(batch) for batch in self._judges])
         if self._main and self._sound:
-            self.checkpoints.write(trainer.step, {**trainer.state(), "about": self.about})
+            self._keep_folder()
+            about = {**self.about, "settings": self.settings}
+            self.checkpoints.write(trainer.step, {**trainer.state(), "about": about})
             self.export()
         trainer.fabric.barrier()
         if self._sound:
@@ -184,6 +202,21 @@ class Loop:
         if last:
             raise NonFiniteError(f"{fault}. {ADVICE}")
         warnings.warn(fault, stacklevel=2)
+
+    def _keep_folder(self) -> None:
+        """Go on in a new folder where the run's has been renamed or removed, and say so."""
+        try:
+            if os.path.samestat(self.out.stat(), self._folder):
+                return
+        except FileNotFoundError:
+            pass
+        self._record()
+        self._folder = self.out.stat()
+        warnings.warn(
+            f"{self.out} has been renamed or removed during the run: what comes from step {self.trainer.step} on is in "
+            "a new folder of that name, but for the rows of the logs",
+            stacklevel=2,
+        )
 
     def export(self) -> None:
         """Write ``model.safetensors`` with the averaged weights; a full disk is a warning, not the end of the run."""
@@ -245,6 +278,8 @@ class Loop:
     def _open_logs(self) -> None:
         if not self._main:
             return
+        self._record()
+        self._folder = self.out.stat()
         step, run = self.trainer.step, self.trainer.run
         self._board = tensorboard_writer(self.out / "tensorboard", start=step) if run.tensorboard else None
         summary = [*NUMBERS, *(f"{name}_median" for name in NUMBERS), "bits_per_dim_worst"]
@@ -298,11 +333,35 @@ class Loop:
     def _clock(self) -> None:
         self._since = (time.perf_counter(), self.trainer.step)
 
+    def _loader(self, start: int, stop: int) -> Iterator[Batch]:
+        try:
+            return iter(self.batches.loader(start, stop, workers=self.workers))
+        except OSError as error:
+            if not self.workers:
+                raise
+            raise OSError(
+                f"expected to start {self.workers} processes that prepare batches; got {error}: take fewer, or none"
+            ) from error
+
+    def _next(self, loader: Iterator[Batch]) -> Batch:
+        """The next micro-batch; what is wrong with it is said.
+
+        Raises:
+            ImageError: if no image can be read, or with ``strict`` for one.
+        """
+        batch = next(loader)
+        if batch.lost:
+            raise ImageError(batch.lost)
+        self._report(batch.unreadable)
+        return batch
+
     def _report(self, messages: tuple[str, ...]) -> None:
-        for message in messages:
-            if self.batches.folder.strict:
-                raise ImageError(message)
-            if message not in self._unreadable:
-                self._unreadable.add(message)
-                count = len(self._unreadable) + len(self.batches.folder.skipped)
-                warnings.warn(f"left out image {count}: {message}", stacklevel=2)
+        new = [message for message in dict.fromkeys(messages) if message not in self._unreadable]
+        if not new:
+            return
+        if self.batches.folder.strict:
+            raise ImageError(new[0])
+        self._unreadable.update(new)
+        count = len(self._unreadable) + len(self.batches.folder.skipped)
+        which = f"image {count}" if len(new) == 1 else f"{len(new)} images, {count} by now"
+        warnings.warn(f"left out {which}: {name_some(new)}", stacklevel=2)

@@ -21,7 +21,7 @@ from flowsr.training.recipes import Recipe, check_recipe, default_recipe
 from flowsr.training.recipes import recipe as named_recipe
 from flowsr.training.settings import Data, Run
 from flowsr.training.sources import copies
-from flowsr.training.trainer import Trainer
+from flowsr.training.trainer import Trainer, random_state, set_random_state
 from flowsr.training.validation import Named
 from flowsr.training.wrapper import Objective, dequantize, set_memory
 
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 _BATCHES_TO_JUDGE_BY = 3
+
+WITHOUT_EFFECT = frozenset(
+    (
+        *("start", "checkpoint_every", "keep", "validate_every", "validate_at", "validation_images", "log_every"),
+        *("patience", "tensorboard", "pictures", "folders", "lr_folders", "validation", "workers", "cache_bytes"),
+        "strict",
+    )
+)
+"""Settings that the weights do not depend on; what the files are that folders hold is compared itself."""
 
 
 def build_model(name: str, start: Start | None = None) -> tuple[ImageModel, str]:
@@ -233,9 +242,10 @@ def go_on(
 
 def _is_sound(trainer: Trainer, batches: CropBatches) -> bool:
     """Whether weights just restored are worth going on from; one batch that is not finite may be to blame itself."""
-    parts = batches.accumulate
+    parts, before = batches.accumulate, random_state()
     for step in range(trainer.step, trainer.step + _BATCHES_TO_JUDGE_BY):
         micro = [trainer.place(batches[number]) for number in range(step * parts, (step + 1) * parts)]
+        set_random_state(before)  # a degradation may draw from the global one, against the rules
         if trainer.is_sound(micro):
             return True
     return False
@@ -254,19 +264,26 @@ def _check_architecture(before: dict[str, Any], about: dict[str, Any], out: Path
 
 
 def _say_differences(before: dict[str, Any], about: dict[str, Any], *, step: int) -> None:
-    for name in ("recipe", "data", "choice of crops"):
-        if name in before and before[name] != about[name]:
-            changes = _changes(before[name], about[name])
-            warnings.warn(
-                f"resuming at step {step} with another {name} than before{changes}: the run goes on, but as another "
-                "run",
-                stacklevel=2,
-            )
+    """Warn of all that a run is given now and was not given before, or the other way round."""
+    if before.get("data") != about["data"]:
+        _warn(step, "other data than before", another=True)
+    for name, words in {
+        "recipe": "another recipe",
+        "choice of crops": "another choice of crops",
+        "settings": "other settings",
+    }.items():
+        changed = _changes(before.get(name, {}), about[name])
+        for another in (True, False):
+            found = [text for field, text in changed.items() if (field not in WITHOUT_EFFECT) == another]
+            if found:
+                _warn(step, f"{words} than before ({', '.join(found)})", another=another)
 
 
-def _changes(before: Any, now: Any) -> str:
-    """`` (steps 30 → 40)`` for facts by name; nothing for a digest, which tells nobody anything."""
-    if not isinstance(before, dict):
-        return ""
-    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-    return f" ({', '.join(f'{name} {before.get(name)} → {now.get(name)}' for name in names)})"
+def _warn(step: int, difference: str, *, another: bool) -> None:
+    result = "the run goes on, but as another run" if another else "its weights do not depend on that"
+    warnings.warn(f"resuming at step {step} with {difference}: {result}", stacklevel=4)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """``steps 30 → 40`` for what is not the same, by name; earlier versions did not say all, so only what they did."""
+    return {name: f"{name} {value} → {now.get(name)}" for name, value in before.items() if value != now.get(name)}

@@ -118,10 +118,27 @@ class Run:
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
+def settings_of(data: Data, run: Run, *, start: str) -> dict[str, Any]:
+    """All that a run is given but recipe and choice of crops, JSON-ready, for one that goes on to compare.
+
+    What is shown while it runs is nothing that another run could have.
+
+    Example:
+        >>> settings_of(Data(folders="photographs"), Run(accumulate=2), start="haar")["accumulate"]
+        2
+    """
+    found = {"start": start, **run.to_dict(), **data.to_dict()}
+    return {name: value for name, value in found.items() if name not in (*data.choice_of_crops(run.seed), "progress")}
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    # Not an address, which is another one in each process.
+    named = value if hasattr(value, "__qualname__") else type(value) if " object at 0x" in repr(value) else None
+    return str(value) if named is None else f"{named.__module__}.{named.__qualname__}"
 
 
 # Not pydantic or cattrs: neither takes 1e3 for a whole number, "none", or a tuple without brackets from a command line,

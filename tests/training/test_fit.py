@@ -22,6 +22,7 @@ from flowsr.models import HCFlow
 from flowsr.training import CheckpointFolder, Data, Run, recipe, score_images, train
 from flowsr.training.crops import derive_seed
 from flowsr.training.journal import CsvLog, ProgressBar, read_csv
+from flowsr.training.loop import STOPPING
 from flowsr.training.objectives import likelihood_loss
 from flowsr.training.pictures import draw_curve
 from flowsr.training.trainer import Trainer
@@ -137,7 +138,7 @@ def test_a_new_run_does_not_touch_an_old_one(images, tmp_path):
     assert longer.step == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_saves_and_returns(interruptible, images, tmp_path, number):
     out = tmp_path / "run"
 
@@ -158,7 +159,7 @@ def test_a_signal_saves_and_returns(interruptible, images, tmp_path, number):
     assert flowsr.load(out / "model.safetensors").provenance["step"] == stopped.step
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_an_ignored_signal_stays_ignored(images, tmp_path, number):
     def send(hr, *, upscale, generator):
         os.kill(os.getpid(), number)

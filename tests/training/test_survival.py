@@ -1,7 +1,9 @@
 """Real processes, killed and stopped from outside."""
 
 import os
+import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 
 from flowsr.images import write_image
 from flowsr.training import CheckpointFolder
+from flowsr.training.loop import STOPPING
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +93,7 @@ def test_killed_runs_lose_at_most_the_interval_and_end_where_they_would_have(ima
     assert set(expected) == set(found)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_to_the_whole_group_saves_and_exits(interruptible, images, tmp_path, number):
     out = tmp_path / "run"
     process = start(images, out, 100_000, workers=1)
@@ -101,6 +104,28 @@ def test_a_signal_to_the_whole_group_saves_and_exits(interruptible, images, tmp_
     steps = (out / "train.csv").read_text().count("\n") - 1
     assert CheckpointFolder(out / "checkpoints").read_last()[0] == steps
     assert (out / "model.safetensors").exists()
+
+
+def test_a_terminal_that_is_closed_stops_a_run_as_sigterm_does(images, tmp_path):
+    """It sends SIGHUP, the shell in it perhaps another, and nothing can be printed any more."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "flowsr", "train", str(images), "--out", str(out), "--device", "cpu"]
+    command += ["--set", "steps=100000 crop=16 batch_size=1", "--log-every", "1", "--checkpoint-every", "100000"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, command)
+    end = time.monotonic() + 120
+    while not ((out / "train.csv").exists() and (out / "train.csv").read_text().count("\n") > 3):
+        assert time.monotonic() < end
+        if select.select([terminal], [], [], 0.02)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    os.kill(child, signal.SIGHUP)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) > 0  # it left by itself
+    steps = (out / "train.csv").read_text().count("\n") - 1
+    assert CheckpointFolder(out / "checkpoints").read_last()[0] == steps
+    assert (out / "model.safetensors").exists() and not (out / ".flowsr.lock").exists()
 
 
 def test_a_background_job_of_a_script_ignores_the_interrupt_of_its_terminal(images, tmp_path):
