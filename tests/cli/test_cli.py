@@ -82,7 +82,7 @@ def test_help_shows_defaults_in_words_and_whole_paragraphs():
         assert f"[default: ({defaults[command, option]})]" in after.split(" --")[0], (command, option)
     assert "median and worst value over the images" in " ".join(shown["evaluate"].split())
     paragraph = next(line for line in run("train", "--help").output.splitlines() if "model.safetensors. Ctrl-C" in line)
-    assert paragraph.rstrip().endswith("leave")  # as wide as the window, not as the code
+    assert len(paragraph.rstrip()) > 70  # as wide as the window, not as the code
 
 
 def test_a_bar_is_gone_before_the_error_is_said(model, tmp_path):
