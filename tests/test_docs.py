@@ -62,6 +62,15 @@ def test_pages(path, monkeypatch):
     run([test])
 
 
+def test_what_can_be_trusted_is_tested():
+    """The page of promises names the test of each, and it is there."""
+    named = set(re.findall(r"``(tests/[\w/]+\.py)(?:::(\w+))?``", (ROOT / "docs/trust.rst").read_text()))
+    assert len(named) > 40
+    for file, test in sorted(named):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or f"\ndef {test}(" in text, f"{file} has no {test}"
+
+
 def test_readme(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
