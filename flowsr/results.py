@@ -6,9 +6,8 @@ not, at which temperature. So here a number cannot exist without the words that 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,10 @@ from flowsr.statistics.intervals import FEW, Interval
 if TYPE_CHECKING:
     import matplotlib.figure
     from matplotlib.axes import Axes
+
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001: spreadsheets take the wide signs for the others
+_ENDS_CELL = re.compile("[,;|\"'\t\r\n]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +174,8 @@ class Card:
             of: head of the first column, which names what a line is of.
         """
         keys = dict.fromkeys(figure.key for figures in self.columns.values() for figure in figures)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([of, *keys])
-        for column, figures in self.columns.items():
-            numbers = {figure.key: figure.number for figure in figures}
-            writer.writerow([column, *(numbers.get(key) for key in keys)])
-        return text.getvalue()
+        found = {name: {figure.key: figure.number for figure in figures} for name, figures in self.columns.items()}
+        return csv_table([of, *keys], [[name, *map(numbers.get, keys)] for name, numbers in found.items()])
 
 
 @dataclass(frozen=True)
@@ -265,6 +263,36 @@ class Result:
         figure = new_figure(5.0, 3.5)
         self._draw_main(figure.subplots())
         return figure
+
+
+def csv_table(head: Sequence[str], rows: Sequence[Sequence[str | float | None]]) -> str:
+    """Rows under a head as CSV: texts, numbers, and nothing where there is None.
+
+    A spreadsheet takes a text that begins like a formula for one, and runs it. So, as OWASP recommends, such a text has
+    an apostrophe before it, which spreadsheets do not show, and what could end a cell in any country is quoted. Numbers
+    are written as they are. To read a text back, take one apostrophe away where one or more stand before such a sign.
+
+    Args:
+        head: names of the columns.
+        rows: cells, as many as there are columns.
+
+    References:
+        OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection
+
+    Example:
+        >>> print(csv_table(["image", "psnr"], [["=1+1;2", -28.4], ["cat", None]]), end="")
+        image,psnr
+        "'=1+1;2",-28.4
+        cat,
+    """
+    return "".join(",".join(map(_csv_cell, row)) + "\n" for row in (head, *rows))
+
+
+def _csv_cell(value: str | float | None) -> str:
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    text = f"'{value}" if _FORMULA.match(value) else value
+    return '"' + text.replace('"', '""') + '"' if _ENDS_CELL.search(text) else text
 
 
 def text_table(

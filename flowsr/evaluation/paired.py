@@ -7,8 +7,6 @@ under the same convention; the others are listed with the reason.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +18,8 @@ from flowsr.evaluation.columns import BICUBIC, Column
 from flowsr.evaluation.many_images import Evaluation
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
-from flowsr.plots import ForestRow, draw_forest, new_figure
-from flowsr.results import Figure, Result, format_value, text_table
+from flowsr.plots import ForestRow, draw_forest, new_figure, plain_text
+from flowsr.results import Figure, Result, csv_table, format_value, text_table
 from flowsr.statistics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -183,14 +181,9 @@ class Comparison(Result):
 
     def to_csv(self) -> str:
         """A line for each image: of every figure that of A, of B, and B − A; empty where one has none."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        keys = [figure.key for figure in self.figures]
-        writer.writerow(["image", *(f"{key}_{part}" for key in keys for part in ("a", "b", "difference"))])
-        for name in self.images:
-            of = [part.get(name, "") for f in self.figures for part in (f.a, f.b, f.differences)]
-            writer.writerow([name, *of])
-        return text.getvalue()
+        keys = [f"{figure.key}_{part}" for figure in self.figures for part in ("a", "b", "difference")]
+        parts = [part for figure in self.figures for part in (figure.a, figure.b, figure.differences)]
+        return csv_table(["image", *keys], [[name, *(part.get(name) for part in parts)] for name in self.images])
 
     def to_dict(self) -> dict[str, Any]:
         """Summaries with conventions, what is not compared, and the figures of each image, JSON-ready."""
@@ -206,7 +199,7 @@ class Comparison(Result):
     def _draw_figure(self) -> matplotlib.figure.Figure:
         figure = new_figure(10.0, 1.9 + 0.32 * len(self.figures))
         self._draw_main(figure.subplots())
-        figure.suptitle(self.heading, x=0.01, ha="left", fontsize=10)
+        figure.suptitle(plain_text(self.heading), x=0.01, ha="left", fontsize=10)
         return figure
 
     def _draw_main(self, ax: Axes) -> None:

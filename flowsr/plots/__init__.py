@@ -3,7 +3,7 @@
 from flowsr.plots.forest import ForestRow, draw_forest
 from flowsr.plots.grid import Panel, draw_panel, image_grid
 from flowsr.plots.heat_map import draw_heat_map
-from flowsr.plots.style import PALETTE, TERM_COLOURS, new_figure, plain_axes, save_figure
+from flowsr.plots.style import PALETTE, TERM_COLOURS, new_figure, plain_axes, plain_text, save_figure
 from flowsr.plots.term_bars import TermBar, draw_term_bars
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "image_grid",
     "new_figure",
     "plain_axes",
+    "plain_text",
     "save_figure",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from flowsr.images import check_image
-from flowsr.plots.style import PALETTE, new_figure
+from flowsr.plots.style import PALETTE, new_figure, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def image_grid(panels: Sequence[Panel], *, columns: int = 4, width: float = 10.0
     heights = [panel_row_height(row, width / columns) for row in rows]
     figure = new_figure(width, sum(heights) + (0.3 if title else 0.0))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=PALETTE["ink"])
+        figure.suptitle(plain_text(title), x=0.01, ha="left", fontsize=11, color=PALETTE["ink"])
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid.flat, panels, strict=False):
         draw_panel(axes, panel)
@@ -88,7 +88,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         pixels = image.clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
         axes.imshow(pixels, interpolation="nearest")
     title, _, remark = panel.caption.partition("\n")
-    axes.set_title(title, loc="left", fontsize=9, color=PALETTE["ink"], pad=14 if remark else 4)
+    axes.set_title(plain_text(title), loc="left", fontsize=9, color=PALETTE["ink"], pad=14 if remark else 4)
     if remark:
         axes.text(0, 1.02, remark, transform=axes.transAxes, fontsize=7, color=PALETTE["grey"], va="bottom")
     axes.set_axis_off()

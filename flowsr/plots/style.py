@@ -67,6 +67,16 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, overwrite: bool
         figure.savefig(temporary, dpi=dpi, facecolor="white")
 
 
+def plain_text(text: str) -> str:
+    r"""A text with names in it as matplotlib shows it unchanged: a dollar begins no formula.
+
+    Example:
+        >>> print(plain_text("$x_{$.png"))
+        \$x_{\$.png
+    """
+    return text.replace("$", r"\$")
+
+
 def plain_axes(axes: Axes, *, keep: tuple[str, ...] = ("bottom",)) -> None:
     """Take away the frame, but for the sides to keep."""
     for side, spine in axes.spines.items():
