@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flowsr._support.names import printable
 from flowsr.errors import what_is_at
 
 _UNFINISHED = ".flowsr-"
+_LONGEST_SUFFIX = len(".safetensors")
 
 
 @contextmanager
@@ -34,16 +36,20 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
     """
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"expected a file name; got {path}, which is a folder: name a file in it")
+        raise IsADirectoryError(f"expected a file name; got {printable(path)}, which is a folder: name a file in it")
     if path.exists() and not path.is_file():  # /dev/stdout too would be replaced by a file
-        raise FileExistsError(f"expected a file name; got {path}, which is {what_is_at(path)}: choose another name")
+        got = f"{printable(path)}, which is {what_is_at(path)}"
+        raise FileExistsError(f"expected a file name; got {got}: choose another name")
     # lexists: a broken link counts as something that is there.
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f"expected {path} not to exist; it does: choose another name, or ask to overwrite it")
+        raise FileExistsError(
+            f"expected {printable(path)} not to exist; it does: choose another name, or ask to overwrite it"
+        )
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"expected the folder {path.parent} to exist; got none: create it first")
-    # The suffix stays, as writers choose the format by it.
-    descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=path.suffix, dir=path.parent)
+        raise FileNotFoundError(f"expected the folder {printable(path.parent)} to exist; got none: create it first")
+    # The suffix stays, as writers choose the format by it; what is longer says no format.
+    suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:

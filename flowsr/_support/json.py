@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowsr._support.atomic import atomic_path
+from flowsr._support.names import printable, visible
 
 VERSION = 1
 """Of the documents that commands write; it grows when a key changes its meaning or goes away."""
@@ -62,8 +63,12 @@ def size_of(shape: Sequence[int]) -> dict[str, int]:
     return {"height": int(shape[-2]), "width": int(shape[-1])}
 
 
-def to_json(facts: Mapping[str, Any]) -> str:
-    """A document as JSON text; paths become strings, and numbers go through :func:`json_number`.
+def to_json(facts: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """A document as JSON text: numbers go through :func:`json_number`, names through :func:`printable`.
+
+    Args:
+        facts: the document.
+        ascii_only: write letters beyond ASCII by their numbers, as JSON allows.
 
     Raises:
         TypeError: for what JSON cannot hold.
@@ -72,7 +77,7 @@ def to_json(facts: Mapping[str, Any]) -> str:
         >>> to_json({"unit": "dB", "temperature": "τ", "psnr": math.inf})
         '{\\n  "unit": "dB",\\n  "temperature": "τ",\\n  "psnr": "inf"\\n}\\n'
     """
-    return json.dumps(to_plain(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(to_plain(facts), indent=2, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
@@ -82,7 +87,7 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """A value as JSON can hold it.
+    """A value as JSON can hold it, and as it may be shown: texts are visible, and paths are printable names.
 
     Raises:
         TypeError: for a value of a kind that JSON has no place for.
@@ -94,7 +99,9 @@ def to_plain(value: Any) -> Any:
     """
     if isinstance(value, Enum):
         return to_plain(value.value)
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return visible(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return json_number(value)
@@ -105,9 +112,9 @@ def to_plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {visible(str(key)): to_plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [to_plain(item) for item in value]
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return printable(value)
     raise TypeError(f"expected a value that JSON can hold; got {type(value).__name__}")

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flowsr._support.atomic import sweep_unfinished
+from flowsr._support.names import output_stem, printable
 
 try:
     import fcntl
@@ -58,7 +59,8 @@ def sole_writer(folder: str | os.PathLike[str], *, file: str = "") -> Iterator[N
         return
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f".flowsr{f'.{file}' if file else ''}.lock"
+    of = f".{output_stem(f'{file}.lock')}" if file else ""
+    path = folder / f".flowsr{of}.lock"
     try:
         descriptor = _lock(path)
         try:
@@ -83,13 +85,13 @@ def _lock(path: Path) -> int | None:
             holder = os.read(descriptor, 300).decode(errors="replace")
             os.close(descriptor)
             raise BlockingIOError(
-                f"expected a folder that nobody else is writing to; {_named(holder)} is writing to {path.parent}: wait "
+                f"expected a folder that nobody else is writing to; {_named(holder)} is writing to {printable(path.parent)}: wait "
                 "until it is done, or choose another --out"
             ) from None
         except OSError as error:
             os.close(descriptor)
             warnings.warn(
-                f"{path.parent} is on a file system without locks ({error.strerror}): two runs or commands that write "
+                f"{printable(path.parent)} is on a file system without locks ({error.strerror}): two runs or commands that write "
                 "there do not notice each other",
                 stacklevel=5,
             )

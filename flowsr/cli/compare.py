@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document, write_json
+from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, comparison_table
 from flowsr.cli.options import (
     CropToMultiple,
@@ -62,7 +63,7 @@ def compare(
     reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
     for name in (a, b):
         if name not in presets() and Path(name).is_dir():
-            raise ValueError(f"expected two models, then images; got the folder {name} in a model's place")
+            raise ValueError(f"expected two models, then images; got the folder {printable(name)} in a model's place")
     plan = EvaluationPlan(
         num_samples=num_samples,
         temperatures=tuple(temperature) if temperature else None,
@@ -78,15 +79,24 @@ def compare(
     first, second = (open_model(name, device=processes.device(device), dtype=dtype) for name in (a, b))
     with reporter.progress("Measuring", 2 * len(processes.share(files))) as advance:
         found = compare_files(
-            first, second, files, models=(a, b), plan=plan, lr=lr_files, processes=processes, on_image=advance
+            first,
+            second,
+            files,
+            models=(printable(a), printable(b)),
+            plan=plan,
+            lr=lr_files,
+            processes=processes,
+            on_image=advance,
         )
     if not processes.first:
         return
-    models = {key: {"model": n, "provenance": f.provenance} for key, n, f in (("a", a, first), ("b", b, second))}
+    models = {
+        key: {"model": printable(n), "provenance": f.provenance} for key, n, f in (("a", a, first), ("b", b, second))
+    }
     facts = document("comparison", models=models, num_samples=num_samples, seed=seed, **found.to_dict())
     write_text(out / _NAMES[0], found.to_csv())
     write_json(out / _NAMES[1], facts)
     save_figure(found.plot(), out / _NAMES[2], overwrite=True, dpi=130)
     reporter.result(comparison_table(found))
     reporter.document(facts)
-    reporter.remark(f"Wrote {', '.join(_NAMES)} to {out}")
+    reporter.remark(f"Wrote {', '.join(_NAMES)} to {printable(out)}")

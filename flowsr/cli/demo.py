@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document, write_json
+from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, card_table
 from flowsr.cli.options import (
     SR_MODEL,
@@ -88,12 +89,14 @@ def demo(
     draws = 2 if smoke else 8
     with reporter.progress("Drawing and scoring", draws + len(TEMPERATURES) + 1) as advance:
         study = study_photograph(flow, hr, num_samples=draws, seed=seed, on_step=advance)
-    save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
     found = document("demo", model=SR_MODEL, weights=weights, provenance=flow.provenance, seed=seed, **study.to_dict())
     write_json(out / "demo.json", found)
+    save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
     for card in study.cards:
         reporter.result(card_table(card))
     reporter.document(found)
-    reporter.remark("Wrote " + ", ".join(str(out / name) for name in names))
+    reporter.remark("Wrote " + ", ".join(printable(out / name) for name in names))
     if training:
-        reporter.remark(f"Next: flowsr sample YOUR_SMALL_IMAGE.png --model {out / 'demo.safetensors'} --out samples")
+        reporter.remark(
+            f"Next: flowsr sample YOUR_SMALL_IMAGE.png --model {printable(out / 'demo.safetensors')} --out samples"
+        )

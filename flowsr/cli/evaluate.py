@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flowsr._support.json import document, write_json
+from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, card_table
 from flowsr.cli.options import (
     SR_MODEL,
@@ -71,12 +72,14 @@ def evaluate(
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)
     with reporter.progress("Measuring", len(processes.share(files))) as advance:
-        result = evaluate_files(flow, files, plan=plan, lr=lr_files, title=model, processes=processes, on_image=advance)
+        result = evaluate_files(
+            flow, files, plan=plan, lr=lr_files, title=printable(model), processes=processes, on_image=advance
+        )
     if not processes.first:
         return
     found = document(
         "evaluation",
-        model=model,
+        model=printable(model),
         provenance=flow.provenance,
         plan=result.plan.to_dict(),
         processes=processes.count,
@@ -88,4 +91,6 @@ def evaluate(
     reporter.document(found)
     rescaling = Capability.DOWNSCALE in flow.capabilities
     key, what = ("encoded_lr_psnr", "PSNR of the LR image") if rescaling else ("bits_per_dim", "bits per dimension")
-    reporter.remark(f"Wrote {' and '.join(_NAMES)} to {out}; the worst image by {what} is {result.worst_image(key)}")
+    reporter.remark(
+        f"Wrote {' and '.join(_NAMES)} to {printable(out)}; the worst image by {what} is {result.worst_image(key)}"
+    )

@@ -1,13 +1,18 @@
 """What happens when something goes wrong, in one place: a sentence for mistakes, a traceback for bugs."""
 
+import os
 import shlex
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from flowsr._support.names import printable, visible
+from flowsr.cli.console import say
 from flowsr.cli.paths import claims
 from flowsr.errors import FlowsrError, few_lines
 
@@ -17,6 +22,7 @@ EXAMPLE = "Such as: "
 INTERRUPTED = 130
 MISTAKE = 2
 
+_USAGE: Any = typer.BadParameter.__mro__[1]  # a command line that is wrong in whatever way; it has no public name
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
@@ -27,24 +33,39 @@ class GuardedGroup(TyperGroup):
     keeps its traceback. ``flowsr --traceback COMMAND`` shows the traceback of mistakes too.
     """
 
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Read what stands before the command, inside the guard."""
+        with _guarded():
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command inside the guard."""
-        try:
-            with claims():
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("\nInterrupted. Files already written are whole; nothing half-written was left.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            raise  # `flowsr info … | head`: typer leaves quietly
-        except typer.BadParameter as error:
+        with _guarded(traceback=ctx.params.get("traceback", False)), claims(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _guarded(*, traceback: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("\nInterrupted. Files already written are whole; nothing half-written was left.")
+        raise typer.Exit(INTERRUPTED) from None
+    except _USAGE as error:
+        if isinstance(error, typer.BadParameter):
             explain(error)
+        error.message = visible(error.message)
+        raise
+    except (ValueError, OSError, FlowsrError) as error:
+        if traceback:
             raise
-        except (ValueError, OSError, FlowsrError) as error:
-            if ctx.params.get("traceback"):
-                raise
-            typer.echo(f"Error: {sentence(error)}", err=True)
-            raise typer.Exit(MISTAKE) from None
+        say(f"Error: {sentence(error)}")
+        raise typer.Exit(MISTAKE) from None
+
+
+def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    say(f"Warning: {message}")
 
 
 class GuardedCommand(TyperCommand):
@@ -117,6 +138,6 @@ def sentence(error: Exception) -> str:
         'expected 3 channels; got 4'
     """
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{printable(os.fsdecode(error.filename))}: " if error.filename is not None else ""
         return where + error.strerror[0].lower() + error.strerror[1:]
     return few_lines(" ".join(str(error).split())) or type(error).__name__

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document
+from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.info import describe_model, in_words
 from flowsr.cli.options import Force, Json, Quiet
@@ -24,13 +25,13 @@ def import_weights(
     Nothing in the file is executed: a pickle that holds more than tensors is refused.
     """
     if destination.suffix != ".safetensors":
-        raise ValueError(f"expected a destination that ends in .safetensors; got {destination.name}")
+        raise ValueError(f"expected a destination that ends in .safetensors; got {printable(destination.name)}")
     if source.suffix == ".safetensors":
         raise ValueError(
-            f"expected an official .pth; {source.name} is safetensors already, so there is nothing to import"
+            f"expected an official .pth; {printable(source.name)} is safetensors already, so there is nothing to import"
         )
     if not source.is_file():
-        raise FileNotFoundError(f"expected an official .pth file; {source} {instead(source)}")
+        raise FileNotFoundError(f"expected an official .pth file; {printable(source)} {instead(source)}")
     claim_outputs(destination.parent, [destination.name], force=force, alone=False)
 
     from flowsr.models import load, save
@@ -41,8 +42,10 @@ def import_weights(
     facts["preset"] = next((name for name, config in type(flow).presets.items() if config == flow.config), None)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    reporter.result(facts_table(f"{source} -> {destination}", {**in_words(flat), **facts["configuration"]}))
+    reporter.result(
+        facts_table(f"{printable(source)} -> {printable(destination)}", {**in_words(flat), **facts["configuration"]})
+    )
     if facts["preset"] is None:
         facts["reasons"] |= {"preset": "no preset has this configuration"}
-    reporter.document(document("import", source=str(source), destination=str(destination), **facts))
-    reporter.remark(f"Wrote {destination}")
+    reporter.document(document("import", source=source, destination=destination, **facts))
+    reporter.remark(f"Wrote {printable(destination)}")

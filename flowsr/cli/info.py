@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsr._support.json import document, size_of, snake_keys
+from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet
 from flowsr.cli.paths import instead
@@ -24,11 +25,13 @@ def info(
     """Show the configuration of a model or preset, or the size and kind of an image."""
 
     if image is not None and ctx.get_parameter_source("model").name != "DEFAULT":  # type: ignore[union-attr]
-        raise ValueError(f"expected an image or a model; got {image} and {model}: ask for one at a time")
+        raise ValueError(
+            f"expected an image or a model; got {printable(image)} and {printable(model)}: ask for one at a time"
+        )
     facts = describe(model) if image is None else describe_image(image)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    name = Path(model).name if image is None else image.name
+    name = printable(Path(model).name if image is None else image.name)
     reporter.result(facts_table(name, in_words(flat)))
     for key, value in facts.items():
         if isinstance(value, dict) and value and key != "reasons":
@@ -74,9 +77,9 @@ def describe(name: str) -> dict[str, Any]:
         flow = load(name) if shipped else from_preset(name)
         return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
     if path.exists():
-        raise FileNotFoundError(f"expected a model file or a preset; {path} {instead(path)}")
+        raise FileNotFoundError(f"expected a model file or a preset; {printable(path)} {instead(path)}")
     raise FileNotFoundError(
-        f"expected a model file or a preset ({', '.join(presets())}); there is no {name}"
+        f"expected a model file or a preset ({', '.join(presets())}); there is no {printable(name)}"
         f"{did_you_mean(name, presets()) or ': check the name'}"
     )
 
@@ -109,9 +112,9 @@ def describe_image(path: Path) -> dict[str, Any]:
     from flowsr.images import read_image
 
     if not path.exists():
-        raise FileNotFoundError(f"expected an image; {path} {instead(path)}; a model goes behind --model")
+        raise FileNotFoundError(f"expected an image; {printable(path)} {instead(path)}; a model goes behind --model")
     if path.is_dir():
-        raise IsADirectoryError(f"expected an image; {path} is a folder: give a file in it")
+        raise IsADirectoryError(f"expected an image; {printable(path)} is a folder: give a file in it")
     image = read_image(path, mode=None)
     channels, height, width = image.shape
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flowsr._support.atomic import atomic_path
 from flowsr._support.lock import sole_writer
+from flowsr._support.names import output_stem, printable, visible
 from flowsr.cli.console import Reporter
 from flowsr.errors import what_is_at
 
@@ -43,14 +44,15 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise FileNotFoundError(f"expected an image or a folder of images; {path} {instead(path)}")
+            raise FileNotFoundError(f"expected an image or a folder of images; {printable(path)} {instead(path)}")
     by_stem: dict[str, Path] = {}
     for path in files:
-        other = by_stem.setdefault(path.stem, path)
+        other = by_stem.setdefault(output_stem(path), path)
         if other is not path and other.resolve() == path.resolve():
-            raise ValueError(f"expected each image once; got {path} twice: name it, or its folder, once")
+            raise ValueError(f"expected each image once; got {printable(path)} twice: name it, or its folder, once")
         if other is not path:
-            raise ValueError(f"expected images of different names; got {other} and {path}: rename one, or run twice")
+            both = f"{printable(other)} and {printable(path)}"
+            raise ValueError(f"expected images of different names; got {both}: rename one, or run twice")
     return files
 
 
@@ -64,7 +66,9 @@ def keep_hr(files: Sequence[Path], reporter: Reporter) -> list[Path]:
     """The HR images, told by their names where a folder holds LR images too; a remark on names that say otherwise."""
     kept = keep_named(files, "HR", other="LR")
     for path in misnamed(kept, "HR", other="LR"):
-        reporter.remark(f"Note: {path.name} is called LR but is taken for an HR image; `sample` is for LR images")
+        reporter.remark(
+            f"Note: {printable(path.name)} is called LR but is taken for an HR image; `sample` is for LR images"
+        )
     return kept
 
 
@@ -119,7 +123,7 @@ def claim_outputs(folder: Path, names: Iterable[str], *, force: bool, alone: boo
     """
     names = list(names)
     _check_files(folder, names, force=force)
-    check_folder(folder)
+    check_folder(folder, names)
     claims = _claims.get()
     if claims is not None:
         claims.enter_context(sole_writer(folder, file="" if alone else names[0]))
@@ -127,15 +131,17 @@ def claim_outputs(folder: Path, names: Iterable[str], *, force: bool, alone: boo
 
 
 def _check_files(folder: Path, names: Iterable[str], *, force: bool) -> None:
-    for name in names:
-        if (folder / name).is_dir():
-            raise FileExistsError(f"{folder / name} is a folder where a file shall be: choose another name or --out")
-        if not force and (folder / name).exists():
-            raise FileExistsError(f"{folder / name} exists: choose another name or --out, or add --force to overwrite")
+    for path in (folder / name for name in names):
+        if path.is_dir():
+            raise FileExistsError(f"{printable(path)} is a folder where a file shall be: choose another name or --out")
+        if not force and path.exists():
+            raise FileExistsError(
+                f"{printable(path)} exists: choose another name or --out, or add --force to overwrite"
+            )
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse an output folder that cannot be used; nothing stays behind.
+def check_folder(folder: Path, names: Sequence[str] = ()) -> None:
+    """Refuse an output folder that cannot be used, or has no room for these names; nothing stays behind.
 
     Raises:
         NotADirectoryError: if it is a file, or lies below one.
@@ -145,18 +151,29 @@ def check_folder(folder: Path) -> None:
     nearest = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
         found = "is a file" if nearest.exists() else "is a link that leads nowhere"
-        raise NotADirectoryError(f"expected a folder for the results; {nearest} {found}: choose another --out")
+        where = f"{printable(nearest)} {found}"
+        raise NotADirectoryError(f"expected a folder for the results; {where}: choose another --out")
+    _try_names(folder, names, nearest)
+
+
+def _try_names(folder: Path, names: Sequence[str], nearest: Path) -> None:
+    """Make the same folders and files, empty, in a passing folder beside.
+
+    What the rights allow a file system may still refuse: names that are too long, or that are in no encoding.
+    """
+    wanted, made = "a folder that can be written to", folder
     try:
-        # The same folders in a passing one beside: what the rights allow a file system may still refuse.
         with tempfile.TemporaryDirectory(dir=nearest) as passing:
             Path(passing, folder.relative_to(nearest)).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                wanted, made = "a name that a file can have there", folder / name
+                Path(passing, made.relative_to(nearest)).touch()
     except OSError as error:
-        raise PermissionError(
-            f"expected a folder that can be written to; {folder} cannot ({error.strerror}): choose another --out"
-        ) from error
+        what = f"{printable(made)} cannot ({error.strerror})"
+        raise PermissionError(f"expected {wanted}; {what}: choose another --out") from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; whether it may be overwritten was decided before."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(visible(text), encoding="utf-8")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flowsr._support.names import output_stem, printable
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Model, Precision, Quiet, Seed, open_model
 from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, write_text
@@ -36,13 +37,13 @@ def report(
     reporter = Reporter(quiet=quiet, json_only=False)
     (path,) = keep_hr(expand_inputs([image]), reporter)
     lr_path = pair_by_name([path], expand_inputs([lr]), kind="LR")[path] if lr is not None else None
-    page = out or Path(f"{path.stem}.html")
+    page = out or Path(f"{output_stem(path)}.html")
     if any(page.exists() and page.samefile(given) for given in (path, lr_path) if given is not None):
-        raise ValueError(f"expected another file for the page than the image itself; got {page}")
+        raise ValueError(f"expected another file for the page than the image itself; got {printable(page)}")
     claim_outputs(page.parent, [page.name], force=force, alone=False)
 
-    flow = open_model(model, device=device, dtype=dtype)
+    flow, told = open_model(model, device=device, dtype=dtype), printable(model)
     with reporter.progress("Reporting", STEPS) as advance:
-        text = build_report(flow, path, model=model, lr=lr_path, num_samples=num_samples, seed=seed, on_step=advance)
+        text = build_report(flow, path, model=told, lr=lr_path, num_samples=num_samples, seed=seed, on_step=advance)
     write_text(page, text)
-    reporter.remark(f"Wrote {page}")
+    reporter.remark(f"Wrote {printable(page)}")

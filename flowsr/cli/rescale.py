@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsr._support.json import document
+from flowsr._support.names import printable
 from flowsr._support.temperatures import RESTORE_TEMPERATURE
 from flowsr.cli.console import Reporter, card_table, counted
 from flowsr.cli.options import (
@@ -61,10 +62,10 @@ def downscale(
     with reporter.progress("Downscaling", len(files)) as advance:
         for path in files:
             results.append(downscale_file(flow, path, targets[path], overwrite=force))
-            advance(path.name)
+            advance(printable(path.name))
     for result in results:
         size = size_text(result.size) + (", padded" if result.padded else "")
-        reporter.result(f"{result.file}: {size}; {result.encoded_lr_psnr}")
+        reporter.result(f"{printable(result.file)}: {size}; {result.encoded_lr_psnr}")
     _finish(reporter, model, flow.provenance, results, out, direction="downscale", temperature=None, seed=None)
 
 
@@ -132,7 +133,7 @@ def upscale(
                     overwrite=force,
                 )
             )
-            advance(path.name)
+            advance(printable(path.name))
     for result in results:
         if result.card is not None:
             reporter.result(card_table(result.card))
@@ -152,5 +153,5 @@ def _finish(
     reporter: Reporter, model: str, provenance: dict[str, Any], results: "Sequence[Rescaled]", out: Path, **more: Any
 ) -> None:
     images = [result.to_dict() for result in results]
-    reporter.document(document("rescaling", model=model, provenance=provenance, **more, images=images))
-    reporter.remark(f"Wrote {counted(len(results), 'image')} to {out}")
+    reporter.document(document("rescaling", model=printable(model), provenance=provenance, **more, images=images))
+    reporter.remark(f"Wrote {counted(len(results), 'image')} to {printable(out)}")

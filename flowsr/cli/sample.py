@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowsr._support.json import document, write_json
+from flowsr._support.names import printable
 from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.cli.console import Reporter, card_table, counted
 from flowsr.cli.options import (
@@ -91,7 +92,7 @@ def sample(
             results.append(superresolve_file(flow, path, out, plan=plan, hr=truths.get(path), on_draw=advance))
     found = document(
         "samples",
-        model=model,
+        model=printable(model),
         provenance=flow.provenance,
         **plan.to_dict(),
         images=[result.to_dict() for result in results],
@@ -102,4 +103,4 @@ def sample(
             reporter.result(card_table(result.card))
     reporter.document(found)
     written = sum(len(result.files) for result in results)
-    reporter.remark(f"Wrote {counted(written, 'image')} and {_LISTING} to {out}")
+    reporter.remark(f"Wrote {counted(written, 'image')} and {_LISTING} to {printable(out)}")

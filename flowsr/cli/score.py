@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document, write_json
+from flowsr._support.names import output_stem, printable
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import (
     SR_MODEL,
@@ -65,7 +66,7 @@ def score(
     files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_lr(lr) if lr is not None else []
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
-    pictures = {path: f"{path.stem}_terms.png" for path in files}
+    pictures = {path: f"{output_stem(path)}_terms.png" for path in files}
     if out is not None:
         claim_outputs(out, [_LISTING, *pictures.values()], force=force)
 
@@ -88,20 +89,20 @@ def score(
                     official=official,
                 )
             )
-            advance(path.name)
+            advance(printable(path.name))
     found = document(
         "scores",
-        model=model,
+        model=printable(model),
         provenance=flow.provenance,
         seed=seed,
         images=[scored.to_dict() for scored in results],
     )
     if out is not None:
+        write_json(out / _LISTING, found)
         for scored in results:
             save_figure(scored.plot(), out / pictures[scored.source], overwrite=force)
-        write_json(out / _LISTING, found)
     for scored in results:
         reporter.result(scored.to_text() + "\n")
     reporter.document(found)
     if out is not None:
-        reporter.remark(f"Wrote {_LISTING} and {counted(len(results), 'figure')} to {out}")
+        reporter.remark(f"Wrote {_LISTING} and {counted(len(results), 'figure')} to {printable(out)}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsr._support.json import document, write_json
+from flowsr._support.names import printable
 from flowsr._support.temperatures import MODEL_TEMPERATURE
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed, open_model
@@ -30,7 +31,7 @@ def _list_studies(value: bool) -> None:
         from flowsr.workflows.study import STUDIES
 
         for name, study in STUDIES.items():
-            typer.echo(f"{name:12} {study.question}")
+            print(f"{name:12} {study.question}")
         raise typer.Exit()
 
 
@@ -97,14 +98,14 @@ def study(
         seed=seed,
     )
     flow = require_conditional(open_model(model, device=device, dtype=dtype), what="a study of its posterior")
-    images = {path.stem: read_image(path) for path in files}
+    images = {printable(path.stem): read_image(path) for path in files}
     with reporter.progress(name.capitalize(), chosen.steps(len(images), settings)) as advance:
         report = run_study(name, flow, images, settings, on_step=lambda *_: advance())
-    for part, figure in report.figures().items():
-        save_figure(figure, out / figures[part], overwrite=True, dpi=110)
-    found = document("study", model=model, provenance=flow.provenance, **report.to_dict())
+    found = document("study", model=printable(model), provenance=flow.provenance, **report.to_dict())
     write_text(out / f"{name}.txt", report.to_text() + "\n")
     write_json(out / f"{name}.json", found)
+    for part, figure in report.figures().items():
+        save_figure(figure, out / figures[part], overwrite=True, dpi=110)
     reporter.result(report.to_text())
     reporter.document(found)
-    reporter.remark(f"Wrote {name}.json, {name}.txt and {', '.join(figures.values())} to {out}")
+    reporter.remark(f"Wrote {name}.json, {name}.txt and {', '.join(figures.values())} to {printable(out)}")

@@ -13,6 +13,7 @@ import typer
 
 from flowsr._support.json import document
 from flowsr._support.lock import is_first_process
+from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, facts_table
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet, Seed
 from flowsr.cli.paths import check_folder
@@ -169,9 +170,9 @@ def train(
             start=start.value if start is not None else None,
             resume=resume,
         )
-    weights = str(trained.out / "model.safetensors")
+    weights = printable(trained.out / "model.safetensors")
     facts: dict[str, Any] = {
-        "model": model,
+        "model": printable(model),
         "recipe": chosen.name,
         "steps": trained.step,
         "steps asked for": chosen.steps,
@@ -179,14 +180,16 @@ def train(
         "stopped by signal": trained.interrupted,
         "weights": weights,
     }
-    reporter.result(facts_table(f"Run {out}", {name: value for name, value in facts.items() if value is not None}))
+    reporter.result(
+        facts_table(f"Run {printable(out)}", {name: value for name, value in facts.items() if value is not None})
+    )
     if trained.validation:
         labelled = {label_of(name): f"{value:.4g}" for name, value in trained.validation.items()}
         reporter.result(facts_table(f"Validation at step {trained.validated_at}", labelled))
     reporter.document(
         document(
             "training",
-            model=model,
+            model=printable(model),
             recipe=chosen.name,
             steps=trained.step,
             steps_asked_for=chosen.steps,
@@ -220,14 +223,16 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
 
     missing = [path for path in folders if not path.exists()]
     if missing:
-        raise FileNotFoundError(f"expected folders of images; {missing[0]} does not exist: check the name")
+        raise FileNotFoundError(f"expected folders of images; {printable(missing[0])} does not exist: check the name")
     if device == "mps":
         raise ValueError("expected a device with float64, which determinants are computed in; got 'mps': use cpu")
     if device not in _DEVICES:
         raise ValueError(f"expected a device among {', '.join(_DEVICES)}; got {device!r}: see --devices for several")
     found = [name for name in _TRACES if (out / name).exists()]
     if found and not resume:
-        raise FileExistsError(f"{out} holds a run already ({found[0]}): choose another --out, or add --resume")
+        raise FileExistsError(
+            f"{printable(out)} holds a run already ({found[0]}): choose another --out, or add --resume"
+        )
     check_folder(out)
     try:
         return tuple(float(part) for part in scales.split(","))
@@ -243,7 +248,7 @@ def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":
     if model not in known and not Path(model).exists():
         raise FileNotFoundError(
             f"expected a preset among {', '.join(known)}, or a model file to go on from; there is no "
-            f"{model}{did_you_mean(model, known)}"
+            f"{printable(model)}{did_you_mean(model, known)}"
         )
     if pretrained or model not in known:
         return load(model).train()

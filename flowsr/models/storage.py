@@ -5,7 +5,10 @@ Loading never runs code from a file: safetensors holds tensors only, and a ``.pt
 
 import json
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -201,7 +204,7 @@ def _what_instead(path: Path, name: str) -> str:
 
 def _load_safetensors(path: Path) -> ImageModel:
     try:
-        with safe_open(path, framework="pt") as file:
+        with _named_in_utf8(path) as plain, safe_open(plain, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
             model, config, provenance = _read_metadata(metadata, held, path)
@@ -220,6 +223,18 @@ def _load_safetensors(path: Path) -> ImageModel:
     flow.load_state_dict(state)
     flow.provenance = provenance
     return flow
+
+
+@contextmanager
+def _named_in_utf8(path: Path) -> Iterator[Path]:
+    """The file under a name that safetensors opens: for bytes that are not UTF-8, a passing link to it."""
+    if str(path).isascii() or os.fsencode(path).decode(errors="ignore") == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "model.safetensors")
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _read_metadata(metadata: dict[str, str], held: Shapes, path: Path) -> tuple[type[ImageModel], Any, dict[str, Any]]:

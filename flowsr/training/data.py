@@ -287,7 +287,7 @@ class ImageFolder:
         """A digest of names, sizes and the first 64 KiB of every file: whether two runs saw the same data."""
         digest = hashlib.sha256()
         for path in (path for pair in self.pairs for path in pair if path is not None):
-            digest.update(f"{path.name}\0".encode())
+            digest.update(os.fsencode(path.name) + b"\0")
             try:
                 digest.update(f"{path.stat().st_size}\0".encode())
                 with open(path, "rb") as file:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flowsr._support.names import printable
 from flowsr.evaluation.columns import EvaluationPlan, ResolvedPlan
 from flowsr.evaluation.many_images import Evaluation, merge_rows
 from flowsr.evaluation.one_image import measure_pair
@@ -63,12 +64,12 @@ def evaluate_files(
             read_pair(flow, path, pairs.get(path), multiple=resolved.multiple)
         rows = {}
         for path in own:
-            rows[path.name] = _measure(flow, path, pairs.get(path), resolved)
+            rows[printable(path.name)] = _measure(flow, path, pairs.get(path), resolved)
             if on_image is not None:
-                on_image(path.name)
+                on_image(printable(path.name))
         return rows
 
-    rows = merge_rows(processes.gather(measure), [path.name for path in files])
+    rows = merge_rows(processes.gather(measure), [printable(path.name) for path in files])
     many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
     heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {resolved.multiple}"
     return Evaluation(heading, resolved, rows)
@@ -79,4 +80,4 @@ def _measure(flow: ImageModel, path: Path, lr_path: Path | None, plan: ResolvedP
     try:
         return measure_pair(flow, hr, lr, plan=plan)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{printable(path)}: {error}") from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flowsr._support.names import printable
 from flowsr.errors import ImageError
 from flowsr.images import crop_pair, make_lr, read_image
 from flowsr.models import ImageModel
@@ -57,9 +58,8 @@ def read_pair(
     """
     conditional = as_conditional(flow)
     if conditional is None and lr is not None:
-        raise ValueError(
-            f"expected no LR image for {type(flow).__name__}, a density of images alone; got {lr}: leave it out"
-        )
+        kind, name = type(flow).__name__, printable(lr)
+        raise ValueError(f"expected no LR image for {kind}, a density of images alone; got {name}: leave it out")
     s = 1 if conditional is None else conditional.upscale
     hr = read_for(flow, path, dtype=torch.float32)
     small = None if lr is None else read_for(flow, lr, dtype=torch.float32)
@@ -77,7 +77,7 @@ def _blamed_on(path: Path) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{printable(path)}: {error}") from error
 
 
 def centre_crop(image: Tensor, size: int, *, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flowsr._support.names import printable, visible
 from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.distributions import UniformDequantizer
 from flowsr.images import crop_to, encode_png, size_text
@@ -133,11 +134,11 @@ def build_report(
         ),
     ]
     context: dict[str, Any] = {
-        "name": path.name,
+        "name": printable(path.name),
         "model": model or type(flow).__name__,
         "size": size_text(scored.file_size, cropped_to=scored.size),
-        "lr_source": lr.name if lr is not None else f"bicubic ÷{flow.upscale}, rounded to 8 bits",
-        "provenance": {key: str(value) for key, value in flow.provenance.items()},
+        "lr_source": printable(lr.name) if lr is not None else f"bicubic ÷{flow.upscale}, rounded to 8 bits",
+        "provenance": {visible(key): visible(str(value)) for key, value in flow.provenance.items()},
         "version": version("flowsr"),
         "seed": seed,
         "upscale": flow.upscale,

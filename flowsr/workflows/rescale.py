@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowsr._support.atomic import atomic_path
 from flowsr._support.json import size_of
+from flowsr._support.names import output_stem, printable
 from flowsr._support.temperatures import RESTORE_TEMPERATURE
 from flowsr.errors import ImageError, quoted
 from flowsr.evaluation.columns import encoded_lr_column, fidelity_columns
@@ -67,7 +68,7 @@ class Rescaled:
         parts = {"encoded_lr_psnr": self.encoded_lr_psnr, "card": self.card}
         given = {name: None if part is None else part.to_dict() for name, part in parts.items()}
         reasons = {name: _REASONS[name] for name, part in given.items() if part is None}
-        record = {"source": str(self.source), "file": str(self.file), "size": size_of(self.size)}
+        record = {"source": printable(self.source), "file": printable(self.file), "size": size_of(self.size)}
         return {**record, "padded": self.padded, **given, "reasons": reasons}
 
 
@@ -78,12 +79,12 @@ def lr_name(path: Path) -> str:
         >>> lr_name(Path("baby.jpg")), hr_name(Path("baby_LR.png"))
         ('baby_LR.png', 'baby_HR.png')
     """
-    return f"{path.stem}_LR.png"
+    return f"{output_stem(path)}_LR.png"
 
 
 def hr_name(path: Path) -> str:
     """The name of the HR file made from an LR file."""
-    return f"{path.stem.removesuffix('_LR')}_HR.png"
+    return f"{output_stem(path).removesuffix('_LR')}_HR.png"
 
 
 def check_rescaling(flow: ImageModel) -> None:
@@ -122,11 +123,13 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
     """
     check_rescaling(flow)
     if target.suffix.lower() != ".png":
-        raise ValueError(f"expected a PNG file to write, as other formats lose what it hides; got {target.name}")
+        raise ValueError(
+            f"expected a PNG file to write, as other formats lose what it hides; got {printable(target.name)}"
+        )
     padded, size = pad_to_multiple(read_for(flow, path), flow.upscale)
     lr = encoded_lr(flow, padded).cpu()
     if not bool(torch.isfinite(lr).all()):
-        raise ValueError(f"{path}: expected a finite LR image; got NaN or infinity: use float64")
+        raise ValueError(f"{printable(path)}: expected a finite LR image; got NaN or infinity: use float64")
     bicubic = make_lr(padded, flow.upscale)
     with atomic_path(target, overwrite=overwrite) as temporary:
         temporary.write_bytes(encode_png(lr, text={SIZE_KEY: f"{size[0]}x{size[1]}"}))
@@ -171,24 +174,26 @@ def upscale_file(
     """
     lr, s = read_for(flow, path), flow.upscale
     truth = None if original is None else read_for(flow, original)
+    name, of = printable(path), "" if original is None else printable(original)
     whole = (s * lr.shape[-2], s * lr.shape[-1])
     told = size or stored_size(path)
     size = told or (whole if truth is None else (truth.shape[-2], truth.shape[-1]))
     if any(not full - s < side <= full for side, full in zip(size, whole, strict=True)):
         blamed = path if told or truth is None else original
         raise ValueError(
-            f"{blamed}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this x{s} "
-            f"model; got {_text(size)}: check model and size"
+            f"{printable(blamed)}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this "
+            f"x{s} model; got {_text(size)}: check model and size"
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
-        raise ImageError(f"{original}: expected the original of {path}, {_text(size)}; got {_text(truth.shape[-2:])}")
+        raise ImageError(f"{of}: expected the original of {name}, {_text(size)}; got {_text(truth.shape[-2:])}")
     noise = torch.Generator().manual_seed(seed)
     hr = crop_to(next(flow.stream(lr, num_samples=1, temperature=temperature, generator=noise)).cpu(), size)
     if not bool(torch.isfinite(hr).all()):
-        raise ValueError(f"{path}: expected a finite HR image; got NaN or infinity: lower the temperature, or float64")
+        raise ValueError(f"{name}: expected a finite HR image; got NaN or infinity: lower the temperature, or float64")
     hr = round_to_8bit(hr)
     write_image(target, hr, overwrite=overwrite)
-    card = None if truth is None else loss_card(hr, truth, upscale=s, title=f"{target.name} against {original}")
+    title = f"{printable(target.name)} against {of}"
+    card = None if truth is None else loss_card(hr, truth, upscale=s, title=title)
     return Rescaled(path, target, size, card=card)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr._support.json import size_of
+from flowsr._support.names import output_stem, printable
 from flowsr._support.temperatures import DRAW_TEMPERATURE, check_temperatures
 from flowsr.errors import ImageError
 from flowsr.evaluation import fidelity_figures
@@ -68,7 +69,7 @@ class DrawPlan:
         names = []
         for tau in self.temperatures:
             parts = [*map(str, range(self.draws_at(tau))), *(("mean", "std") if self.moments and tau > 0 else ())]
-            names.extend(f"{path.stem}_tau{tau:g}_{part}.png" for part in parts)
+            names.extend(f"{output_stem(path)}_tau{tau:g}_{part}.png" for part in parts)
         return names
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +89,8 @@ class Draws:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values; size is that of the HR image."""
-        record = {"source": str(self.source), "files": list(self.files), "size": size_of(self.size)}
+        files = [printable(name) for name in self.files]
+        record = {"source": printable(self.source), "files": files, "size": size_of(self.size)}
         card = None if self.card is None else self.card.to_dict()
         return {**record, "card": card, "reasons": {} if card else {"card": "needs the true HR image: --hr"}}
 
@@ -156,7 +158,9 @@ def superresolve_file(
                 columns[f"mean τ={tau:g}"] = moments.mean.to(truth.dtype)
     card = None
     if truth is not None:
-        title = f"{path.name}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
+        title = (
+            f"{printable(path.name)}: averages over {plan.num_samples} draw{'s' if plan.num_samples > 1 else ''} per τ"
+        )
         card = Card(title, fidelity_figures(columns, truth, lr, upscale=flow.upscale))
     return Draws(path, tuple(plan.names(path)), size, card)
 
@@ -175,11 +179,15 @@ def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) ->
 def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], upscale: int) -> None:
     if tuple(truth.shape[-2:]) != size:
         got = size_text(truth.shape[-2:])
-        raise ImageError(f"expected {hr} to be {upscale} times {path}, {size_text(size)}; got {got}")
+        raise ImageError(
+            f"expected {printable(hr)} to be {upscale} times {printable(path)}, {size_text(size)}; got {got}"
+        )
 
 
 def _write(path: Path, image: Tensor, source: Path) -> None:
     """Write a draw; one that ran away (high τ, LR images unlike the training data) is clamped, not refused."""
     if not bool(torch.isfinite(image).all()):
-        raise ValueError(f"expected finite draws of {source}; got NaN or infinity: lower --temperature or use float64")
+        raise ValueError(
+            f"expected finite draws of {printable(source)}; got NaN or infinity: lower --temperature or use float64"
+        )
     write_image(path, image.clamp(0, 1), overwrite=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowsr._support.json import size_of
+from flowsr._support.names import printable
 from flowsr.distributions import UniformDequantizer
 from flowsr.evaluation.columns import Column, encoded_lr_column
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
@@ -89,8 +90,8 @@ class ScoredImage(Result):
         """Figures with their conventions, the bounds and the terms behind them, and remarks; JSON-ready."""
         figures = (self.bits_per_dim, self.official_nll, self.encoded_lr_psnr)
         return {
-            "source": str(self.source),
-            "lr_source": None if self.lr_source is None else str(self.lr_source),
+            "source": printable(self.source),
+            "lr_source": None if self.lr_source is None else printable(self.lr_source),
             "file_size": size_of(self.file_size),
             "size": size_of(self.size),
             "grey": self.grey,
@@ -111,7 +112,7 @@ class ScoredImage(Result):
             effective = f"{bits.num_samples} draws, importance-weighted ({float(bits.effective_samples):.1f} effective)"
             facts.append([effective, weighted])
         size = size_text(self.file_size, cropped_to=self.size)
-        title = f"{self.source.name}, {size}: upper bounds on bits/dim of the 8-bit image"
+        title = f"{printable(self.source.name)}, {size}: upper bounds on bits/dim of the 8-bit image"
         notes = list(self.remarks)
         notes += [str(figure) for figure in (self.official_nll, self.encoded_lr_psnr) if not figure.reason]
         bounds = text_table(["bound", "bits/dim"], facts, title=title, notes=notes)

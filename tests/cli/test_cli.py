@@ -173,6 +173,7 @@ def test_module_level_imports_of_the_cli_are_light():
                     "flowsr._support.atomic",
                     "flowsr._support.json",
                     "flowsr._support.lock",
+                    "flowsr._support.names",
                     "flowsr._support.temperatures",
                     "flowsr.errors",
                 )
