@@ -82,17 +82,17 @@ def _lock(path: Path) -> int | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(descriptor, 300).decode(errors="replace")
+            holder = _named(os.read(descriptor, 300).decode(errors="replace"))
             os.close(descriptor)
             raise BlockingIOError(
-                f"expected a folder that nobody else is writing to; {_named(holder)} is writing to {printable(path.parent)}: wait "
-                "until it is done, or choose another --out"
+                f"expected a folder that nobody else is writing to; {holder} is writing to {printable(path.parent)}: "
+                "wait until it is done, or choose another --out"
             ) from None
         except OSError as error:
             os.close(descriptor)
             warnings.warn(
-                f"{printable(path.parent)} is on a file system without locks ({error.strerror}): two runs or commands that write "
-                "there do not notice each other",
+                f"{printable(path.parent)} is on a file system without locks ({error.strerror}): two runs or commands "
+                "that write there do not notice each other",
                 stacklevel=5,
             )
             return None

@@ -179,10 +179,10 @@ def upscale_file(
     told = size or stored_size(path)
     size = told or (whole if truth is None else (truth.shape[-2], truth.shape[-1]))
     if any(not full - s < side <= full for side, full in zip(size, whole, strict=True)):
-        blamed = path if told or truth is None else original
+        blamed = name if told or truth is None else of
         raise ValueError(
-            f"{printable(blamed)}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this "
-            f"x{s} model; got {_text(size)}: check model and size"
+            f"{blamed}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this x{s} "
+            f"model; got {_text(size)}: check model and size"
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
         raise ImageError(f"{of}: expected the original of {name}, {_text(size)}; got {_text(truth.shape[-2:])}")
