@@ -41,6 +41,10 @@ class DownloadError(FlowsrError, OSError):
     """A released file of weights cannot be fetched."""
 
 
+class OutOfMemoryError(FlowsrError, MemoryError):
+    """What is asked for does not fit into memory, as an estimate says before anything is allocated."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest of the known ones as a question, or nothing.
 

@@ -103,7 +103,9 @@ def _stream(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) ->
         return open(number, "w", encoding="utf-8", closefd=False)
     if not isinstance(stream, io.TextIOWrapper):  # a notebook's
         return stream
-    return kind(stream.buffer, stream.encoding, "flowsr.spell", line_buffering=stream.isatty())
+    opened: Any = kind(stream.buffer, stream.encoding, "flowsr.spell", line_buffering=stream.isatty())
+    opened.before = stream  # which would close the file if nobody held it
+    return opened
 
 
 def say(text: str) -> None:

@@ -1,6 +1,7 @@
 """What happens when something goes wrong, in one place: a sentence for mistakes, a traceback for bugs."""
 
 import os
+import re
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from flowsr._support.free_memory import memory_text
 from flowsr._support.names import printable, visible
 from flowsr.cli.console import say
 from flowsr.cli.paths import claims
-from flowsr.errors import FlowsrError, few_lines
+from flowsr.errors import FlowsrError, OutOfMemoryError, few_lines
 
 EXAMPLE = "Such as: "
 """How the last line of a command's help starts."""
@@ -23,6 +25,14 @@ INTERRUPTED = 130
 MISTAKE = 2
 
 _USAGE: Any = typer.BadParameter.__mro__[1]  # a command line that is wrong in whatever way; it has no public name
+_NO_ROOM = re.compile(
+    "(not enough|can't allocate|cannot allocate|out of) memory"
+    "|could not create a (primitive|memory)|failed to map segment",  # oneDNN, and the loader of libraries
+    re.IGNORECASE,
+)
+_ASKED = re.compile(r"allocate (?:an array of )?(?:about )?([0-9.]+) (bytes|[KMGT]iB)")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SMALLER = "take a smaller image, crop or batch, or fewer draws; training also takes less with --memory checkpoint"
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
@@ -57,10 +67,11 @@ def _guarded(*, traceback: bool = False) -> Iterator[None]:
             explain(error)
         error.message = visible(error.message)
         raise
-    except (ValueError, OSError, FlowsrError) as error:
-        if traceback:
+    except (ValueError, OSError, FlowsrError, MemoryError, RuntimeError, ImportError) as error:
+        short = shortage(error)
+        if traceback or isinstance(error, typer.Exit) or (isinstance(error, RuntimeError | ImportError) and not short):
             raise
-        say(f"Error: {sentence(error)}")
+        say(f"Error: {short or sentence(error)}")
         raise typer.Exit(MISTAKE) from None
 
 
@@ -126,6 +137,24 @@ def explain(error: typer.BadParameter) -> None:
 
 def _metavar(argument: TyperArgument) -> str:
     return f"{argument.metavar}{'...' if argument.nargs == -1 else ''}"
+
+
+def shortage(error: BaseException | None) -> str:
+    """What to say of an error that comes of too little memory, whatever it was taken for on its way; empty for others.
+
+    Example:
+        >>> shortage(RuntimeError("can't allocate memory: you tried to allocate 8000000000 bytes.")).split(": take")[0]
+        'out of memory: 8.0 GB more were asked for than there are'
+        >>> shortage(ValueError("expected 3 channels"))
+        ''
+    """
+    while error is not None and not isinstance(error, OutOfMemoryError):
+        if isinstance(error, MemoryError) or _NO_ROOM.search(str(error)):
+            asked = _ASKED.search(str(error))
+            much = f"{memory_text(float(asked[1]) * _UNITS[asked[2]])} more were" if asked else "more was"
+            return f"out of memory: {much} asked for than there {'are' if asked else 'is'}: {_SMALLER}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def sentence(error: Exception) -> str:

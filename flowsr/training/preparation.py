@@ -12,6 +12,7 @@ from flowsr.evaluation import EvaluationPlan
 from flowsr.models import ImageModel, from_preset, presets
 from flowsr.models.conditional import as_conditional
 from flowsr.models.hcflow import Start
+from flowsr.models.memory import require_memory
 from flowsr.training.adversarial import Discriminator
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.crops import CropBatches
@@ -207,7 +208,7 @@ def initialize(flow: ImageModel, batches: CropBatches, *, bins: int) -> None:
 
 
 def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric") -> Trainer:
-    """The trainer with the networks that the recipe's losses need."""
+    """The trainer with the networks that the recipe's losses need; raises OutOfMemoryError for steps too large."""
     set_memory(flow, run.memory)
     if run.channels_last:
         flow.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -216,6 +217,15 @@ def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric
         features = VGGFeatures(run.vgg).to(fabric.device, flow.dtype)
     if recipe.gan:
         critic = Discriminator(recipe.crop, image_channels=flow.config.image_channels).to(flow.dtype)
+    require_memory(
+        flow,
+        (recipe.crop, recipe.crop),
+        batch=recipe.batch_size // (run.accumulate * fabric.world_size),
+        task="train",
+        passes=2 if "rescaling" in recipe.passes else 1,  # which encodes and decodes before it goes back
+        what="a training step",
+        instead='take a smaller crop or batch_size, more accumulate, or memory="checkpoint" (--memory checkpoint)',
+    )
     objective = Objective(flow, recipe, features=features, critic=critic)
     return Trainer(fabric, objective, run, critic=critic)
 

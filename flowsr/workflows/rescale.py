@@ -31,7 +31,7 @@ from flowsr.images import (
 from flowsr.metrics import compare
 from flowsr.models import Capability, ConditionalModel, ImageModel
 from flowsr.results import Card, Figure
-from flowsr.workflows.pairs import read_for
+from flowsr.workflows.pairs import read_for, require_room
 
 SIZE_KEY = "flowsr:hr-size"
 """Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
@@ -127,6 +127,7 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
             f"expected a PNG file to write, as other formats lose what it hides; got {printable(target.name)}"
         )
     padded, size = pad_to_multiple(read_for(flow, path), flow.upscale)
+    require_room(flow, padded.shape, path, task="encode")
     lr = encoded_lr(flow, padded).cpu()
     if not bool(torch.isfinite(lr).all()):
         raise ValueError(f"{printable(path)}: expected a finite LR image; got NaN or infinity: use float64")
@@ -186,6 +187,7 @@ def upscale_file(
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
         raise ImageError(f"{of}: expected the original of {name}, {_text(size)}; got {_text(truth.shape[-2:])}")
+    require_room(flow, whole, path, task="draw")
     noise = torch.Generator().manual_seed(seed)
     hr = crop_to(next(flow.stream(lr, num_samples=1, temperature=temperature, generator=noise)).cpu(), size)
     if not bool(torch.isfinite(hr).all()):

@@ -19,7 +19,7 @@ from flowsr.images import bicubic_up, size_text, write_image
 from flowsr.models import ConditionalModel
 from flowsr.results import Card
 from flowsr.statistics.moments import RunningMoments
-from flowsr.workflows.pairs import read_for
+from flowsr.workflows.pairs import read_for, require_room
 
 STD_GAIN = 4.0
 """Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
@@ -166,13 +166,18 @@ def superresolve_file(
 
 
 def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) -> None:
-    """Raise ImageError now, before hours of drawing, if an LR image or its truth cannot be used.
+    """Raise now, before hours of drawing, if an LR image or its truth cannot be used, or there is too little memory.
 
     Cost: reading the files once more.
+
+    Raises:
+        ImageError: for a file that cannot be used.
+        OutOfMemoryError: if a draw does not fit into memory.
     """
     lr = read_for(flow, path)
+    size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
+    require_room(flow, size, path, task="draw")
     if hr is not None:
-        size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
         _check_truth(read_for(flow, hr), hr, path, size, flow.upscale)
 
 

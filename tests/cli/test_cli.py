@@ -171,6 +171,7 @@ def test_module_level_imports_of_the_cli_are_light():
             for name in names:
                 own = name.startswith("flowsr.cli") or name in (
                     "flowsr._support.atomic",
+                    "flowsr._support.free_memory",
                     "flowsr._support.json",
                     "flowsr._support.lock",
                     "flowsr._support.names",

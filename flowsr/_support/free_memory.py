@@ -1,0 +1,101 @@
+"""How much memory there is for this process: the system's, a container's limit, the shell's, or an accelerator's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_CGROUPS = (
+    ("", "memory.max", "memory.current", "memory.stat"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+)
+"""For each version of control groups: under which folder, and in which files, limits, use and statistics stand."""
+
+
+def free_memory(device: torch.device | str = "cpu") -> int | None:
+    """The bytes that can still be allocated on a device; None where nothing tells.
+
+    On a CPU it is the least of what the system has, with swap, what the control groups of the process leave it
+    (containers, clusters), and what ``ulimit -v`` leaves it.
+
+    Example:
+        >>> free = free_memory()
+        >>> free is None or free > 0
+        True
+    """
+    import torch
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type != "cpu" or sys.platform != "linux":
+        return None
+    return max(0, min([*_of_system(), *_of_control_groups(), *_of_limits()], default=0)) or None
+
+
+def memory_text(size: float) -> str:
+    """Bytes for people, in powers of 1000.
+
+    Example:
+        >>> memory_text(12_345_678_901), memory_text(345_678)
+        ('12.3 GB', '0.3 MB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _of_system() -> Iterator[int]:
+    found = _fields(Path("/proc/meminfo"))
+    if "MemAvailable:" in found:
+        yield 1024 * (found["MemAvailable:"] + found.get("SwapFree:", 0))
+
+
+def _of_control_groups() -> Iterator[int]:
+    """What each group that the process is in, and those around it, leave; page cache is given back when needed."""
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, own = line.split(":", 2)
+        for folder, limit, use, statistics in _CGROUPS:
+            if folder not in controllers.split(","):
+                continue
+            root = Path("/sys/fs/cgroup", folder)
+            place = root / own.lstrip("/")
+            for group in (place, *place.parents):
+                most, used = (_number(group / name) for name in (limit, use))
+                if most is not None and used is not None:
+                    yield most - used + _fields(group / statistics).get("inactive_file", 0)
+                if group == root:
+                    break
+
+
+def _of_limits() -> Iterator[int]:
+    import resource  # not on every system
+
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    pages = _lines(Path("/proc/self/statm"))
+    if most != resource.RLIM_INFINITY and pages:
+        yield most - int(pages[0].split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None if there is none, as for no limit."""
+    found = _lines(path)
+    return int(found[0]) if found and found[0].isdigit() else None
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The numbers behind the names in a file."""
+    words = (line.split() for line in _lines(path))
+    return {word[0]: int(word[1]) for word in words if len(word) > 1 and word[1].isdigit()}
