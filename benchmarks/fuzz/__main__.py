@@ -7,11 +7,12 @@ that must not be (``--keep FOLDER`` writes what those were made with).
 import argparse
 from pathlib import Path
 
-from benchmarks.fuzz import downloads, images, models, names, official
+from benchmarks.fuzz import downloads, images, kills, models, names, official
 
 PARTS = {
     "downloads": downloads.run,
     "images": images.run,
+    "kills": kills.run,
     "models": models.run,
     "names": names.run,
     "official": official.run,
