@@ -1,4 +1,4 @@
-"""Chains of an inverse problem: Pyro's samplers and our kernels, where they start, and one run for all of them."""
+"""Chains of an inverse problem: where they start, and one run for each sampler, Pyro's NUTS or a batch of ours."""
 
 from __future__ import annotations
 
@@ -10,17 +10,49 @@ import torch
 from torch import Tensor
 
 from flowsr.posterior.inverse_problem import SITE, InverseProblem
+from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson, Langevin
 from flowsr.posterior.modes import antithetic_draws, scattered_modes
-from flowsr.posterior.samplers import CrankNicolson, Langevin
+from flowsr.posterior.samplers import sample_chains
 from flowsr.posterior.solver_settings import Found, SolverSettings
 
-_MOST_LEAPFROG_STEPS = 1024
 _NEAR = 0.1  # of a prior's standard deviation: how far chains that start at one place are moved apart
 
 
-def run_chains(problem: InverseProblem, settings: SolverSettings) -> Found:
-    """Draws of the posterior by the chains of one method, one after the other."""
-    from pyro.infer import MCMC
+def run_batch(problem: InverseProblem, settings: SolverSettings) -> Found:
+    """Draws of the posterior by HMC, MALA or pCN, all chains at once."""
+    starts = _starts(problem, settings)
+    _check_starts(problem, starts)
+
+    def advance() -> None:
+        for _ in starts:
+            settings.advance()
+
+    run = sample_chains(
+        lambda u: problem.log_likelihood(problem.decode(u)),
+        starts,
+        make_kernel(settings),
+        num_samples=settings.num_samples,
+        num_warmup=settings.num_warmup,
+        seed=settings.seed,
+        on_draw=advance,
+    )
+    facts = {"acceptance": run.acceptance, "divergences": run.divergences}
+    return _found(settings, run.draws, run.seconds, facts, starts)
+
+
+def make_kernel(settings: SolverSettings) -> ChainKernel:
+    """The kernel of a method that runs its chains as a batch."""
+    accept, steps = settings.target_accept, settings.num_steps
+    if settings.method == "hmc":
+        return HMC(trajectory=settings.trajectory, target_accept=accept)
+    if settings.method == "langevin":
+        return Langevin(target_accept=accept, num_steps=steps or 10)
+    return CrankNicolson(target_accept=accept, num_steps=steps or 20)
+
+
+def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
+    """Draws of the posterior by Pyro's NUTS, whose trajectories differ in length: one chain after the other."""
+    from pyro.infer import MCMC, NUTS
 
     starts = _starts(problem, settings)
     _check_starts(problem, starts)
@@ -35,9 +67,10 @@ def run_chains(problem: InverseProblem, settings: SolverSettings) -> Found:
             clock[0] = now
             settings.advance()
 
-        # One chain at a time: Pyro's own parallel chains start processes, to which a flow would have to be pickled.
+        # Pyro's own parallel chains start processes, to which a flow would have to be pickled.
+        accept = settings.target_accept or 0.8
         mcmc = MCMC(
-            make_kernel(problem, settings),
+            NUTS(problem, target_accept_prob=accept, max_tree_depth=settings.max_tree_depth),
             num_samples=settings.num_samples,
             warmup_steps=settings.num_warmup,
             initial_params={SITE: start.clone()},
@@ -50,33 +83,14 @@ def run_chains(problem: InverseProblem, settings: SolverSettings) -> Found:
         acceptance.append(float(found["acceptance rate"]["chain 0"]))
         divergences += len(found.get("divergences", {}).get("chain 0", []))
     facts = {"acceptance": tuple(acceptance), "divergences": divergences}
+    return _found(settings, torch.stack(chains), seconds, facts, starts)
+
+
+def _found(
+    settings: SolverSettings, draws: Tensor, seconds: dict[str, float], facts: dict[str, Any], starts: Tensor
+) -> Found:
     one_place = isinstance(settings.start, Tensor) and settings.start.dim() == 1
-    return Found(settings.method, torch.stack(chains), seconds, facts, starts=starts.cpu(), one_place=one_place)
-
-
-def make_kernel(problem: InverseProblem, settings: SolverSettings) -> Any:
-    """A fresh kernel for one chain."""
-    from pyro.infer import HMC, NUTS
-
-    class BoundedHMC(HMC):
-        @property
-        def num_steps(self) -> int:
-            # Where every proposal is rejected the step shrinks towards zero, and a trajectory would never end.
-            return min(_MOST_LEAPFROG_STEPS, super().num_steps)
-
-    accept, steps = settings.target_accept, settings.num_steps
-    if settings.method == "nuts":
-        return NUTS(problem, target_accept_prob=accept or 0.8, max_tree_depth=settings.max_tree_depth)
-    if settings.method == "hmc":
-        return BoundedHMC(
-            problem,
-            step_size=0.1,  # pyright: ignore[reportArgumentType]
-            trajectory_length=settings.trajectory,
-            target_accept_prob=accept or 0.8,
-        )
-    if settings.method == "langevin":
-        return Langevin(problem, target_accept=accept, num_steps=steps or 10)
-    return CrankNicolson(problem, target_accept=accept, num_steps=steps or 20)
+    return Found(settings.method, draws, seconds, facts, starts=starts.cpu(), one_place=one_place)
 
 
 def _starts(problem: InverseProblem, settings: SolverSettings) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -207,10 +210,11 @@ class InverseProblem:
         """HR images ``(*batch, C, H, W)`` of whitened vectors; NaN where those are not finite or too far out."""
         lr, z = self.unwhiten(u)
         # A diverging trajectory is for the kernel to reject; the flow would refuse such latents with an error.
-        usable = bool(torch.isfinite(u.detach()).all()) and bool(lr.detach().abs().max() < 8)
-        if not usable:
-            return (u.sum(-1)[..., None, None, None] * math.nan).expand(*u.shape[:-1], *self.image_shape)
-        return self.flow.decode(lr, z)
+        usable = torch.isfinite(u.detach()).all(-1) & (lr.detach().abs().amax((-3, -2, -1)) < 8)
+        if bool(usable.all()):
+            return self.flow.decode(lr, z)
+        kept = self.unwhiten(torch.where(usable[..., None], u, 0.0))
+        return torch.where(usable[..., None, None, None], self.flow.decode(*kept), math.nan)
 
     def whiten(self, hr: Tensor) -> Tensor:
         """The whitened vector of an HR image; its own LR image is dropped where ``lr`` is known. Cost: one pass.
@@ -339,3 +343,26 @@ class InverseProblem:
             )
         if not bool(torch.isfinite(self.noise.distribution(clean, event_dim=1).log_prob(self.observation)).all()):
             raise ValueError("expected a finite likelihood of the observation; got another: check the noise's width")
+
+
+@contextmanager
+def isolated(problem: InverseProblem, seed: int) -> Iterator[None]:
+    """Own random state and parameter store; weights without gradients, which nobody asks for here."""
+    parameters = [p for p in getattr(problem.flow, "parameters", list)() if p.requires_grad]
+    devices = [problem.lr.device] if problem.lr.device.type == "cuda" else []
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        with (
+            torch.random.fork_rng(devices=devices),
+            pyro.get_param_store().scope(),
+            torch.enable_grad(),
+            warnings.catch_warnings(),
+        ):
+            # Of diverging trajectories, which are counted instead.
+            warnings.filterwarnings("ignore", message="Encountered NaN|Encountered inf", category=UserWarning)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
-import pyro
 import torch
 from torch import Tensor
 
-from flowsr.posterior.chains import run_chains
+from flowsr.posterior.chains import run_batch, run_nuts
 from flowsr.posterior.diagnostics import (
     Diagnostics,
     chain_remarks,
@@ -23,17 +20,17 @@ from flowsr.posterior.diagnostics import (
     start_remarks,
 )
 from flowsr.posterior.guides import fit_guide
-from flowsr.posterior.inverse_problem import InverseProblem
+from flowsr.posterior.inverse_problem import InverseProblem, isolated
 from flowsr.posterior.modes import find_mode, unvisited_modes
 from flowsr.posterior.solution import Solution
 from flowsr.posterior.solver_settings import Found, Guide, Method, SolverSettings
 from flowsr.statistics.scalar_summaries import image_summaries
 
 SOLVERS: dict[Method, Callable[[InverseProblem, SolverSettings], Found]] = {
-    "nuts": run_chains,
-    "hmc": run_chains,
-    "langevin": run_chains,
-    "pcn": run_chains,
+    "nuts": run_nuts,
+    "hmc": run_batch,
+    "langevin": run_batch,
+    "pcn": run_batch,
     "svi": fit_guide,
     "map": find_mode,
 }
@@ -74,7 +71,7 @@ def solve(
     method    what it is                               draws of                           needs
     ========  =======================================  =================================  ============================
     nuts      Pyro's No-U-Turn sampler                 the posterior                      gradients
-    hmc       Pyro's HMC, trajectories of one length   the posterior                      gradients
+    hmc       :class:`HMC`, all chains at once         the posterior                      gradients
     langevin  MALA, :class:`Langevin`                  the posterior, slowly              gradients
     pcn       :class:`CrankNicolson`                   the posterior, slowly              nothing
     svi       Pyro's SVI with an automatic guide       the closest guide                  gradients
@@ -88,11 +85,9 @@ def solve(
     Whatever the method, a short climb from four draws of the prior looks for modes that no draw is near, and what is
     wrong is said in ``diagnostics.remarks``.
 
-    Cost: one decoding pass with its gradient per leapfrog step (``trajectory``/step size of them, or up to
-    ``2**max_tree_depth``, per draw and chain); chains run one after the other. pCN takes ``num_steps`` passes without a
-    gradient per draw, SVI one pass of ``num_particles`` images per step, MAP of one. ``start="mode"`` takes ``steps``
-    passes of ``num_chains`` images more. Judging decodes all draws, and takes 50 to 100 passes of four images with
-    gradients; of a guide, a tenth of its steps twice, and of a mode about 60 passes.
+    Cost: one decoding pass with its gradient per leapfrog step, of all chains together for hmc and langevin, of one
+    chain after the other for nuts (up to ``2**max_tree_depth`` steps per draw). pCN takes ``num_steps`` passes without
+    a gradient per draw, SVI and MAP one pass of ``num_particles`` images per step.
 
     Args:
         problem: the inverse problem.
@@ -107,8 +102,10 @@ def solve(
             vectors, as of :meth:`InverseProblem.whiten`: one per chain ``(num_chains, dims)``, or one ``(dims,)``, near
             which all start, which is remarked. SVI and MAP start at the vector, or at the mean of the prior.
         seed: of all randomness; torch's global generator is left as it was.
-        target_accept: acceptance probability to adapt the step to; 0.8 for nuts and hmc, 0.574 langevin, 0.3 pcn.
-        trajectory: length of an HMC trajectory, in units of the prior's standard deviation; of at most 1024 steps.
+        target_accept: acceptance probability to adapt the step to; 0.8 for nuts, 0.3 for pcn, and as harmonic mean over
+            chains 0.65 for hmc and 0.574 for langevin.
+        trajectory: length of HMC trajectories to start from, in the prior's standard deviations; it adapts while
+            warming up, if there are two chains. At most 1024 steps.
         max_tree_depth: of NUTS, at least 1.
         num_steps: proposals per draw of pcn (20) and langevin (10), at least 1.
         guide: of SVI.
@@ -157,7 +154,7 @@ def solve(
         advance=on_step or (lambda: None),
     )
     settings.check(problem)
-    with _isolated(problem, seed):
+    with isolated(problem, seed):
         return _judged(problem, SOLVERS[method](problem, settings), settings)
 
 
@@ -231,26 +228,3 @@ def _chain_facts(
         settled=arrived and chains_settled(summaries, rhat),
     )
     return rhat, ess, remarks + start_remarks(found.starts, latents, one_place=found.one_place)
-
-
-@contextmanager
-def _isolated(problem: InverseProblem, seed: int) -> Iterator[None]:
-    """Own random state and parameter store; weights without gradients, which nobody asks for here."""
-    parameters = [p for p in getattr(problem.flow, "parameters", list)() if p.requires_grad]
-    devices = [problem.lr.device] if problem.lr.device.type == "cuda" else []
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        with (
-            torch.random.fork_rng(devices=devices),
-            pyro.get_param_store().scope(),
-            torch.enable_grad(),
-            warnings.catch_warnings(),
-        ):
-            # Of diverging trajectories, which are counted instead.
-            warnings.filterwarnings("ignore", message="Encountered NaN|Encountered inf", category=UserWarning)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

@@ -5,11 +5,9 @@ import warnings
 from typing import Any, cast
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from cases import tiny_flow
-from pyro.infer import MCMC
 from pyro.ops.stats import effective_sample_size
 from scipy import stats
 
@@ -17,13 +15,11 @@ import flowsr
 from flowsr.plots.style import new_figure
 from flowsr.posterior import (
     Blur,
-    CrankNicolson,
     Downscale,
     GaussianLR,
     GaussianNoise,
     Identity,
     InverseProblem,
-    Langevin,
     LaplaceNoise,
     LinearGaussianFlow,
     Mask,
@@ -210,49 +206,6 @@ def test_warm_start_from_an_image():
         problem.noise,
     )
     assert blind.decode(blind.whiten(hr)).allclose(hr)
-
-
-def _model():
-    u = pyro.sample("u", dist.Normal(torch.zeros(3), 1.0).to_event(1))
-    pyro.sample("b", dist.Normal(u, 0.5).to_event(1), obs=torch.tensor([1.0, -1.0, 0.0]))
-
-
-@pytest.mark.parametrize("kernel", [CrankNicolson, Langevin])
-def test_kernels_sample_the_posterior_and_adapt(kernel):
-    made = kernel(_model, num_steps=8, step_size=0.01)
-    mcmc = MCMC(made, num_samples=500, warmup_steps=200, disable_progbar=True)
-    mcmc.run()
-    draws = mcmc.get_samples()["u"]
-    assert (draws.mean(0) - torch.tensor([0.8, -0.8, 0.0])).abs().max() < 0.12
-    assert (draws.var(0) - 0.2).abs().max() < 0.07
-    rate = mcmc.diagnostics()["acceptance rate"]["chain 0"]
-    assert abs(rate - made.target_accept) < 0.12
-    assert made.step_size > 0.1
-
-
-def test_crank_nicolson_accepts_everything_without_data():
-    def prior():
-        pyro.sample("u", dist.Normal(torch.zeros(200), 1.0).to_event(1))
-
-    kernel = CrankNicolson(prior, step_size=0.7, adapt_step_size=False)
-    mcmc = MCMC(kernel, num_samples=400, warmup_steps=10, disable_progbar=True)
-    mcmc.run()
-    assert math.isclose(mcmc.diagnostics()["acceptance rate"]["chain 0"], 1.0, abs_tol=1e-4)
-    assert abs(float(mcmc.get_samples()["u"].var()) - 1) < 0.05
-
-
-def test_kernel_messages():
-    def wide():
-        pyro.sample("u", dist.Normal(torch.zeros(2), 2.0).to_event(1))
-
-    with pytest.raises(ValueError, match="standard normal prior at every latent site"):
-        MCMC(CrankNicolson(wide), num_samples=2, warmup_steps=0, disable_progbar=True).run()
-    with pytest.raises(ValueError, match=r"step_size in \(0, 1\]"):
-        CrankNicolson(_model, step_size=1.5)
-    with pytest.raises(ValueError, match="target_accept"):
-        Langevin(_model, target_accept=1.0)
-    with pytest.raises(ValueError, match="num_steps"):
-        Langevin(_model, num_steps=0)
 
 
 @pytest.mark.parametrize(
