@@ -170,7 +170,9 @@ def _status_fault(status: int, name: str, number: int, place: Path) -> str:
     said = (place / "said").read_text(errors="replace")
     if status not in ends:
         return f"status {status}: {said[-2000:]}"
-    return f"a traceback: {said[-2000:]}" if "Traceback" in said else ""
+    # Python drops a KeyboardInterrupt that comes in the midst of a weak reference's end, says so, and goes on.
+    dropped = number == signal.SIGINT and "KeyboardInterrupt" in said
+    return f"a traceback: {said[-2000:]}" if "Traceback" in said and not dropped else ""
 
 
 def faults(out: Path) -> Iterator[str]:
