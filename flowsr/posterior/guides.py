@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -106,7 +105,9 @@ def _make_guide(problem: InverseProblem, settings: SolverSettings) -> Any:
     from pyro.infer.autoguide.initialization import init_to_value
 
     if settings.guide == "flow":
-        return autoguide.AutoNormalizingFlow(problem, partial(iterated, 1, affine_autoregressive))
+        # Made in the default precision, on the CPU, whatever the problem's.
+        like = (problem.lr.device, problem.lr.dtype)
+        return autoguide.AutoNormalizingFlow(problem, lambda dims: iterated(1, affine_autoregressive, dims).to(*like))
     where = init_to_value(values={SITE: settings.centre(problem)})
     if settings.guide == "normal":
         return autoguide.AutoDiagonalNormal(problem, init_loc_fn=where, init_scale=0.3)
