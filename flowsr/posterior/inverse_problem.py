@@ -188,8 +188,7 @@ class InverseProblem:
         """The Pyro program; returns the HR image."""
         zeros = torch.zeros(self.dims, device=self.lr.device, dtype=self.lr.dtype)
         u = pyro.sample(SITE, dist.Normal(zeros, 1.0, validate_args=False).to_event(1))
-        # A guide may have parameters of another precision than the model.
-        hr = pyro.deterministic("hr", self.decode(u.to(zeros)), event_dim=3)
+        hr = pyro.deterministic("hr", self.decode(u), event_dim=3)
         event_dim = self.observation.dim()
         pyro.sample("observation", self.noise.distribution(self.observe(hr), event_dim=event_dim), obs=self.observation)
         return hr
