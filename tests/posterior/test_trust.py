@@ -219,7 +219,7 @@ def test_starts_that_are_too_narrow_are_remarked_and_others_not():
 def test_chains_may_start_at_places_of_their_own():
     problem = _linear()
     starts = 2 * torch.randn(3, problem.dims, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    options: dict[str, Any] = {"num_samples": 40, "num_warmup": 30, "num_chains": 3}
+    options: dict[str, Any] = {"num_samples": 30, "num_warmup": 30, "num_chains": 3, "num_steps": 3}
     solution = solve(problem, "langevin", start=starts, **options)
     assert not any("started" in remark for remark in solution.diagnostics.remarks)
     close = solve(problem, "langevin", start=1e-3 * starts, **options)
