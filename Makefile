@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-long fuzz mutants lint types docs clean
+.PHONY: demo test test-all test-long fuzz mutants bench lint types docs clean
 
 demo: .venv/.installed
 	$(BIN)/flowsr demo --out out --force
@@ -15,6 +15,10 @@ test-all: .venv/.installed
 
 test-long: .venv/.installed
 	$(BIN)/python -m pytest -m "long and not gpu"
+
+# The time of each piece of work over the bare minimum of it; `ROWS="decode-2x20 small-1x20"` measures some of it.
+bench: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench $(ROWS) --json out/bench.json --out out/bench.png
 
 # Damaged files, answers and names, each part for SECONDS; `PARTS=images` runs one of them.
 fuzz: SECONDS ?= 60

@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
 
     A flow makes and frees tensors of megabytes at every layer. By default glibc returns such memory to the system at
     once, and gets it back page by page: up to a sixth of the time of a decoding on a CPU, as
-    ``python -m benchmarks.speed --model sr-x4-small --size 40`` shows with and without. The price is that the process
+    ``python -m benchmarks.bench small-4x40`` shows with and without. The price is that the process
     holds the most memory that it ever needed until it ends. That is for a program to choose, not for a library, so only
     the command ``flowsr`` does it.
     """
