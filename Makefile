@@ -24,7 +24,7 @@ bench: .venv/.installed
 fuzz: SECONDS ?= 60
 fuzz: SEED ?= 0
 fuzz: .venv/.installed
-	$(BIN)/python -m benchmarks.fuzz $(PARTS) --seconds $(SECONDS) --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz $(PARTS) --seconds $(SECONDS) --seed $(SEED)
 
 # Changes of single operators and constants that the fast tests should notice: about an hour for 200.
 mutants: COUNT ?= 200

@@ -115,7 +115,9 @@ class ChainKernel:
         accepted = _uniform(len(probability), generator).to(probability) < probability
         if warming:
             self.adapt(state, proposal, probability)
-        return Move(state.take(proposal, accepted), probability, log_ratio < -_DIVERGED)
+        # A large step of pCN that is refused is no trajectory that went astray.
+        diverged = (log_ratio < -_DIVERGED) & self.has_slope
+        return Move(state.take(proposal, accepted), probability, diverged)
 
     def adapt(self, state: State, proposal: State, probability: Tensor) -> None:
         """Move the step size towards the one of the target acceptance."""

@@ -21,7 +21,7 @@ class ChainRun:
     Attributes:
         draws: latents u ``(chains, draws, dims)`` on the CPU.
         acceptance: mean acceptance probability of each chain after the warm-up.
-        divergences: trajectories after the warm-up whose energy rose by 1000 nats.
+        divergences: draws after the warm-up on whose way the energy of a trajectory rose by 1000 nats.
         seconds: wall time of "warmup" and "sampling".
         evaluations: of the likelihood of one chain, warm-up included.
         state: where the chains ended.
@@ -103,11 +103,13 @@ def sample_chains(
     middle = time.perf_counter()
     draws, probabilities, divergences = [], torch.zeros(len(starts), dtype=torch.float64), 0
     for _ in range(num_samples):
+        diverged = torch.zeros(len(starts), dtype=torch.bool)
         for _ in range(kernel.num_steps):
             move = kernel.step(target, state, generator, warming=False)
             state = move.state
             probabilities += move.probability.cpu()
-            divergences += int(move.diverged.sum())
+            diverged |= move.diverged.cpu()
+        divergences += int(diverged.sum())
         draws.append(target.coordinates.to_latents(state.position).cpu())
         advance()
     seconds = {"warmup": middle - begin, "sampling": time.perf_counter() - middle}

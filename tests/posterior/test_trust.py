@@ -418,11 +418,8 @@ def test_pcn_with_large_steps_steps_between_modes():
 
 @pytest.mark.slow
 def test_a_guide_with_correlations_cures_k_hat():
-    def sums(a, b, c):
-        return torch.stack([a + b, b + c, a - c], -1)
-
-    problem = _three(sums, [0.5, 0.2, 0.4], 0.05)
-    independent = solve(problem, "svi", guide="normal", steps=1500, num_particles=8)
+    problem = _three(lambda a, b, c: torch.stack([a + b], -1), [0.5], 0.2)
+    independent = solve(problem, "svi", guide="normal", steps=600, num_particles=8)
     assert any("k-hat" in remark and "guide='lowrank'" in remark for remark in independent.diagnostics.remarks)
-    followed = solve(problem, "svi", guide="lowrank", rank=3, steps=3000, num_particles=16)
+    followed = solve(problem, "svi", guide="lowrank", rank=2, steps=2500, num_particles=16, learning_rate=0.01)
     assert not any("k-hat" in remark for remark in followed.diagnostics.remarks), followed.to_text()
