@@ -222,7 +222,8 @@ def test_a_plan_is_resolved_once_and_a_pair_cropped_once(flow, images, monkeypat
     for module in ("flowsr.workflows.pairs", "flowsr.evaluation.one_image"):
         monkeypatch.setattr(f"{module}.crop_pair", crop)
     result = evaluate_files(flow, sorted(images.iterdir()), plan=EvaluationPlan(num_samples=1))
-    assert calls == {"resolve": 1, "crop": 2 * 3}  # each image is read twice: all of them before the first is measured
+    # Each image is read as it is measured, and before the first is: whether all can be read, and whether they fit.
+    assert calls == {"resolve": 1, "crop": 4 * 3}
     assert result.plan.temperatures == (0.0, 0.8) and result.plan.lr_log_scale == -6.0
 
 

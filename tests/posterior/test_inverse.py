@@ -83,7 +83,7 @@ def test_hmc_agrees_with_the_formula():
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("hmc", {"num_samples": 400}),
+        ("hmc", {"num_samples": 1200}),
         ("nuts", {"num_samples": 200, "num_warmup": 100}),
         ("pcn", {"num_samples": 600, "num_steps": 20, "num_warmup": 100}),
         ("langevin", {"num_samples": 500, "num_warmup": 100}),
