@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001: spreadsheets take the wide signs for the others
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # spreadsheets take the wide signs for the others
 _ENDS_CELL = re.compile("[,;|\"'\t\r\n]")
 
 

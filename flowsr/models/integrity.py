@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from flowsr.errors import CheckpointError, quoted
-from flowsr.models.image_model import ModelType
+from flowsr.models.image_model import ImageModel
 
 Shapes = Mapping[str, Sequence[int]]
-
 
 _SLACK = 64  # weights, so that a file that lacks a few is told which
 
@@ -50,7 +49,7 @@ def content_digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> s
     return digest.hexdigest()
 
 
-def outline(model: type[ModelType], config: Any, held: int, *, name: str) -> dict[str, torch.Size]:
+def outline(model: type[ImageModel], config: Any, held: int, *, name: str) -> dict[str, torch.Size]:
     """Names and shapes of the weights and buffers that a model of this configuration has.
 
     Cost: building the modules, without their numbers.
