@@ -197,17 +197,18 @@ _FINE = ("refused", "same", "remarked", "forged")
 def try_file(trial: Trial, path: Path, content: bytes, flow: ImageModel, *, forged: bool = False) -> None:
     """Load one file; note what came of it. A forged one has a digest that fits, so another model may be in it."""
     path.write_bytes(content)
-
-    def load() -> str:
-        with warnings.catch_warnings(record=True) as remarks:
-            warnings.simplefilter("always")
-            found = flowsr.load(path)
-        if same(found, flow):
-            return "same"
-        return "forged" if forged else "remarked" if remarks else "different"
-
-    end = outcome(load)
+    end = outcome(lambda: what_loads(path, flow, forged=forged))
     trial.note(end, path.name, content, fine=end in _FINE)
+
+
+def what_loads(path: Path, flow: ImageModel, *, forged: bool) -> str:
+    """Whether a file loads as the same model, as another that was put there on purpose, or with a remark."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        found = flowsr.load(path)
+    if same(found, flow):
+        return "same"
+    return "remarked" if remarks else "forged" if forged else "different"
 
 
 def same(found: ImageModel, saved: ImageModel) -> bool:

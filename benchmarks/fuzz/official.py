@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import flowsr
-from benchmarks.fuzz.models import change_bytes, same
+from benchmarks.fuzz.models import change_bytes, what_loads
 from benchmarks.fuzz.trial import Trial, attempts, outcome
 from flowsr.models import ImageModel
 from flowsr.models.official import OFFICIAL_LAYOUTS
@@ -183,16 +183,7 @@ def damage(content: bytes, rng: random.Random, canary: Path) -> tuple[bytes, boo
 def try_file(trial: Trial, path: Path, content: bytes, flow: ImageModel, canary: Path, *, forged: bool = False) -> None:
     """Load one file; note what came of it. A forged one has checksums that fit, so another model may be in it."""
     path.write_bytes(content)
-
-    def load() -> str:
-        with warnings.catch_warnings(record=True) as remarks:
-            warnings.simplefilter("always")
-            found = flowsr.load(path)
-        if same(found, flow):
-            return "same"
-        return "remarked" if remarks else "forged" if forged else "different"
-
-    end = outcome(load)
+    end = outcome(lambda: what_loads(path, flow, forged=forged))
     if canary.exists():
         canary.unlink()
         end = "ran code"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from flowsr.posterior.inverse_problem import SITE, InverseProblem
 from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson, Langevin
 from flowsr.posterior.modes import antithetic_draws, scattered_modes
-from flowsr.posterior.samplers import sample_chains
+from flowsr.posterior.samplers import check_starts, sample_chains
 from flowsr.posterior.solver_settings import Found, SolverSettings
 
 _NEAR = 0.1  # of a prior's standard deviation: how far chains that start at one place are moved apart
@@ -21,7 +20,6 @@ _NEAR = 0.1  # of a prior's standard deviation: how far chains that start at one
 def run_batch(problem: InverseProblem, settings: SolverSettings) -> Found:
     """Draws of the posterior by HMC, MALA or pCN, all chains at once."""
     starts = _starts(problem, settings)
-    _check_starts(problem, starts)
 
     def advance() -> None:
         for _ in starts:
@@ -55,7 +53,7 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
     from pyro.infer import MCMC, NUTS
 
     starts = _starts(problem, settings)
-    _check_starts(problem, starts)
+    check_starts(lambda u: problem.log_likelihood(problem.decode(u)), starts)
     seconds = {"warmup": 0.0, "sampling": 0.0}
     chains, acceptance, divergences = [], [], 0
     for start in starts:
@@ -103,14 +101,3 @@ def _starts(problem: InverseProblem, settings: SolverSettings) -> Tensor:
     if start == "mode":
         return scattered_modes(problem, count, steps=settings.steps, learning_rate=settings.learning_rate)
     return antithetic_draws(problem, count)
-
-
-@torch.no_grad()
-def _check_starts(problem: InverseProblem, starts: Tensor) -> None:
-    for number, start in enumerate(starts, start=1):
-        value = float(problem.log_likelihood(problem.decode(start)))
-        if not math.isfinite(value):
-            raise ValueError(
-                f"expected a finite likelihood where chain {number} starts; got {value}: look for a division by zero "
-                "or the logarithm of a negative value in the operator, or give another start"
-            )

@@ -85,9 +85,5 @@ class Coordinates:
         v = (u - self.mean) / self.scale
         return v + ((v @ self.directions) * (1 / self.stretch - 1)) @ self.directions.T
 
-    def pull_back(self, slope: Tensor) -> Tensor:
-        """The slope with respect to v of what has a slope with respect to u: Lᵀ times it."""
-        return self._mix(self.scale * slope)
-
     def _mix(self, v: Tensor) -> Tensor:
         return v + ((v @ self.directions) * (self.stretch - 1)) @ self.directions.T

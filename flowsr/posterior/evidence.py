@@ -15,7 +15,7 @@ from flowsr._support.json import to_plain
 from flowsr.plots import PALETTE, plain_axes
 from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.inverse_problem import InverseProblem, isolated
-from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson
+from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson, white_noise
 from flowsr.posterior.target import LogLikelihood, Target
 from flowsr.results import Result, text_table
 
@@ -80,12 +80,17 @@ class Evidence(Result):
         return text_table(["evidence", "sequential Monte Carlo"], rows, notes=self.remarks)
 
     def _draw_main(self, ax: Axes) -> None:
+        """The estimate of each run, and all of them with two standard errors."""
         plain_axes(ax, keep=("left", "bottom"))
-        ax.plot(range(len(self.exponents)), self.exponents, color=PALETTE["blue"], linewidth=1)
-        ax.set_xlabel("step", fontsize=8)
-        ax.set_ylabel("β", fontsize=8)
-        ax.set_title(f"log evidence {self.log_evidence:.2f} ± {self.error:.2f} nats", fontsize=9)
+        low, high = (self.log_evidence + sign * 2 * self.error for sign in (-1, 1))
+        ax.axhspan(low, high, color=PALETTE["grey"], alpha=0.18, linewidth=0, label="± 2 standard errors")
+        ax.axhline(self.log_evidence, color=PALETTE["blue"], linewidth=1, label="all runs")
+        ax.plot(range(1, len(self.runs) + 1), self.runs.tolist(), "o", color=PALETTE["blue"], label="one run")
+        ax.locator_params(axis="x", integer=True)
+        ax.set_xlabel("run", fontsize=8)
+        ax.set_ylabel("log evidence, nats", fontsize=8)
         ax.tick_params(labelsize=8)
+        ax.legend(fontsize=7, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -300,9 +305,7 @@ class _Swarm:
         return CrankNicolson(step_size=min(1.0, step_size))
 
     def _prior(self, count: int) -> Tensor:
-        shape = (count, self.like.numel())
-        noise = torch.randn(shape, generator=self.generator, device=self.like.device, dtype=torch.float64)
-        return noise.to(self.like)
+        return white_noise(self.like.expand(count, -1), self.generator)
 
     @torch.no_grad()
     def _likelihoods(self, u: Tensor) -> Tensor:

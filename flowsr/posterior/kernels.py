@@ -192,7 +192,7 @@ class CrankNicolson(ChainKernel):
 
     def propose(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
         v = state.position
-        there = math.sqrt(1.0 - self.step_size**2) * v + self.step_size * _normal(v, generator)
+        there = math.sqrt(1.0 - self.step_size**2) * v + self.step_size * white_noise(v, generator)
         energy = target.energy(there)
         beyond = (state.energy - _white(v)) - (energy - _white(there))
         return State(there, energy), beyond
@@ -258,7 +258,7 @@ class HMC(ChainKernel):
         return self._travel(target, state, 1, generator)[1]
 
     def _travel(self, target: Target, state: State, steps: int, generator: torch.Generator) -> tuple[State, Tensor]:
-        momentum = _normal(state.position, generator)
+        momentum = white_noise(state.position, generator)
         proposal, self._momentum = self._leapfrog(target, state, momentum, steps)
         gained = (proposal.energy - state.energy) + (_white(self._momentum) - _white(momentum))
         return proposal, -gained
@@ -336,7 +336,8 @@ def _slope_of(state: State) -> Tensor:
     return state.slope
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+def white_noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of the shape, dtype and device of a tensor, the same in any dtype."""
     return torch.randn(like.shape, generator=generator, device=generator.device, dtype=torch.float64).to(like)
 
 

@@ -260,7 +260,7 @@ def unvisited_modes(problem: InverseProblem, latents: Tensor, *, steps: int) -> 
 def _apart(problem: InverseProblem, end: Tensor, draws: Tensor) -> bool:
     near = draws[(draws - end).square().sum(-1).topk(min(5, len(draws)), largest=False).indices]
     weights = torch.linspace(0, 1, 9).to(end)[:, None]
-    # Line by line: one that leaves the domain makes no number of a whole batch.
+    # Line by line, to hold the images of one line at a time.
     ways = torch.stack([log_joint(problem, end + weights * (draw - end)) for draw in near])
     dips = torch.minimum(ways[:, 0], ways[:, -1]) - ways[:, 1:-1].nan_to_num(-math.inf).amin(-1)
     return bool((dips > NATS).all())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ class ChainRun:
         divergences: draws after the warm-up on whose way the energy of a trajectory rose by 1000 nats.
         seconds: wall time of "warmup" and "sampling".
         evaluations: of the likelihood of one chain, warm-up included.
-        state: where the chains ended.
     """
 
     draws: Tensor
@@ -32,7 +32,6 @@ class ChainRun:
     divergences: int
     seconds: dict[str, float]
     evaluations: int
-    state: State = field(repr=False)
 
 
 def sample_chains(
@@ -78,13 +77,11 @@ def sample_chains(
         >>> run.draws.shape, len(run.acceptance)
         (torch.Size([4, 50, 2]), 4)
     """
+    check_starts(log_likelihood, starts)
     generator = torch.Generator(starts.device).manual_seed(seed)
     fixed = coordinates is not None or not kernel.has_slope
     target = Target(log_likelihood, coordinates or Coordinates.standard(starts[0]), batch=batch)
     state = kernel.begin(target, target.coordinates.from_latents(starts))
-    if not bool(state.energy.isfinite().all()):
-        chain = int((~state.energy.isfinite()).nonzero()[0])
-        raise ValueError(f"expected a finite likelihood where chain {chain + 1} starts; got another: start elsewhere")
     advance = on_draw or (lambda: None)
     begin = time.perf_counter()
     windows = _windows(num_warmup, fixed)
@@ -114,7 +111,18 @@ def sample_chains(
         advance()
     seconds = {"warmup": middle - begin, "sampling": time.perf_counter() - middle}
     acceptance = tuple((probabilities / (num_samples * kernel.num_steps)).tolist())
-    return ChainRun(torch.stack(draws, 1), acceptance, divergences, seconds, target.evaluations, state)
+    return ChainRun(torch.stack(draws, 1), acceptance, divergences, seconds, target.evaluations)
+
+
+@torch.no_grad()
+def check_starts(log_likelihood: LogLikelihood, starts: Tensor) -> None:
+    """Raise ValueError unless the likelihood is finite where each chain starts, ``(chains, dims)``."""
+    for number, value in enumerate(log_likelihood(starts).tolist(), start=1):
+        if not math.isfinite(value):
+            raise ValueError(
+                f"expected a finite likelihood where chain {number} starts; got {value}: look for a division by zero "
+                "or the logarithm of a negative value in the operator, or give another start"
+            )
 
 
 def _windows(num_warmup: int, fixed: bool) -> tuple[int, ...]:
