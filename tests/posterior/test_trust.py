@@ -343,7 +343,9 @@ def test_judging_a_guide_leaves_it_as_it_was(guide):
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("nuts", {"num_samples": 150, "num_warmup": 100, "max_tree_depth": 4}),
+        pytest.param(
+            "nuts", {"num_samples": 150, "num_warmup": 100, "max_tree_depth": 4}, marks=pytest.mark.long
+        ),  # 20 problems one chain after the other: minutes
         ("hmc", {"num_samples": 300, "num_warmup": 100}),
         ("svi", {"num_samples": 300, "num_particles": 8}),
         ("map", {"steps": 400}),
