@@ -92,11 +92,16 @@ def words(name: str, place: Path, out: Path) -> list[str]:
 def run_command(arguments: list[str], *, moment: float | None = None, number: int = 0) -> int:
     """Run a command in a forked process, and send it a signal after a while; its status, or minus the signal.
 
-    What it says is in the file ``said`` beside the images.
+    What it says is in the file ``said`` beside the images. Signals wait while it forks: one that came before the child
+    guards itself would let it go on as a second copy of this process.
     """
+    said = Path(arguments[1]).parent / "said"
+    said.write_text("", encoding="utf-8")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     child = os.fork()
     if child == 0:
-        _be_command(arguments)
+        _be_command(arguments, said)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     if moment is not None:
         time.sleep(moment)
         os.kill(child, number)
@@ -111,29 +116,38 @@ def run_command(arguments: list[str], *, moment: float | None = None, number: in
     raise TimeoutError(f"flowsr {' '.join(arguments)} did not end")
 
 
-def _be_command(arguments: list[str]) -> None:
-    """What the forked process does, to its end."""
+def _be_command(arguments: list[str], said: Path) -> None:
+    """What the forked process does, to its end, which is here whatever comes."""
     status = 70
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        said = os.open(Path(arguments[1]).parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        torch.set_num_threads(1)
-        app(arguments)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    except KeyboardInterrupt:  # before the command could guard itself: Python's own end
-        status = 128 + signal.SIGINT
-    except BaseException:
-        traceback.print_exc()
+        try:
+            _say_into(said)
+            _take_signals()
+            torch.set_num_threads(1)
+            app(arguments)
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        except KeyboardInterrupt:  # before the command could guard itself: Python's own end
+            status = 128 + signal.SIGINT
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
         os._exit(status)
+
+
+def _say_into(said: Path) -> None:
+    file = os.open(said, os.O_WRONLY)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def _take_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def try_kill(trial: Trial, rng: random.Random, place: Path, times: dict[str, float]) -> None:

@@ -57,7 +57,7 @@ if sys.argv[1] == "broken":
     json.atomic_path = in_place
     kills._COMMANDS = {"sample": ()}
 trial = kills.run(seconds=float(sys.argv[2]), seed=3)
-print(trial.counts.total(), len(trial.failures), trial)
+print(trial.counts.total(), len(trial.failures), trial, trial.failures)
 """
 
 
