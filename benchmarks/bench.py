@@ -5,8 +5,9 @@ gradients alone for chains. A row with a bar says so where it is beyond it.
 
 Conventions: one thread; random weights but for the chains, as speed does not depend on them; both parts in turns, so
 that both see the same machine. Time is that of the process, in which others have no part, though their use of memory
-has; on a GPU it is the time until the device is done. Figures are medians of the turns, the spread is their
-middle half.
+has; on a GPU it is the time until the device is done. Figures are medians of the turns; the spread is their middle
+half. Freed memory is kept, as the command ``flowsr`` keeps it; ``--give-memory-back`` leaves that to the C library, as
+a Python program does by default.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import torch
 import flowsr
 from benchmarks.convolutions import bare, convolutions_of
 from flowsr._support.json import write_json
+from flowsr.cli.app import keep_freed_memory
 from flowsr.models.conditional import ConditionalModel, require_conditional
 from flowsr.models.registry import from_preset
 from flowsr.plots import PALETTE, new_figure, plain_axes, save_figure
@@ -270,13 +272,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all of them if none is named")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, help="turns, in place of each row's own number")
+    parser.add_argument("--give-memory-back", action="store_true", help="do not keep freed memory")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--out", type=Path, help="a file for the picture of them")
     options = parser.parse_args(arguments)
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"expected rows of {', '.join(ROWS)}; got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    about = machine(options.device)
+    for path in filter(None, (options.json, options.out)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    kept = not options.give_memory_back and keep_freed_memory()
+    about = {**machine(options.device), "freed memory": "kept" if kept else "given back"}
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"{'row':18}{'work':52}{'work':>11} {'alone':>11} {'ratio':>6}", flush=True)
     found = []

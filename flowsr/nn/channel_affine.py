@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flowsr.nn.prepared import Prepared
+
 
 class ChannelAffine(nn.Module):
     """Per-channel affine map ``y = (x + bias) · exp(logs)``.
@@ -40,14 +42,28 @@ class ChannelAffine(nn.Module):
         self.logs = nn.Parameter(torch.zeros(channels, 1, 1))
         # A buffer, so that a checkpoint remembers that the first batch has been seen.
         self.register_buffer("initialized", torch.tensor(False))
+        self._prepared = Prepared()
 
     def forward(self, x: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """Apply the map; any batch shape."""
-        return (x + self.bias) * self.logs.exp()
+        scale, shift = self._prepared("forward", (self.logs, self.bias), self._forward)
+        return torch.addcmul(shift, x, scale)
 
     def inverse(self, y: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """Undo the map; any batch shape."""
-        return y * (-self.logs).exp() - self.bias
+        scale, shift = self._prepared("inverse", (self.logs, self.bias), self._inverse)
+        return torch.addcmul(shift, y, scale)
+
+    def log_det(self) -> Tensor:
+        """The log-determinant of the map at one pixel, ``Σ logs``."""
+        return self._prepared("log_det", (self.logs,), lambda: self.logs.sum())
+
+    def _forward(self) -> tuple[Tensor, Tensor]:
+        scale = self.logs.exp()
+        return scale, self.bias * scale
+
+    def _inverse(self) -> tuple[Tensor, Tensor]:
+        return (-self.logs).exp(), -self.bias
 
     @torch.no_grad()
     def initialize_from(self, x: Float[Tensor, "*batch channels height width"]) -> None:

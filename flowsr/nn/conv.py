@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowsr.nn.channel_affine import ChannelAffine
+from flowsr.nn.prepared import Prepared, channels_last, convolved_dtype, runs_with_channels_last
 
 _WEIGHT_NORM = """@inproceedings{salimans2016weight,
   title     = {Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks},
@@ -54,14 +55,61 @@ def conv2d(
         x = torch.cat([x, x.new_full((*x.shape[:-3], 1, *x.shape[-2:]), -1.0)], -3)
     if x.shape[-3] != weight.shape[1]:
         raise ValueError(f"expected {weight.shape[1]} channels; got an input of shape {tuple(x.shape)}")
-    padding = weight.shape[-1] // 2
     if x.dim() == 4:
-        return F.conv2d(x, weight, bias, padding=padding)
-    out = F.conv2d(x.reshape(-1, *x.shape[-3:]), weight, bias, padding=padding)
+        return _convolve(x, weight, bias)
+    out = _convolve(x.reshape(-1, *x.shape[-3:]), weight, bias)
     return out.reshape(*x.shape[:-3], *out.shape[-3:])
 
 
-class Conv2d(nn.Module):
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if weight.shape[-1] == 1 and runs_with_channels_last(x):
+        # One product of matrices; torch's own way with few pixels is several times slower.
+        return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+class _Convolution(nn.Module):
+    """Base of the convolutions: their kernel is a function of parameters, and is made ready once while they stay."""
+
+    mark_border = False
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self._prepared = Prepared()
+
+    def sources(self) -> tuple[Tensor, ...]:
+        """The parameters that the kernel is made of, as :meth:`kernel` takes them."""
+        raise NotImplementedError
+
+    def kernel(self, *sources: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights ``(out, in, kernel, kernel)`` and bias ``(out,)`` as they are convolved with."""
+        return sources[0], sources[1]
+
+    def convolve(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Convolve ``[x, context]``; a context with fewer batch dimensions is convolved once and shared."""
+        sources = self.sources()
+        dtype = convolved_dtype(x, sources[0])
+
+        def make() -> tuple[Tensor, Tensor]:
+            weight, bias = self.kernel(*sources)
+            return channels_last(weight.to(dtype)), bias.to(dtype)
+
+        weight, bias = self._prepared(dtype, sources, make)
+        if context is None:
+            return conv2d(x, weight, bias, mark_border=self.mark_border)
+        if dtype != sources[0].dtype:
+            x, context = x.to(dtype), context.to(dtype)  # before the copy of a concatenation, not after
+        if context.shape[:-3] == x.shape[:-3]:
+            return conv2d(torch.cat([x, context], -3), weight, bias, mark_border=self.mark_border)
+        own = x.shape[-3]
+        return conv2d(x, weight[:, :own]) + conv2d(context, weight[:, own:], bias, mark_border=self.mark_border)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+
+
+class Conv2d(_Convolution):
     """Convolution ``h = W * x + b`` with Xavier-normal weights, scaled at the start, and zero bias.
 
     Args:
@@ -79,8 +127,7 @@ class Conv2d(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, gain: float = 1.0) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        super().__init__(in_channels, out_channels, kernel_size)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         nn.init.xavier_normal_(self.weight)
@@ -89,13 +136,14 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
         """Convolve; any batch shape."""
-        return conv2d(x, self.weight, self.bias)
+        return self.convolve(x)
 
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+    def sources(self) -> tuple[Tensor, ...]:
+        """Weights and bias, which are the kernel."""
+        return self.weight, self.bias
 
 
-class NormedConv2d(nn.Module):
+class NormedConv2d(_Convolution):
     """Convolution without bias followed by an ActNorm, computed as one convolution.
 
     ``h = (W * x + bias) · exp(logs)`` equals a convolution with weights ``W · exp(logs)`` and bias
@@ -125,8 +173,7 @@ class NormedConv2d(nn.Module):
         std: float | None = None,
         mark_border: bool = False,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        super().__init__(in_channels, out_channels, kernel_size)
         self.mark_border = mark_border
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels + mark_border, kernel_size, kernel_size))
         self.norm = ChannelAffine(out_channels)
@@ -147,14 +194,17 @@ class NormedConv2d(nn.Module):
         A context with fewer batch dimensions than ``x`` (many draws for one image) is convolved once and its
         result shared: a convolution of a concatenation is the sum of the convolutions of its parts.
         """
-        scale = self.norm.logs.exp()
-        weight, bias = self.weight * scale.unsqueeze(-1), (self.norm.bias * scale).flatten()
-        if context is None:
-            return conv2d(x, weight, bias, mark_border=self.mark_border)
-        if context.shape[:-3] == x.shape[:-3]:
-            return conv2d(torch.cat([x, context], -3), weight, bias, mark_border=self.mark_border)
-        own = x.shape[-3]
-        return conv2d(x, weight[:, :own]) + conv2d(context, weight[:, own:], bias, mark_border=self.mark_border)
+        return self.convolve(x, context)
+
+    def sources(self) -> tuple[Tensor, ...]:
+        """Weights, and the ActNorm's bias and log-scale."""
+        return self.weight, self.norm.bias, self.norm.logs
+
+    def kernel(self, *sources: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights with the ActNorm's scale, and its bias."""
+        weight, bias, logs = sources
+        scale = logs.exp()
+        return weight * scale.unsqueeze(-1), (bias * scale).flatten()
 
     def initialize_from(
         self,
@@ -166,11 +216,8 @@ class NormedConv2d(nn.Module):
             x = torch.cat([x, context.expand(*x.shape[:-3], *context.shape[-3:])], -3)
         self.norm.initialize_from(conv2d(x, self.weight, mark_border=self.mark_border))
 
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
 
-
-class ZeroConv2d(nn.Module):
+class ZeroConv2d(_Convolution):
     """Convolution that starts at zero, with a learned output gain: ``h = (W * x + b) · exp(3 · logs)``.
 
     Starting the last layer of a conditioner at zero starts its coupling at the identity; the factor 3 lets the
@@ -190,23 +237,31 @@ class ZeroConv2d(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, mark_border: bool = False) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.mark_border = in_channels, out_channels, mark_border
+        super().__init__(in_channels, out_channels, 3)
+        self.mark_border = mark_border
         self.weight = nn.Parameter(torch.zeros(out_channels, in_channels + mark_border, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.logs = nn.Parameter(torch.zeros(out_channels, 1, 1))
 
     def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
         """Convolve; any batch shape."""
-        gain = (3.0 * self.logs).exp()
-        weight, bias = self.weight * gain.unsqueeze(-1), self.bias * gain.flatten()
-        return conv2d(x, weight, bias, mark_border=self.mark_border)
+        return self.convolve(x)
+
+    def sources(self) -> tuple[Tensor, ...]:
+        """Weights, bias and log-gain."""
+        return self.weight, self.bias, self.logs
+
+    def kernel(self, *sources: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and bias with the gain."""
+        weight, bias, logs = sources
+        gain = (3.0 * logs).exp()
+        return weight * gain.unsqueeze(-1), bias * gain.flatten()
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"
 
 
-class WeightNormConv2d(nn.Module):
+class WeightNormConv2d(_Convolution):
     """Convolution whose kernels are a direction and a length, ``W = exp(log_length)·v/‖v‖`` for each output channel.
 
     It starts as a :class:`Conv2d`. Torch's own weight norm is a hook that cannot be pickled.
@@ -228,8 +283,7 @@ class WeightNormConv2d(nn.Module):
     citations: ClassVar[tuple[str, ...]] = (_WEIGHT_NORM,)
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, gain: float = 1.0) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        super().__init__(in_channels, out_channels, kernel_size)
         self.direction = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         nn.init.xavier_normal_(self.direction)
@@ -240,8 +294,14 @@ class WeightNormConv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
         """Convolve; any batch shape."""
-        length = self.log_length.exp() / self.direction.flatten(1).norm(dim=1)
-        return conv2d(x, self.direction * length[:, None, None, None], self.bias)
+        return self.convolve(x)
 
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+    def sources(self) -> tuple[Tensor, ...]:
+        """Directions, bias and log-lengths."""
+        return self.direction, self.bias, self.log_length
+
+    def kernel(self, *sources: Tensor) -> tuple[Tensor, Tensor]:
+        """The directions with their lengths, and the bias."""
+        direction, bias, log_length = sources
+        length = log_length.exp() / direction.flatten(1).norm(dim=1)
+        return direction * length[:, None, None, None], bias

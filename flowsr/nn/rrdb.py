@@ -5,10 +5,10 @@ from typing import ClassVar, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from flowsr.nn.conv import Conv2d
+from flowsr.nn.prepared import channels_last, rectify
 
 _ESRGAN = """@inproceedings{wang2018esrgan,
   title     = {{ESRGAN}: Enhanced Super-Resolution Generative Adversarial Networks},
@@ -47,8 +47,9 @@ class DenseBlock(nn.Module):
     def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
         """Apply the block; any batch shape."""
         *inner, last = self.convs
+        x = channels_last(x)  # as the convolutions give them, or every concatenation would change the order again
         for conv in inner:
-            x = torch.cat([x, F.leaky_relu(conv(x), 0.2)], -3)
+            x = torch.cat([x, rectify(conv(x), 0.2)], -3)
         return last(x)
 
 

@@ -33,9 +33,9 @@ class ActNorm(SameShapeTransform):
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(z.shape)
-        return self.affine.inverse(z), -pixelwise_ladj(z, self.affine.logs.sum())
+        return self.affine.inverse(z), -pixelwise_ladj(z, self.affine.log_det())
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
         z = self.affine(x)  # before the log-determinant: this call may initialize the parameters
-        return z, pixelwise_ladj(x, self.affine.logs.sum())
+        return z, pixelwise_ladj(x, self.affine.log_det())

@@ -1,12 +1,13 @@
 """Invertible 1x1 convolutions: a learned linear mixing of the channels, the same at every pixel."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from flowsr._support.shapes import constant_ladj, full_precision, pixelwise_ladj
-from flowsr.nn import conv2d
+from flowsr.nn import Prepared, conv2d
 from flowsr.transforms.base import SameShapeTransform
 
 _GLOW = """@inproceedings{kingma2018glow,
@@ -42,15 +43,21 @@ class InvertibleConv1x1(SameShapeTransform):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.weight = nn.Parameter(random_rotation(channels))
+        self._prepared = Prepared()
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(z.shape)
-        weight = self.weight.double()
-        return mix_channels(z, torch.linalg.inv(weight)), -pixelwise_ladj(z, torch.linalg.slogdet(weight)[1])
+        return mix_channels(z, self._inverse(z.dtype)), -pixelwise_ladj(z, self._log_det())
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        return mix_channels(x, self.weight), pixelwise_ladj(x, torch.linalg.slogdet(self.weight.double())[1])
+        return mix_channels(x, self.weight), pixelwise_ladj(x, self._log_det())
+
+    def _inverse(self, dtype: torch.dtype) -> Tensor:
+        return self._prepared(dtype, (self.weight,), lambda: torch.linalg.inv(self.matrix()).to(dtype))
+
+    def _log_det(self) -> Tensor:
+        return self._prepared("log_det", (self.weight,), lambda: torch.linalg.slogdet(self.matrix())[1])
 
     def matrix(self) -> Tensor:
         """``W``, as it encodes, in float64."""
@@ -95,22 +102,30 @@ class InvertibleConv1x1PLU(SameShapeTransform):
         self.lower = nn.Parameter(lower.tril(-1).to(dtype))
         self.upper = nn.Parameter(upper.triu(1).to(dtype))
         self.log_scale = nn.Parameter(scale.abs().log().to(dtype))
+        self._prepared = Prepared()
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(z.shape)
-        lower, upper = self._factors()
-        solved = torch.linalg.solve_triangular(lower, self.permutation.double().mT, upper=False, unitriangular=True)
-        inverse = torch.linalg.solve_triangular(upper, solved, upper=True)
-        return mix_channels(z, inverse), -pixelwise_ladj(z, self.log_scale.sum())
+        return mix_channels(z, self._ready(self._inverse, z.dtype)), -pixelwise_ladj(z, self.log_scale.sum())
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        return mix_channels(x, self.matrix()), pixelwise_ladj(x, self.log_scale.sum())
+        return mix_channels(x, self._ready(self.matrix, x.dtype)), pixelwise_ladj(x, self.log_scale.sum())
 
     def matrix(self) -> Tensor:
         """``W = P·L·(U + diag(s))``, as it encodes, in float64."""
         lower, upper = self._factors()
         return self.permutation.double() @ lower @ upper
+
+    def _ready(self, matrix: Callable[[], Tensor], dtype: torch.dtype) -> Tensor:
+        parameters, buffers = (self.lower, self.upper, self.log_scale), (self.permutation, self.scale_sign)
+        key = (matrix.__name__, dtype)
+        return self._prepared(key, parameters, lambda: matrix().to(dtype), buffers=buffers)
+
+    def _inverse(self) -> Tensor:
+        lower, upper = self._factors()
+        solved = torch.linalg.solve_triangular(lower, self.permutation.double().mT, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, solved, upper=True)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         one = torch.eye(self.channels, dtype=torch.float64, device=self.lower.device)
@@ -148,14 +163,15 @@ class InvertibleConv1x1Orthogonal(SameShapeTransform):
         super().__init__(channels)
         self.register_buffer("rotation", random_rotation(channels))
         self.skew = nn.Parameter(torch.zeros(channels * (channels - 1) // 2))
+        self._prepared = Prepared()
 
     def call_and_ladj(self, z: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(z.shape)
-        return mix_channels(z, self.matrix().mT), constant_ladj(z, 0.0)
+        return mix_channels(z, self._ready(z.dtype).mT), constant_ladj(z, 0.0)
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
-        return mix_channels(x, self.matrix()), constant_ladj(x, 0.0)
+        return mix_channels(x, self._ready(x.dtype)), constant_ladj(x, 0.0)
 
     def matrix(self) -> Tensor:
         """``W = exp(A)·W₀``, as it encodes, in float64."""
@@ -166,6 +182,9 @@ class InvertibleConv1x1Orthogonal(SameShapeTransform):
         rotation = torch.linalg.qr(self.rotation.double())
         sign = rotation.R.diagonal().sign()
         return torch.linalg.matrix_exp(upper - upper.mT) @ (rotation.Q * sign)
+
+    def _ready(self, dtype: torch.dtype) -> Tensor:
+        return self._prepared(dtype, (self.skew,), lambda: self.matrix().to(dtype), buffers=(self.rotation,))
 
     def extra_repr(self) -> str:
         return f"{self.channels}"

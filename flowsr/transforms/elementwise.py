@@ -57,7 +57,7 @@ class Atan(LogScaleMap):
     name = "atan"
 
     def forward(self, h: Tensor) -> Tensor:
-        return 0.318 * torch.atan(2.0 * h)
+        return torch.atan(2.0 * h).mul_(0.318)
 
 
 class Sigmoid(LogScaleMap):
@@ -190,16 +190,16 @@ class AffineMap(ElementwiseMap):
         if self.form == "shift-then-scale":
             return (x + shift) * log_scale.exp(), sum_event(log_scale)
         if self.form == "scale-then-shift":
-            return x * log_scale.exp() + shift, sum_event(log_scale)
-        return (x - shift) * (-log_scale).exp(), -sum_event(log_scale)
+            return (x * log_scale.exp()).add_(shift), sum_event(log_scale)
+        return (x - shift) * (-log_scale).exp_(), -sum_event(log_scale)
 
     def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self._shift_and_log_scale(z, h)
         if self.form == "shift-then-scale":
-            return z * (-log_scale).exp() - shift, -sum_event(log_scale)
+            return (z * (-log_scale).exp_()).sub_(shift), -sum_event(log_scale)
         if self.form == "scale-then-shift":
-            return (z - shift) * (-log_scale).exp(), -sum_event(log_scale)
-        return z * log_scale.exp() + shift, sum_event(log_scale)
+            return (z - shift) * (-log_scale).exp_(), -sum_event(log_scale)
+        return (z * log_scale.exp()).add_(shift), sum_event(log_scale)
 
     def _shift_and_log_scale(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         self.check_parameters(x, h)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flowsr._support.shapes import constant_ladj, full_precision
+from flowsr.nn import channels_last
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.pixel_shuffle import depth_from_space, depth_to_space, space_from_depth, space_to_depth
 
@@ -56,14 +57,16 @@ class Haar(ImageTransform):
         bands = z.unflatten(-3, (4, shape[-3]))
         with full_precision(z):
             blocks = torch.einsum("kp,...kchw->...cphw", self.signs.to(z.dtype), bands)
-        return depth_to_space(blocks.flatten(-4, -3), 2), constant_ladj(z, math.log(2.0) * math.prod(z.shape[-3:]))
+        return depth_to_space(channels_last(blocks.flatten(-4, -3)), 2), constant_ladj(
+            z, math.log(2.0) * math.prod(z.shape[-3:])
+        )
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
         blocks = space_to_depth(x, 2).unflatten(-3, (x.shape[-3], 4))
         with full_precision(x):
             bands = torch.einsum("kp,...cphw->...kchw", self.signs.to(x.dtype) / 4, blocks)
-        return bands.flatten(-4, -3), constant_ladj(x, -math.log(2.0) * math.prod(x.shape[-3:]))
+        return channels_last(bands.flatten(-4, -3)), constant_ladj(x, -math.log(2.0) * math.prod(x.shape[-3:]))
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         return space_from_depth(shape, 2, name="Haar")

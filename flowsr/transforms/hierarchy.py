@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowsr._support.shapes import add_ladj, check_image_shape, constant_ladj
+from flowsr.nn import channels_last
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.levels import ConditionalLevel, UnconditionalLevel, stack_context
 from flowsr.transforms.pixel_shuffle import pack_latents, unpack_latents
@@ -122,8 +123,8 @@ class Hierarchy(ImageTransform):
         features: list[Tensor] = []
         for latent, main, conditional in zip(z, reversed(self.mains), reversed(self.conditionals), strict=True):
             u = conditional.features(stack_context(image, features if self.hierarchical else ()))
-            a, conditional_ladj = conditional.call_with_features(latent, u)
-            packed = torch.cat([image.expand(*batch, *image.shape[-3:]), a], -3)
+            a, conditional_ladj = conditional.call_with_features(channels_last(latent), u)
+            packed = torch.cat([channels_last(image).expand(*batch, *image.shape[-3:]), a], -3)
             image, main_ladj = main.call_and_ladj(packed)
             total = add_ladj((total, conditional_ladj, main_ladj))
             features.insert(0, u)

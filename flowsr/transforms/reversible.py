@@ -93,26 +93,27 @@ class _Reversible(torch.autograd.Function):
         by_parameter: dict[Tensor, Tensor | None] = {}
         grad_context: Tensor | None = None
         wants_context = context is not None and ctx.needs_input_grad[3]
-        with torch.autocast(**ctx.autocast):
-            for part in reversed(ctx.parts):
+        for part in reversed(ctx.parts):
+            with torch.autocast(**ctx.autocast):
                 with torch.no_grad():
                     x, _ = _apply(part, y, context, not ctx.encode)
                 x = x.detach().requires_grad_()
                 features = context.detach().requires_grad_(wants_context) if context is not None else None
                 with torch.enable_grad():
                     outputs = _apply(part, x, features, ctx.encode)
-                parameters = [p for p in part.parameters() if p.requires_grad]
-                inputs = [x, *([features] if wants_context else []), *parameters]
-                # A part without parameters has a constant log-determinant.
-                pairs = [(o, g) for o, g in zip(outputs, (grad, grad_ladj), strict=True) if o.requires_grad]
-                results, gradients = [o for o, _ in pairs], [g for _, g in pairs]
-                found = list(torch.autograd.grad(results, inputs, gradients, allow_unused=True))
-                grad = found.pop(0)
-                if wants_context:
-                    grad_context = _add(grad_context, found.pop(0))
-                for parameter, value in zip(parameters, found, strict=True):
-                    by_parameter[parameter] = _add(by_parameter.get(parameter), value)
-                y = x.detach()
+            parameters = [p for p in part.parameters() if p.requires_grad]
+            inputs = [x, *([features] if wants_context else []), *parameters]
+            # A part without parameters has a constant log-determinant.
+            pairs = [(o, g) for o, g in zip(outputs, (grad, grad_ladj), strict=True) if o.requires_grad]
+            results, gradients = [o for o, _ in pairs], [g for _, g in pairs]
+            # Outside of autocast, which would run the products of gradients of full precision in a lower one.
+            found = list(torch.autograd.grad(results, inputs, gradients, allow_unused=True))
+            grad = found.pop(0)
+            if wants_context:
+                grad_context = _add(grad_context, found.pop(0))
+            for parameter, value in zip(parameters, found, strict=True):
+                by_parameter[parameter] = _add(by_parameter.get(parameter), value)
+            y = x.detach()
         in_order = [by_parameter.get(p) for part in ctx.parts for p in part.parameters() if p.requires_grad]
         return None, None, grad, grad_context, *in_order
 

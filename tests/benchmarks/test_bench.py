@@ -14,6 +14,7 @@ from benchmarks.convolutions import Convolution, bare, convolutions_of
 def small_models(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr(bench, "from_preset", tiny)
+    monkeypatch.setattr(bench, "keep_freed_memory", lambda: True)
 
 
 def test_the_bare_convolutions_are_those_of_the_work():
@@ -88,16 +89,16 @@ def test_the_command_prints_and_writes_what_it_measures(capsys, monkeypatch, tmp
     row = bench.Row("a decode", lambda device: bench._decode("sr-x4", 1, 4, device), 1e9)
     monkeypatch.setitem(bench.ROWS, "tiny", row)
     monkeypatch.setitem(bench.ROWS, "tight", bench.Row("the same", row.prepare, 1e-9))
-    arguments = ["--repeats", "2", "--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.png")]
+    arguments = ["--repeats", "2", "--json", str(tmp_path / "new" / "a.json"), "--out", str(tmp_path / "new" / "a.png")]
     assert bench.main(["tiny", *arguments]) == 0
     assert bench.main(["tiny", "tight", *arguments]) == 1
     printed = capsys.readouterr().out
     assert "bar 1000000000.00" in printed and "BEYOND" in printed
-    facts = json.loads((tmp_path / "a.json").read_text())
+    facts = json.loads((tmp_path / "new" / "a.json").read_text())
     assert [found["row"] for found in facts["rows"]] == ["tiny", "tight"]
     assert all(found["seconds"] > 0 and found["ratio"] > 0.5 for found in facts["rows"])
-    assert facts["device"] == "cpu" and facts["cpu"]
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert facts["device"] == "cpu" and facts["cpu"] and facts["freed memory"] == "kept"
+    assert (tmp_path / "new" / "a.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(SystemExit):
         bench.main(["nothing"])
     assert "expected rows of decode-2x20" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""What is computed from parameters alone, kept while these stay as they are: the price of a weight is paid once.
+
+The kernels that run are not the parameters that train: they are scaled by an ActNorm, cast by autocast, laid out with
+their channels last, and 1x1 convolutions are inverted. Where nobody asks for gradients of the parameters, that work is
+the same at every call.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+T = TypeVar("T")
+
+
+class Prepared:
+    """Values made from parameters, made again when these change.
+
+    A value is kept only where no gradient of the parameters is wanted: without gradients, or with parameters that are
+    frozen. A parameter has changed if it is another tensor, lies elsewhere, or was written to in place; a pass that
+    wants its gradient, as of a training step, lets go of everything, so that even optimizers that write behind
+    autograd's back (``parameter.data``, as Pyro's do) are noticed. Copies and pickles start empty.
+
+    Cost: a comparison of a few numbers per call; memory for the values.
+
+    Example:
+        >>> weight, prepared = nn.Parameter(torch.ones(2)), Prepared()
+        >>> with torch.no_grad():
+        ...     first = prepared("double", [weight], lambda: 2 * weight)
+        ...     again = prepared("double", [weight], lambda: 2 * weight)
+        ...     _ = weight.add_(1)
+        ...     print(again is first, prepared("double", [weight], lambda: 2 * weight))
+        True tensor([4., 4.])
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[Any, list[Tensor], Any]] = {}
+
+    def __call__(
+        self, key: Hashable, parameters: Sequence[Tensor], make: Callable[[], T], *, buffers: Sequence[Tensor] = ()
+    ) -> T:
+        """The value that ``make`` returns, or returned for this key while the parameters were what they are.
+
+        Args:
+            key: tells values of the same parameters apart.
+            parameters: all that the value depends on, besides the key.
+            make: computes it; with gradients of the parameters, where they are wanted.
+            buffers: what else it depends on, that nobody differentiates.
+        """
+        if torch.compiler.is_compiling():
+            return make()
+        if not _are_fixed(parameters):
+            self._kept.clear()
+            return make()
+        tensors = (*parameters, *buffers)
+        marks = [(p.data_ptr(), p._version, p.dtype) for p in tensors]
+        found = self._kept.get(key)
+        if found is None or found[0] != marks:
+            # Not as tensors of inference mode, which no later pass with gradients could use.
+            with torch.inference_mode(False), torch.no_grad():
+                value = make()
+            # Holding on to the memory, so that another tensor cannot come to lie in the same place.
+            found = self._kept[key] = (marks, [p.detach() for p in tensors], value)
+        return cast(T, found[2])
+
+    def __reduce__(self) -> tuple[type["Prepared"], tuple[()]]:
+        return Prepared, ()
+
+
+def _are_fixed(parameters: Sequence[Tensor]) -> bool:
+    """Whether no derivative can be asked for, in any of torch's ways, and changes would be seen."""
+    wanted = torch.is_grad_enabled()
+    # Transforms of functions (vmap, jvp, functional_call) put plain tensors in the place of parameters.
+    return not torch.jit.is_tracing() and not any(
+        type(p) is not nn.Parameter or (wanted and p.requires_grad) or p.is_inference() for p in parameters
+    )
+
+
+def runs_with_channels_last(x: Tensor) -> bool:
+    """Whether convolutions of such a tensor are faster with the channels of a pixel beside each other: on CPUs."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """A tensor ``(*batch, C, H, W)`` laid out with its channels last where that is faster, else as it is."""
+    # Not by contiguous(memory_format=...), which vmap does not know.
+    return x.movedim(-3, -1).contiguous().movedim(-1, -3) if runs_with_channels_last(x) else x
+
+
+def convolved_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    """The dtype that a convolution runs in: autocast's where it is on, which leaves float64 alone."""
+    device = x.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.float64 not in (x.dtype, weight.dtype)
+    return torch.get_autocast_dtype(device) if autocast else weight.dtype
+
+
+def rectify(x: Tensor, slope: float = 0.0) -> Tensor:
+    """ReLU, or LeakyReLU, of what nobody else needs: in place where no gradient is wanted.
+
+    Memory that is not asked for is the cheapest: large tensors come page by page from the system.
+    """
+    if x.requires_grad:  # in place on a view, autograd would copy
+        return F.leaky_relu(x, slope) if slope else torch.relu(x)
+    return F.leaky_relu_(x, slope) if slope else torch.relu_(x)
