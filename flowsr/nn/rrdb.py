@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowsr.nn.conv import Conv2d
-from flowsr.nn.prepared import channels_last, rectify
+from flowsr.nn.prepared import channels_last, convolved_dtype, rectify
 
 _ESRGAN = """@inproceedings{wang2018esrgan,
   title     = {{ESRGAN}: Enhanced Super-Resolution Generative Adversarial Networks},
@@ -47,7 +47,8 @@ class DenseBlock(nn.Module):
     def forward(self, x: Float[Tensor, "*batch in height width"]) -> Float[Tensor, "*batch out height width"]:
         """Apply the block; any batch shape."""
         *inner, last = self.convs
-        x = channels_last(x)  # as the convolutions give them, or every concatenation would change the order again
+        # As the convolutions take and give them, or every concatenation would change order and dtype again.
+        x = channels_last(x.to(convolved_dtype(x, last.weight)))
         for conv in inner:
             x = torch.cat([x, rectify(conv(x), 0.2)], -3)
         return last(x)
