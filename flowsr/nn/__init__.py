@@ -9,7 +9,11 @@ from flowsr.nn.residual_net import ResidualNet
 from flowsr.nn.rrdb import RRDB, DenseBlock, RRDBEncoder
 from flowsr.nn.rrdb_pyramid import RegressionHead, RRDBPyramid, upsample_nearest
 
+CONDITIONERS = (FCN, DenseBlock, ResidualNet)
+"""The networks that compute a coupling's or a level's parameters."""
+
 __all__ = [
+    "CONDITIONERS",
     "FCN",
     "RRDB",
     "BatchNorm",

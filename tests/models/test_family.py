@@ -12,7 +12,7 @@ from cases import VARIANTS, tiny, tiny_flow
 from torch.distributions import Distribution
 
 import flowsr
-from flowsr.images import bicubic_down, round_to_8bit
+from flowsr.images import bicubic_down, make_lr, round_to_8bit
 from flowsr.models import REGISTRY, Capability, from_preset, presets, require
 from flowsr.models.official import OFFICIAL_LAYOUTS, from_official
 from flowsr.nn import BatchStatistics, batch_statistics
@@ -331,6 +331,28 @@ def test_every_model_compiles_without_graph_breaks(name, monkeypatch):
     compiled = torch.compile(model.transform.call_and_ladj, backend="eager", fullgraph=True)
     for own, reference in zip(compiled(z, context), model.transform.call_and_ladj(z, context), strict=True):
         assert torch.allclose(own, reference, rtol=1e-4)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", ["glow", "irn-x3", "realnvp-small"])  # each kind of conditioner
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it traces
+def test_compiled_conditioners_give_what_they_gave(name, monkeypatch):
+    monkeypatch.setattr(Distribution, "_validate_args", Distribution._validate_args)
+    seen = []
+
+    def backend(graph, _inputs):
+        seen.append(graph)
+        return graph.forward
+
+    model = tiny(name)
+    side = 12 if name == "irn-x3" else 16
+    hr = torch.rand(2, 3, side, side)
+    lr = None if name in UNCONDITIONAL else make_lr(hr, model.upscale)
+    before = model._encode_ladj(hr, lr)
+    model.compile_conditioners(backend=backend)
+    assert torch.allclose(model._encode_ladj(hr, lr), before, rtol=1e-4, atol=1e-4)
+    assert 0 < len(seen) < 40
+    assert torch.allclose(copy.deepcopy(model)._encode_ladj(hr, lr), before, rtol=1e-4, atol=1e-4)
     torch.compiler.reset()
 
 
