@@ -48,7 +48,7 @@ class DenseBlock(nn.Module):
         """Apply the block; any batch shape."""
         *inner, last = self.convs
         # As the convolutions take and give them, or every concatenation would change order and dtype again.
-        x = channels_last(x.to(convolved_dtype(x, last.weight)))
+        x = channels_last(x.to(convolved_dtype(x, cast(Conv2d, last).weight)))
         for conv in inner:
             x = torch.cat([x, rectify(conv(x), 0.2)], -3)
         return last(x)
