@@ -37,10 +37,12 @@ def _isolated():
 
 @pytest.fixture
 def interruptible():
-    """SIGINT interrupts this process and what it starts, also where the tests themselves were started to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals end this process and what it starts, also where the tests themselves were started to ignore them."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _global_state():
