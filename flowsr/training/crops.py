@@ -250,6 +250,17 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
+def end_workers(batches: Any) -> None:
+    """End the processes behind an iterator of batches now, whatever still refers to it.
+
+    They ignore the signal by which Python would end them at its exit; a traceback that is kept, as an interactive
+    session does, would keep them, and the exit would wait for ever. As Lightning does, for want of a public way.
+    """
+    end = getattr(batches, "_shutdown_workers", None)
+    if end is not None:
+        end()
+
+
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C and schedulers signal the whole process group; the training process decides when its workers end.

@@ -18,7 +18,7 @@ from flowsr._support.json import json_number
 from flowsr.errors import ImageError, NonFiniteError
 from flowsr.models import Capability, save
 from flowsr.training.checkpoint import CheckpointFolder
-from flowsr.training.crops import Batch, CropBatches
+from flowsr.training.crops import Batch, CropBatches, end_workers
 from flowsr.training.journal import CsvLog, ProgressBar, in_words, tensorboard_writer
 from flowsr.training.pictures import draw_curve, validation_grid
 from flowsr.training.sources import PICTURES, name_some
@@ -134,7 +134,7 @@ class Loop:
         """Run; returns the signal that stopped it, or None."""
         trainer, run, steps = self.trainer, self.trainer.run, self.trainer.recipe.steps
         self._open_logs()
-        stop, due = None, False
+        stop, due, loader = None, False, None
         try:
             loader = self._loader(trainer.step, steps)
             with self._signals:
@@ -169,6 +169,7 @@ class Loop:
                 "a process that prepares batches was killed, for its memory perhaps: resume, with fewer workers or none"
             ) from error
         finally:
+            end_workers(loader)
             self._close_logs()
         if not stop and self._main and run.pictures:
             try:

@@ -1,6 +1,7 @@
 """What a run that goes on says of what it is given, and what befalls the files of a run meanwhile: a sentence each."""
 
 import dataclasses
+import multiprocessing
 import multiprocessing.reduction
 import os
 import pickle
@@ -196,6 +197,17 @@ def test_images_that_are_deleted_or_renamed_during_a_run_are_a_sentence(images, 
     assert str(error.value).startswith(first) and "no such file" in str(error.value).lower()
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
     assert CheckpointFolder(tmp_path / "run" / "checkpoints").steps()  # to go on from when they are back
+
+
+def test_a_run_that_failed_leaves_no_process_that_its_traceback_would_keep(images, tmp_path):
+    def degradation(hr, *, upscale, generator):
+        if torch.utils.data.get_worker_info() is not None:
+            raise ArithmeticError("in a worker")
+        return bicubic_down(hr, upscale)
+
+    with pytest.raises(ArithmeticError, match="in a worker") as kept:
+        trained(Data(folders=images, degradation=degradation, workers=2), tmp_path / "run")
+    assert kept.tb is not None and not multiprocessing.active_children()
 
 
 def test_some_images_deleted_are_named_together(images, tmp_path):
