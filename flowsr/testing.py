@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
+from flowsr._support.shapes import place_of
 from flowsr.transforms import ImageTransform, per_pixel
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -50,7 +51,9 @@ def randomize(module: ModuleType, *, strength: float = 0.2, generator: torch.Gen
     """
     for parameter in module.parameters():
         fan_in = max(1, parameter.numel() // parameter.shape[0]) if parameter.dim() > 1 else 1
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device=place_of(generator)).to(
+            parameter
+        )
         parameter.add_(strength / math.sqrt(fan_in) * noise)
     return module
 
@@ -127,7 +130,7 @@ def check_inverse(transform: ImageTransform, z: Tensor, context: Any = None, *, 
     back, inv_ladj = transform.inv_call_and_ladj(x, context)
     _close(back, z, tolerance, "inverse of the image of z")
     _close(inv_ladj, -ladj, tolerance * z[0].numel(), "log-determinants of the two directions, up to sign,")
-    image = _random_image(transform, x.shape, x.dtype)
+    image = _random_image(transform, x.shape, like=x)
     latent, _ = transform.inv_call_and_ladj(image, context)
     _close(transform.call_and_ladj(latent, context)[0], image, tolerance, "image of the latent of x")
 
@@ -152,7 +155,7 @@ def check_log_det(transform: ImageTransform, z: Tensor, context: Any = None, *, 
 def check_batches(transform: ImageTransform, z: Tensor, context: Any = None, *, tolerance: float) -> None:
     """Shapes for several batch shapes; a batch equals its images one by one; a context may broadcast."""
     for batch in ((), (2,), (3, 2)):
-        latents = torch.randn(*batch, *z.shape, dtype=z.dtype)
+        latents = torch.randn(*batch, *z.shape, dtype=z.dtype, device=z.device)
         contexts = _repeat(context, batch)
         x, ladj = transform.call_and_ladj(latents, contexts)
         assert x.shape == transform.forward_shape(latents.shape), f"forward_shape is wrong for batch {batch}"
@@ -182,7 +185,8 @@ def check_batches(transform: ImageTransform, z: Tensor, context: Any = None, *, 
 def check_per_pixel(transform: ImageTransform, z: Tensor, context: Any = None, *, tolerance: float) -> None:
     """Within :func:`flowsr.transforms.per_pixel` both log-determinants are maps that sum to the whole."""
     for batch in ((), (2,)):
-        latents, contexts = torch.randn(*batch, *z.shape, dtype=z.dtype), _repeat(context, batch)
+        latents = torch.randn(*batch, *z.shape, dtype=z.dtype, device=z.device)
+        contexts = _repeat(context, batch)
         x, _ = transform.call_and_ladj(latents, contexts)
         for name, function, point in (
             ("generating", transform.call_and_ladj, latents),
@@ -217,9 +221,9 @@ def check_gradients(transform: ImageTransform, z: Tensor, context: Any = None) -
     for name, function in (("generating", transform.call_and_ladj), ("encoding", transform.inv_call_and_ladj)):
         transform.zero_grad()
         if name == "generating":
-            point = torch.randn(z.shape, dtype=z.dtype)
+            point = torch.randn_like(z)
         else:
-            point = _random_image(transform, transform.forward_shape(z.shape), z.dtype)
+            point = _random_image(transform, transform.forward_shape(z.shape), like=z)
         point.requires_grad_()
         value, ladj = function(point, context)
         (value.square().sum() + ladj).backward()
@@ -269,9 +273,10 @@ def check_module(transform: ImageTransform, z: Tensor, context: Any = None) -> N
     transform.train(training)
 
 
-def _random_image(transform: ImageTransform, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+def _random_image(transform: ImageTransform, shape: torch.Size, *, like: Tensor) -> Tensor:
     # Of unbounded values, unless the transform gives bounded ones only.
-    return transform_to(transform.codomain)(torch.randn(shape, dtype=dtype))  # type: ignore[no-any-return]
+    noise = torch.randn(shape, dtype=like.dtype, device=like.device)
+    return transform_to(transform.codomain)(noise)  # type: ignore[no-any-return]
 
 
 def _close(got: Any, expected: Tensor, tolerance: float, what: str) -> None:
@@ -283,7 +288,7 @@ def _close(got: Any, expected: Tensor, tolerance: float, what: str) -> None:
 def _repeat(context: Any, batch: tuple[int, ...]) -> Any:
     if not isinstance(context, Tensor):
         return context
-    return context + 0.1 * torch.randn(*batch, *context.shape, dtype=context.dtype)
+    return context + 0.1 * torch.randn(*batch, *context.shape, dtype=context.dtype, device=context.device)
 
 
 def _indices(batch: tuple[int, ...]) -> list[tuple[int, ...]]:

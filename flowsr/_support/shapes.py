@@ -151,6 +151,18 @@ def _ceil(size: int, multiple: int) -> int:
     return max(1, -(-size // multiple)) * multiple
 
 
+def place_of(generator: torch.Generator | None) -> torch.device:
+    """Where noise is drawn that is then moved to where it is needed: the generator's device, or the CPU.
+
+    Never torch's default device, so that a program that sets it gets the same numbers.
+
+    Example:
+        >>> place_of(None)
+        device(type='cpu')
+    """
+    return torch.device("cpu") if generator is None else generator.device
+
+
 def full_precision(x: Tensor) -> torch.autocast:
     """A context without autocast on the device of ``x``: bfloat16 is for conditioners, never for the bijection."""
     return torch.autocast(device_type=x.device.type, enabled=False)

@@ -137,4 +137,6 @@ def interval_coverage(
         [stats.binomtest(int(number), count, p).pvalue for number, p in zip(row, nominal, strict=True)]
         for row in inside
     ]
-    return Coverage(held_out.names, nominal, inside.double() / count, torch.tensor(p_values), count, alpha)
+    return Coverage(
+        held_out.names, nominal, inside.double() / count, torch.tensor(p_values, device="cpu"), count, alpha
+    )

@@ -251,7 +251,9 @@ def model_pairs(
     if count < 1:
         raise ValueError(f"expected count >= 1; got {count}")
     generator = torch.Generator().manual_seed(seed)
-    lr = lr_prior(torch.randn((count, *lr_prior.mean.shape), generator=generator).to(lr_prior.mean)).clamp(-0.25, 1.25)
+    lr = lr_prior(
+        torch.randn((count, *lr_prior.mean.shape), generator=generator, device=generator.device).to(lr_prior.mean)
+    ).clamp(-0.25, 1.25)
     sampler = flow_sampler(flow, lr_log_scale=lr_log_scale)
     return torch.cat([sampler(small, 1, generator) for small in lr]), lr
 
@@ -270,5 +272,5 @@ def ranks(truth: Tensor, draws: Tensor, *, generator: torch.Generator) -> Tensor
     """
     below = (draws < truth.unsqueeze(1)).sum(1)
     ties = (draws == truth.unsqueeze(1)).sum(1)
-    chance = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
+    chance = torch.rand(truth.shape, generator=generator, dtype=torch.float64, device=generator.device)
     return below + (chance * (ties + 1)).long().clamp(max=ties)

@@ -82,7 +82,9 @@ def latent_pit(
     values = {}
     for name, rows in parts.items():
         z = torch.stack(rows)
-        directions = torch.randn(z.shape[1], projections, generator=generator, dtype=torch.float64)
+        directions = torch.randn(
+            z.shape[1], projections, generator=generator, dtype=torch.float64, device=generator.device
+        )
         along = z @ (directions / directions.norm(dim=0))
         for i in range(projections):
             values[f"{name} projection {i}"] = stats.norm.cdf(along[:, i].numpy())

@@ -234,12 +234,12 @@ def faulty_samplers(flow: LinearGaussianFlow, lr: Tensor, *, lr_log_scale: float
     right = flow_sampler(flow, lr_log_scale=lr_log_scale)
 
     def ignoring(small: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
-        others = lr[torch.randint(len(lr), (num_samples,), generator=generator)]
+        others = lr[torch.randint(len(lr), (num_samples,), generator=generator, device=generator.device)]
         return flow.sample(others, lr_log_scale=lr_log_scale, generator=generator)[0]
 
     def collapsed(small: Tensor, num_samples: int, generator: torch.Generator) -> Tensor:
         modes = right(small, 3, torch.Generator().manual_seed(0))
-        return modes[torch.randint(3, (num_samples,), generator=generator)]
+        return modes[torch.randint(3, (num_samples,), generator=generator, device=generator.device)]
 
     return {
         "sigma too small": flow_sampler(flow, lr_log_scale=lr_log_scale - math.log(4)),

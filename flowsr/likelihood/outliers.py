@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowsr._support.shapes import place_of
 from flowsr.distributions import UniformDequantizer
 from flowsr.images import check_image, encode_png, round_to_8bit
 from flowsr.likelihood.decompose import decompose, width_used
@@ -74,7 +75,7 @@ def perturbed(
         blurred = gaussian(hr.cpu().numpy(), sigma=sigma, channel_axis=0, mode="reflect")
         return round_to_8bit(torch.from_numpy(np.ascontiguousarray(blurred)).to(hr))
     if kind == "noisy":
-        noise = torch.randn(hr.shape, generator=generator).to(hr)
+        noise = torch.randn(hr.shape, generator=generator, device=place_of(generator)).to(hr)
         return round_to_8bit(hr + (25.0 if strength is None else strength) / 255 * noise)
     if kind == "shuffled":
         side = 8
@@ -83,7 +84,7 @@ def perturbed(
             raise ValueError(f"expected at least two blocks of {side}x{side} to shuffle; got {hr.shape[-2:]}")
         blocks = hr[..., :height, :width].unflatten(-2, (-1, side)).unflatten(-1, (-1, side)).movedim(-2, -3)
         flat = blocks.flatten(-4, -3)
-        order = torch.randperm(flat.shape[-3], generator=generator)
+        order = torch.randperm(flat.shape[-3], generator=generator, device=place_of(generator))
         blocks = flat[..., order, :, :].unflatten(-3, (height // side, width // side)).movedim(-3, -2)
         return round_to_8bit(blocks.flatten(-2, -1).flatten(-3, -2))
     if kind == "constant":

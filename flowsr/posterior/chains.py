@@ -97,7 +97,7 @@ def _starts(problem: InverseProblem, settings: SolverSettings) -> Tensor:
     if isinstance(start, Tensor) and start.dim() == 2:
         return start.detach().to(problem.lr)
     if isinstance(start, Tensor):
-        return start.detach().to(problem.lr) + _NEAR * torch.randn(count, problem.dims).to(problem.lr)
+        return start.detach().to(problem.lr) + _NEAR * torch.randn(count, problem.dims, device="cpu").to(problem.lr)
     if start == "mode":
         return scattered_modes(problem, count, steps=settings.steps, learning_rate=settings.learning_rate)
     return antithetic_draws(problem, count)

@@ -39,8 +39,8 @@ class Coordinates:
 
     mean: Tensor
     scale: Tensor
-    directions: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-    stretch: Tensor = field(default_factory=lambda: torch.zeros(0))
+    directions: Tensor = field(default_factory=lambda: torch.zeros(0, 0, device="cpu"))
+    stretch: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
 
     def __post_init__(self) -> None:
         dims, rank = self.mean.numel(), self.stretch.numel()
@@ -74,7 +74,7 @@ class Coordinates:
 
     def factor(self) -> Tensor:
         """L, ``(dims, dims)``: for few dimensions."""
-        return self._mix(torch.eye(self.mean.numel()).to(self.mean)).T * self.scale[:, None]
+        return self._mix(torch.eye(self.mean.numel(), device="cpu").to(self.mean)).T * self.scale[:, None]
 
     def to_latents(self, v: Tensor) -> Tensor:
         """u of v, ``(*batch, dims)``."""

@@ -52,7 +52,7 @@ class Diagnostics:
     ess: Mapping[str, float] = field(default_factory=dict)
     acceptance: tuple[float, ...] = ()
     divergences: int = 0
-    objective: Tensor = field(default_factory=lambda: torch.zeros(0))
+    objective: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
     pareto_k: float = math.nan
     gradient_norm: float = math.nan
     residual_rms: float = math.nan
@@ -263,7 +263,7 @@ def _narrower(starts: Tensor, draws: Tensor) -> bool:
     if not bool((std > 0).all()):
         return False
     scaled = (starts - starts.mean(0)) / std
-    rows = off[torch.linspace(0, len(off) - 1, min(1000, len(off))).long()] / std
+    rows = off[torch.linspace(0, len(off) - 1, min(1000, len(off)), device="cpu").long()] / std
     # The trace of the squared correlations, from the smaller of the two products.
     correlations = (rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows).square().sum() / len(rows) ** 2
     shrink = float(rows.shape[1] / correlations)
@@ -328,7 +328,7 @@ def residual_interval(
     """
     from scipy import stats
 
-    told = torch.ones(clean.shape[1:], dtype=torch.bool) if informative is None else informative.cpu()
+    told = torch.ones(clean.shape[1:], dtype=torch.bool, device="cpu") if informative is None else informative.cpu()
     clean = clean.detach().double().cpu()
     count = max(1, int(told.sum()))
     repeats = _SIMULATIONS if count <= _EXACT else max(64, _SIMULATIONS * _EXACT // count)
@@ -336,12 +336,12 @@ def residual_interval(
     squares = torch.cat(
         [
             noise.residual(part, noise.simulate(part, generator=generator))[:, told].square()
-            for part in clean[torch.arange(repeats) % len(clean)].split(max(1, 2**20 // clean[0].numel()))
+            for part in clean[torch.arange(repeats, device="cpu") % len(clean)].split(max(1, 2**20 // clean[0].numel()))
         ]
     )
     tails = (0.0005, 0.9995)
     if count <= _EXACT:
-        low, high = squares.mean(-1).quantile(torch.tensor(tails, dtype=torch.float64)).tolist()
+        low, high = squares.mean(-1).quantile(torch.tensor(tails, dtype=torch.float64, device="cpu")).tolist()
     else:
         shape = count**2 / float((squares - 1).square().mean(0).sum())
         low, high = stats.gamma.ppf(tails, shape, scale=1 / shape)

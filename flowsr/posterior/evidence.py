@@ -207,7 +207,7 @@ def log_evidence(
     with isolated(problem, seed):
         return temper(
             lambda u: problem.log_likelihood(problem.decode(u)),
-            torch.zeros(problem.dims).to(problem.lr),
+            torch.zeros(problem.dims, device="cpu").to(problem.lr),
             num_particles=num_particles,
             num_runs=num_runs,
             num_steps=num_steps,
@@ -278,7 +278,7 @@ class _Swarm:
     ) -> tuple[Tensor, list[float], Tensor]:
         """Log evidence of each run, acceptance at each step, and the particles at the end."""
         u = self._prior(num_runs * num_particles)
-        total, before, acceptance = torch.zeros(num_runs, dtype=torch.float64), 0.0, []
+        total, before, acceptance = torch.zeros(num_runs, dtype=torch.float64, device="cpu"), 0.0, []
         for step in schedule:
             weights = ((step.exponent - before) * self._likelihoods(u)).reshape(num_runs, num_particles)
             total += (weights.logsumexp(1) - math.log(num_particles)).cpu()

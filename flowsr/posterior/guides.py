@@ -134,7 +134,7 @@ def _fit(problem: InverseProblem, guide: Any, settings: SolverSettings) -> Tenso
             raise ValueError(runaway(step))
         objective.append(value)
         settings.advance()
-    return torch.tensor(objective)
+    return torch.tensor(objective, device="cpu")
 
 
 def _log_weights(problem: InverseProblem, guide: Any, count: int) -> tuple[Tensor, Tensor]:

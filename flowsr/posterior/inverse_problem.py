@@ -84,10 +84,10 @@ class GaussianLR:
 
 
 def _root(length: int, correlation: float) -> Tensor:
-    eye = torch.eye(length, dtype=torch.float64)
+    eye = torch.eye(length, dtype=torch.float64, device="cpu")
     if correlation == 0:
         return eye
-    position = torch.arange(length, dtype=torch.float64)
+    position = torch.arange(length, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-0.5 * ((position[:, None] - position) / correlation) ** 2)
     # A squared exponential is singular to rounding; a part in ten thousand of white noise makes it regular.
     return torch.linalg.cholesky((kernel + 1e-4 * eye) / (1 + 1e-4))
@@ -260,7 +260,7 @@ class InverseProblem:
 
         Cost: four applications of the operator, once.
         """
-        noise = torch.rand(4, *self.image_shape, generator=torch.Generator().manual_seed(0)).to(self.lr)
+        noise = torch.rand(4, *self.image_shape, generator=torch.Generator().manual_seed(0), device="cpu").to(self.lr)
         with torch.no_grad():
             made = self.observe(noise)
         told = (made[1:] != made[:1]).any(0)
@@ -288,7 +288,7 @@ class InverseProblem:
             if not clean.requires_grad:
                 raise ValueError(f"expected a differentiable operator; got one without a gradient: {advice}")
             # Of the operator, seen from a random direction: that of a likelihood may vanish by symmetry.
-            direction = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
+            direction = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(clean)
             (gradient,) = torch.autograd.grad((direction * clean).sum(), u)
         if not bool(torch.isfinite(gradient).all()):
             raise ValueError(f"expected a finite gradient through the operator; got NaN or infinity: {advice}")

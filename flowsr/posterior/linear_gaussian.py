@@ -119,7 +119,7 @@ class LinearGaussianFlow(HierarchyModel):
         """
         channels, height, width = lr.shape
         mean = lr.double().reshape(channels, -1)
-        eye = torch.eye(height * width, dtype=torch.float64)
+        eye = torch.eye(height * width, dtype=torch.float64, device="cpu")
         covariance = math.exp(2 * lr_log_scale) * eye
         for std in self.config.detail_std:
             predict, noise = _dense_level(height, width, std)
@@ -153,7 +153,7 @@ def gaussian_posterior(prior: Gaussian, matrix: Tensor, observation: Tensor, *, 
     """
     a = matrix.double()
     cross = prior.covariance @ a.T
-    innovation = a @ cross + noise_std**2 * torch.eye(len(a), dtype=torch.float64)
+    innovation = a @ cross + noise_std**2 * torch.eye(len(a), dtype=torch.float64, device="cpu")
     gain = torch.linalg.solve(innovation, cross.T).T
     mean = prior.mean + gain @ (observation.double().flatten() - a @ prior.mean)
     covariance = prior.covariance - gain @ cross.T
@@ -174,7 +174,7 @@ def operator_matrix(operator: Callable[[Tensor], Tensor], shape: Sequence[int]) 
         tensor([[1., 0.]], dtype=torch.float64)
     """
     dims = torch.Size(shape).numel()
-    return operator(torch.eye(dims, dtype=torch.float64).reshape(dims, *shape)).flatten(1).T
+    return operator(torch.eye(dims, dtype=torch.float64, device="cpu").reshape(dims, *shape)).flatten(1).T
 
 
 class _Centred(nn.Module):
@@ -205,8 +205,8 @@ def _linear_level(channels: int, *, coarser: int, detail_std: float) -> Conditio
 
 def _dense_level(height: int, width: int, detail_std: float) -> tuple[Tensor, Tensor]:
     """Mean matrix ``(4·h·w, h·w)`` and noise covariance of one doubling of an image of one channel."""
-    predict = torch.zeros(4 * height * width, height * width, dtype=torch.float64)
-    noise = torch.zeros(4 * height * width, 4 * height * width, dtype=torch.float64)
+    predict = torch.zeros(4 * height * width, height * width, dtype=torch.float64, device="cpu")
+    noise = torch.zeros(4 * height * width, 4 * height * width, dtype=torch.float64, device="cpu")
     stds = (detail_std, detail_std, detail_std / 2)
     for i in range(height):
         for j in range(width):

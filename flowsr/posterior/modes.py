@@ -45,7 +45,7 @@ def antithetic_draws(problem: InverseProblem, count: int) -> Tensor:
     Each is a draw of N(0, I); of a pair, one lies on either side of any plane through the prior's mean, so that two
     basins that part there are both started from.
     """
-    half = torch.randn((count + 1) // 2, problem.dims)
+    half = torch.randn((count + 1) // 2, problem.dims, device="cpu")
     return torch.stack([half, -half], 1).flatten(0, 1)[:count].to(problem.lr)
 
 
@@ -187,7 +187,7 @@ def saddle_rise(problem: InverseProblem, u: Tensor) -> float:
     line = _softest_direction(problem, u)
     if line is None:
         return 0.0
-    lengths = torch.tensor([0.03, 0.1, 0.3, 1.0]).to(u)[:, None]
+    lengths = torch.tensor([0.03, 0.1, 0.3, 1.0], device="cpu").to(u)[:, None]
     with torch.no_grad():
         here, up, down = (
             torch.cat([log_joint(problem, part) for part in points.split(16)]).double()
@@ -199,9 +199,9 @@ def saddle_rise(problem: InverseProblem, u: Tensor) -> float:
 
 
 def _softest_direction(problem: InverseProblem, u: Tensor) -> Tensor | None:
-    basis = torch.zeros(0, len(u)).to(u)
+    basis = torch.zeros(0, len(u), device="cpu").to(u)
     # Of the program's own random state, which the seed fixes.
-    vector = torch.randn(len(u)).to(u)
+    vector = torch.randn(len(u), device="cpu").to(u)
     images = []
     for _ in range(min(_LANCZOS, len(u))):
         vector = vector - basis.T @ (basis @ vector)
@@ -244,22 +244,22 @@ def unvisited_modes(problem: InverseProblem, latents: Tensor, *, steps: int) -> 
         ends, _ = ascend(problem, antithetic_draws(problem, 4), steps=steps, learning_rate=0.1)
     except ValueError:
         # Without gradients, or a finite density at the start, there is no way up.
-        return torch.zeros(0, problem.dims)
+        return torch.zeros(0, problem.dims, device="cpu")
     with torch.no_grad():
         heights = log_joint(problem, ends).cpu().nan_to_num(-math.inf)
-        some = latents[torch.linspace(0, len(latents) - 1, min(16, len(latents))).long()].to(problem.lr)
+        some = latents[torch.linspace(0, len(latents) - 1, min(16, len(latents)), device="cpu").long()].to(problem.lr)
         best = max(float(heights.max()), float(log_joint(problem, some).max()))
         found: list[Tensor] = []
         for number in heights.argsort(descending=True):
             known = torch.cat([latents, *(one[None] for one in found)]).to(problem.lr)
             if heights[number] > best - _RIVAL_NATS and _apart(problem, ends[number], known):
                 found.append(ends[number].cpu())
-    return torch.stack(found) if found else torch.zeros(0, problem.dims)
+    return torch.stack(found) if found else torch.zeros(0, problem.dims, device="cpu")
 
 
 def _apart(problem: InverseProblem, end: Tensor, draws: Tensor) -> bool:
     near = draws[(draws - end).square().sum(-1).topk(min(5, len(draws)), largest=False).indices]
-    weights = torch.linspace(0, 1, 9).to(end)[:, None]
+    weights = torch.linspace(0, 1, 9, device="cpu").to(end)[:, None]
     # Line by line, to hold the images of one line at a time.
     ways = torch.stack([log_joint(problem, end + weights * (draw - end)) for draw in near])
     dips = torch.minimum(ways[:, 0], ways[:, -1]) - ways[:, 1:-1].nan_to_num(-math.inf).amin(-1)

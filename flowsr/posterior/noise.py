@@ -10,6 +10,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from flowsr._support.shapes import place_of
+
 
 class Noise:
     """The likelihood ``p(observation | clean)``, elementwise independent, with ``clean = operator(hr)``."""
@@ -62,7 +64,7 @@ class GaussianNoise(Noise):
         return (observation - clean) / self.std
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        return clean + self.std * torch.randn(clean.shape, generator=generator).to(clean)
+        return clean + self.std * torch.randn(clean.shape, generator=generator, device=place_of(generator)).to(clean)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ class LaplaceNoise(Noise):
         return (observation - clean) / (math.sqrt(2.0) * self.scale)
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.rand(clean.shape, generator=generator).to(clean).clamp(1e-7, 1 - 1e-7) - 0.5
+        uniform = (
+            torch.rand(clean.shape, generator=generator, device=place_of(generator)).to(clean).clamp(1e-7, 1 - 1e-7)
+            - 0.5
+        )
         return clean - self.scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
 
 
@@ -132,7 +137,7 @@ class PoissonNoise(Noise):
         return (observation - rate) / rate.sqrt()
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        return torch.poisson(self.rate(clean).cpu(), generator=generator).to(clean)
+        return torch.poisson(self.rate(clean).to(place_of(generator)), generator=generator).to(clean)
 
     def to_image(self, observation: Tensor) -> Tensor:
         return observation / self.peak

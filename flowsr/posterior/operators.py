@@ -107,7 +107,7 @@ class Blur(nn.Module):
         if not (math.isfinite(std) and std > 0):
             raise ValueError(f"expected a finite std > 0 in pixels; got {std}")
         reach = max(1, math.ceil(3 * std))
-        line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / std) ** 2)
+        line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device="cpu") / std) ** 2)
         return cls(line[:, None] * line)
 
     def forward(self, hr: Tensor) -> Tensor:

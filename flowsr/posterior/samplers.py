@@ -98,9 +98,9 @@ def sample_chains(
         advance()
     kernel.end_warmup()
     middle = time.perf_counter()
-    draws, probabilities, divergences = [], torch.zeros(len(starts), dtype=torch.float64), 0
+    draws, probabilities, divergences = [], torch.zeros(len(starts), dtype=torch.float64, device="cpu"), 0
     for _ in range(num_samples):
-        diverged = torch.zeros(len(starts), dtype=torch.bool)
+        diverged = torch.zeros(len(starts), dtype=torch.bool, device="cpu")
         for _ in range(kernel.num_steps):
             move = kernel.step(target, state, generator, warming=False)
             state = move.state

@@ -85,7 +85,7 @@ class SolverSettings:
 
     def centre(self, problem: InverseProblem) -> Tensor:
         """Where an optimization begins: the mean of the prior, or the start that was given."""
-        given = self.start if isinstance(self.start, Tensor) else torch.zeros(problem.dims)
+        given = self.start if isinstance(self.start, Tensor) else torch.zeros(problem.dims, device="cpu")
         return given.detach().to(problem.lr)
 
 

@@ -168,7 +168,7 @@ class StreamingSummary:
         self._moments = RunningMoments()
         self._quantiles = PixelQuantiles(bins=bins)
         self._components = PrincipalComponents(components)
-        self._exceeded = torch.zeros(())
+        self._exceeded = torch.zeros((), device="cpu")
         self._psnr: dict[int, float] = {}
 
     @property

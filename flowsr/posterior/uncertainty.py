@@ -156,7 +156,7 @@ def uncertainty_quality(
         )
         for i in range(len(summaries[0].levels))
     ]
-    removed = torch.linspace(0, 0.98, 50, dtype=torch.float64)
+    removed = torch.linspace(0, 0.98, 50, dtype=torch.float64, device="cpu")
     by_std = _sparsify(off, order, removed)
     by_error = _sparsify(off, off.abs().argsort(), removed)
     x = removed.numpy()

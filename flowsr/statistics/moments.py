@@ -26,8 +26,8 @@ class RunningMoments:
 
     def __init__(self) -> None:
         self.count = 0
-        self._mean = torch.zeros(())
-        self._squares = torch.zeros(())
+        self._mean = torch.zeros((), device="cpu")
+        self._squares = torch.zeros((), device="cpu")
 
     def add(self, image: Tensor) -> None:
         """Take one more image into account."""

@@ -47,8 +47,8 @@ class PrincipalComponents:
         self.number, self.rows = components, rows or 0
         self.count = 0
         self.shrunk = 0.0
-        self._shift = self._sum = torch.zeros(())
-        self._buffer = torch.zeros(0, 0)
+        self._shift = self._sum = torch.zeros((), device="cpu")
+        self._buffer = torch.zeros(0, 0, device="cpu")
         self._filled = 0
 
     def add(self, images: Tensor) -> None:
@@ -56,9 +56,9 @@ class PrincipalComponents:
         images = images.float().cpu()
         if self.count == 0:
             self._shift = images.mean(0)
-            self._sum = torch.zeros(images.shape[1:], dtype=torch.float64)
+            self._sum = torch.zeros(images.shape[1:], dtype=torch.float64, device="cpu")
             self.rows = self.rows or _rows_that_fit(images[0].numel(), self.number)
-            self._buffer = torch.zeros(2 * self.rows, images[0].numel())
+            self._buffer = torch.zeros(2 * self.rows, images[0].numel(), device="cpu")
         for image in images:
             off = image - self._shift
             self._sum += off

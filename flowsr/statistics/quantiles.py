@@ -40,7 +40,7 @@ class PixelQuantiles:
         self.bins, self.pilot = bins, pilot
         self.count = 0
         self._kept: list[Tensor] = []
-        self._low = self._width = torch.zeros(())
+        self._low = self._width = torch.zeros((), device="cpu")
         self._counts: Tensor | None = None
         self._outside = 0
 
@@ -62,7 +62,7 @@ class PixelQuantiles:
         mean, std = stack.mean(0), stack.std(0)
         reach = torch.maximum(6 * std, (stack - mean).abs().amax(0) * 1.5).clamp_min(1e-6)
         self._low, self._width = mean - reach, 2 * reach / self.bins
-        self._counts = torch.zeros((*mean.shape, self.bins), dtype=torch.int32)
+        self._counts = torch.zeros((*mean.shape, self.bins), dtype=torch.int32, device="cpu")
         self._kept = []
         for image in stack:
             self._add(image)
@@ -85,11 +85,11 @@ class PixelQuantiles:
         if any(not 0 < level < 1 for level in levels):
             raise ValueError(f"expected levels in (0, 1); got {tuple(levels)}")
         if self._counts is None:
-            return torch.quantile(torch.stack(self._kept), torch.tensor(levels), dim=0)
+            return torch.quantile(torch.stack(self._kept), torch.tensor(levels, device="cpu"), dim=0)
         below = self._counts.cumsum(-1, dtype=torch.int64).float()
         found = []
         for level in levels:
-            target = torch.full((*below.shape[:-1], 1), level * self.count)
+            target = torch.full((*below.shape[:-1], 1), level * self.count, device="cpu")
             index = torch.searchsorted(below, target).clamp_max(self.bins - 1)
             inside = self._counts.gather(-1, index).clamp_min(1)
             before = below.gather(-1, index) - inside
@@ -101,7 +101,7 @@ class PixelQuantiles:
     def error(self) -> Tensor:
         """Bound of the error of a quantile within the range, ``(C, H, W)``; 0 while they are exact."""
         if self._counts is None:
-            return torch.zeros(self._kept[0].shape if self._kept else ())
+            return torch.zeros(self._kept[0].shape if self._kept else (), device="cpu")
         return self._width
 
     @property

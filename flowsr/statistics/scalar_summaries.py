@@ -30,7 +30,7 @@ def image_summaries(hr: Tensor, *, projections: int = 4, patches: int = 2, bands
     summaries: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(20210805)
     for i in range(projections):
-        direction = torch.randn(hr.shape[-3:], generator=generator)
+        direction = torch.randn(hr.shape[-3:], generator=generator, device=generator.device)
         summaries[f"projection {i}"] = hr.flatten(1) @ (direction / direction.norm()).to(hr).flatten()
     image, energies = hr, []
     for _ in range(bands):

@@ -164,7 +164,7 @@ class CropBatches(Dataset):
             except ImageError as error:
                 if get_worker_info() is None:
                     raise
-                return Batch(torch.empty(0), None, torch.empty(0), lost=str(error))
+                return Batch(torch.empty(0, device="cpu"), None, torch.empty(0, device="cpu"), lost=str(error))
             crops.append(hr)
             if lr is not None:
                 lrs.append(lr)
@@ -172,7 +172,7 @@ class CropBatches(Dataset):
         lr = torch.stack(lrs) if lrs else None
         if lr is None and self.upscale is not None:
             lr = bicubic_down(hr, self.upscale)
-        seeds = torch.tensor([derive_seed(self.seed, n, 1) for n in range(first, first + size)])
+        seeds = torch.tensor([derive_seed(self.seed, n, 1) for n in range(first, first + size)], device="cpu")
         return Batch(hr, None if lr is None else round_to_8bit(lr), seeds, tuple(messages))
 
     def whole(self) -> "CropBatches":
@@ -220,7 +220,7 @@ class CropBatches(Dataset):
         epoch, place = divmod(n, len(self.indices))
         if self._epoch[0] != epoch:
             shuffle = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 2))
-            self._epoch = (epoch, torch.randperm(len(self.indices), generator=shuffle).tolist())
+            self._epoch = (epoch, torch.randperm(len(self.indices), generator=shuffle, device=shuffle.device).tolist())
         for offset in range(len(self.indices)):
             index = self.indices[self._epoch[1][(place + offset) % len(self.indices)]]
             try:
@@ -243,7 +243,7 @@ def _turn(image: Tensor, flip: bool, turns: int) -> Tensor:
 
 
 def _randint(high: int, generator: torch.Generator) -> int:
-    return int(torch.randint(high, (), generator=generator))
+    return int(torch.randint(high, (), generator=generator, device=generator.device))
 
 
 def _unchanged(batch: Any) -> Any:

@@ -66,7 +66,9 @@ class BlurNoiseJPEG:
     def __call__(self, hr: Tensor, *, upscale: int, generator: torch.Generator) -> Tensor:
         """Degrade one image ``(C, H, W)``."""
         lr = bicubic_down(gaussian_blur(hr, _uniform(self.blur, generator)), upscale)
-        lr = lr + _uniform(self.noise, generator) * torch.randn(lr.shape, dtype=lr.dtype, generator=generator)
+        lr = lr + _uniform(self.noise, generator) * torch.randn(
+            lr.shape, dtype=lr.dtype, generator=generator, device=generator.device
+        )
         lr = round_to_8bit(lr)
         return lr if self.jpeg is None else jpeg(lr, quality=round(_uniform(self.jpeg, generator)))
 
@@ -76,7 +78,7 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     if sigma <= 0:
         return image
     radius = max(1, round(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype)
+    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     padded = F.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
@@ -97,7 +99,7 @@ def jpeg(image: Tensor, *, quality: int) -> Tensor:
 
 def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
     low, high = bounds
-    return low + (high - low) * float(torch.rand((), generator=generator))
+    return low + (high - low) * float(torch.rand((), generator=generator, device=generator.device))
 
 
 class PixelCache:
@@ -143,7 +145,7 @@ class PixelCache:
         if not self._blocks or self._used + image.numel() > self._blocks[-1].numel():
             # As large as all before it together: few blocks, and what is not written to takes no memory.
             so_far = sum(block.numel() for block in self._blocks)
-            self._blocks.append(torch.empty(max(_BLOCK, so_far, image.numel()), dtype=torch.uint8))
+            self._blocks.append(torch.empty(max(_BLOCK, so_far, image.numel()), dtype=torch.uint8, device="cpu"))
             self._used = 0
         self._index.append((len(self._blocks) - 1, self._used, image.shape))
         self._used += image.numel()
@@ -280,7 +282,7 @@ class ImageFolder:
                 f"expected hold_out between 0 and {len(self) - 1}, as there are {len(self)} usable images and one must "
                 f"be left to train on; got {hold_out}"
             )
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed), device="cpu").tolist()
         return sorted(order[hold_out:]), sorted(order[:hold_out])
 
     def fingerprint(self) -> str:

@@ -59,7 +59,7 @@ def validation_grid(
     for _, whole, *given in images[:rows]:
         parts = _parts(flow, whole, *given, side=side, temperature=temperature, seed=seed)
         hr = parts[-1]
-        canvas = torch.ones(hr.shape[-3], side, side * len(parts))
+        canvas = torch.ones(hr.shape[-3], side, side * len(parts), device="cpu")
         for column, part in enumerate(parts):
             part = part.float().clamp(0, 1).cpu()
             canvas[:, : part.shape[-2], column * side : column * side + part.shape[-1]] = part
@@ -80,7 +80,7 @@ def _headings(names: list[str], *, side: int) -> Tensor:
         # A point is 1/72 inch; letters of half the line leave room for a draw's name in its column.
         figure.text((column + 0.5) / len(names), 0.5, name, ha="center", va="center", fontsize=0.6 * height * 72 / dpi)
     canvas.draw()
-    return torch.tensor(np.asarray(canvas.buffer_rgba())[..., 0]).div(255.0).unsqueeze(0)
+    return torch.tensor(np.asarray(canvas.buffer_rgba())[..., 0], device="cpu").div(255.0).unsqueeze(0)
 
 
 def _parts(

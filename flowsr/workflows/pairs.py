@@ -159,8 +159,8 @@ def random_crops(images: Mapping[str, Tensor], count: int, size: int, *, seed: i
         name = names[i % len(names)]
         image = images[name]
         height, width = _checked(image, size, name)
-        top = int(torch.randint(height - size + 1, (), generator=generator))
-        left = int(torch.randint(width - size + 1, (), generator=generator))
+        top = int(torch.randint(height - size + 1, (), generator=generator, device=generator.device))
+        left = int(torch.randint(width - size + 1, (), generator=generator, device=generator.device))
         crops.append(image[:, top : top + size, left : left + size])
     return torch.stack(crops)
 

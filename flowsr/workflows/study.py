@@ -335,7 +335,7 @@ def inpainting(
 ) -> Findings:
     """The posterior of a crop given its LR image and all but its middle."""
     size = settings.crop or 32
-    mask = torch.ones(size, size)
+    mask = torch.ones(size, size, device="cpu")
     mask[size // 4 : -(size // 4), size // 4 : -(size // 4)] = 0
     return _solve(Mask(mask), flow, images, settings, advance, size)
 

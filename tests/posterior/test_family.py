@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from analyses import STUDIES
 from cases import tiny
 
 import flowsr
-from flowsr.calibration import flow_sampler, latent_pit, model_pairs, recalibrate_temperature
+from flowsr.calibration import flow_sampler, latent_pit
 from flowsr.images import make_lr
 from flowsr.posterior import (
     GaussianLR,
@@ -18,13 +19,10 @@ from flowsr.posterior import (
     interpolate,
     lr_consistency,
     resample,
-    restore,
-    sample_with_temperature_map,
     solve,
     summarize_draws,
     transfer,
 )
-from flowsr.workflows.study import StudySettings, run_study
 
 
 @pytest.mark.parametrize("name", ["sr-x4", "srflow-x4", "irn-x4"])
@@ -68,32 +66,6 @@ def test_consistency_of_the_shipped_model_and_its_drift():
     assert "target" in found.to_text() and len(found.plot().axes) == 1
     with pytest.raises(ValueError, match="at least one draw and one cycle"):
         lr_consistency(flow, lr, cycles=0)
-
-
-STUDIES = {
-    "resample": lambda m, hr, lr: resample(m, hr, torch.ones(16, 16), num_samples=2),
-    "restore": lambda m, hr, lr: restore(m, hr, lr),
-    "interpolate": lambda m, hr, lr: interpolate(m, hr, hr.flip(-1), steps=3),
-    "transfer": lambda m, hr, lr: transfer(m, hr, lr),
-    "temperature map": lambda m, hr, lr: sample_with_temperature_map(m, lr, torch.ones(16, 16)),
-    "summary": lambda m, hr, lr: summarize_draws(m, lr, num_samples=4).mean,
-    "consistency": lambda m, hr, lr: torch.tensor(lr_consistency(m, lr, num_samples=2, cycles=2).drift),
-    "whitening": lambda m, hr, lr: InverseProblem(m, lr, Identity(), hr, GaussianNoise(0.1)).whiten(hr),
-    "unknown lr": lambda m, hr, lr: InverseProblem(
-        m, GaussianLR(lr, std=0.1), Identity(), hr, GaussianNoise(0.1)
-    ).whiten(hr),
-    "latent PIT": lambda m, hr, lr: latent_pit(m, hr.expand(10, 3, 16, 16), lr.expand(10, 3, 4, 4)).ranks,
-    "recalibration": lambda m, hr, lr: torch.tensor(
-        recalibrate_temperature(
-            m, hr.expand(20, 3, 16, 16), lr.expand(20, 3, 4, 4), num_samples=9, sweeps=1
-        ).temperature
-    ),
-    "pairs": lambda m, hr, lr: model_pairs(m, GaussianLR(lr, std=0.1), 3)[0],
-    "sampler": lambda m, hr, lr: flow_sampler(m)(lr, 3, torch.Generator()),
-    "study": lambda m, hr, lr: (
-        run_study("uncertainty", m, {"hr": hr.float()}, StudySettings(crop=16, num_samples=8)).parts["draws"].mean
-    ),
-}
 
 
 @pytest.mark.parametrize("study", STUDIES)
