@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pyro
 import pytest
 import torch
+from devices import DEVICE
 
 if os.environ.get("FLOWSR_CHECK_SHAPES"):
     # Shapes in annotations are checked in tests only; test_annotations.py runs a part of the suite like this.
@@ -20,7 +21,7 @@ if os.environ.get("FLOWSR_CHECK_SHAPES"):
 
 
 def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
+    if DEVICE == "cuda" and not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

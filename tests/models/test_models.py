@@ -198,15 +198,6 @@ def test_dtype_device_and_buffers_move_together():
     assert flow.encode(torch.rand(3, 8, 8)).lr.dtype == torch.float64
 
 
-@pytest.mark.gpu
-def test_on_a_gpu():
-    flow = tiny_flow().cuda()
-    lr = torch.rand(2, 3, 4, 4, device="cuda")
-    x = flow.condition(lr).sample((3,))
-    assert x.is_cuda
-    assert torch.isfinite(flow.condition(lr).log_prob(x)).all()
-
-
 IMAGE = torch.full((3, 8, 8), 0.5)
 
 
