@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from cases import tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import bench
 from benchmarks.convolutions import Convolution, bare, convolutions_of
+from benchmarks.graphs import Remembering
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +104,52 @@ def test_the_command_prints_and_writes_what_it_measures(capsys, monkeypatch, tmp
     with pytest.raises(SystemExit):
         bench.main(["nothing"])
     assert "expected rows of decode-2x20" in capsys.readouterr().err
+
+
+def test_what_depends_on_weights_alone_is_computed_once():
+    model, again = tiny("sr-x4", strength=0.1).eval(), Remembering()
+    lr = torch.rand(1, 3, 4, 4)
+    first, second = (model.draw_latents(lr, temperature=1.0) for _ in range(2))
+    asked = []
+    with torch.no_grad():
+        with again:
+            model.decode_unchecked(lr, first)
+        with again, Counting(asked):
+            found = model.decode_unchecked(lr, second)
+        assert not asked, "nothing is left that a CUDA graph could not hold"
+        assert torch.equal(found, model.decode_unchecked(lr, second)), "and the draw is another one"
+
+
+class Counting(TorchDispatchMode):
+    """Notes what waits for the device: checks of inverses, numbers read back, and numbers brought there."""
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked = asked
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in ("linalg", "local_scalar", "lift_fresh", "nonzero")):
+            self.asked.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_row_that_cannot_run_does_not_cost_the_others(capsys, monkeypatch, tmp_path):
+    row = bench.Row("a decode", lambda device: bench._decode("sr-x4", 1, 4, device), 1e9)
+    monkeypatch.setitem(bench.ROWS, "tiny", row)
+    arguments = ["--repeats", "1", "--json", str(tmp_path / "a.json")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bench.main(["graph-small-1x20", "tiny", *arguments]) == 1
+    assert "could not be measured: CUDA graphs need a GPU; this machine has none" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "a.json").read_text())
+    assert [found["row"] for found in facts["rows"]] == ["tiny"] and list(facts["could_not_be_measured"])
+
+
+def test_compiled_work_and_rows_by_device():
+    assert set(bench.rows_for("cuda")) == set(bench.ROWS) > set(bench.rows_for("cpu"))
+    assert {"solve-256", "graph-2x20", "compile-small-4x40"} == {*bench.rows_for("cuda")} - {
+        *bench.rows_for("cpu"),
+        "graph-small-4x40",
+        "graph-small-1x20",
+    }
+    work, alone = bench._repeated("sr-x4-small", 1, 4, "cpu", made=lambda work: work)
+    assert torch.equal(work(), alone()) and not work().requires_grad
