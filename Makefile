@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-long fuzz mutants bench lint types docs clean
+.PHONY: demo test test-all test-long fuzz mutants bench gpu wheels lint types docs clean
 
 demo: .venv/.installed
 	$(BIN)/flowsr demo --out out --force
@@ -19,6 +19,14 @@ test-long: .venv/.installed
 # The time of each piece of work over the bare minimum of it; `ROWS="decode-2x20 small-1x20"` measures some of it.
 bench: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench $(ROWS) --json out/bench.json --out out/bench.png
+
+# All that needs a GPU, in eight minutes, on a machine that has torch, torchvision, lightning and scikit-image: `make
+# wheels` here, and there `make gpu WHEELS=out/wheels`. Where .venv has been set up it needs no wheels.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --out out/gpu $(if $(WHEELS),--wheels $(WHEELS))
+
+wheels: .venv/.installed
+	$(BIN)/python -m benchmarks.wheels out/wheels
 
 # Damaged files, answers and names, each part for SECONDS; `PARTS=images` runs one of them.
 fuzz: SECONDS ?= 60

@@ -72,7 +72,7 @@ class Measured:
     def __str__(self) -> str:
         low, high = self.spread
         times = f"{self.seconds:9.4f} s {self.alone:9.4f} s"
-        return f"{self.row:18}{self.work:52}{times} {self.ratio:6.2f} ({low:.2f} to {high:.2f})  {self.verdict}"
+        return f"{self.row:20}{self.work:52}{times} {self.ratio:6.2f} ({low:.2f} to {high:.2f})  {self.verdict}"
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     kept = not options.give_memory_back and keep_freed_memory()
     about = {**machine(options.device), "freed memory": "kept" if kept else "given back"}
     print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print(f"{'row':18}{'work':52}{'work':>11} {'alone':>11} {'ratio':>6}", flush=True)
+    print(f"{'row':20}{'work':52}{'work':>11} {'alone':>11} {'ratio':>6}", flush=True)
     found: list[Measured] = []
     failed: dict[str, str] = {}
     for name in options.rows or rows_for(options.device):
@@ -334,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(found[-1], flush=True)
         except RuntimeError as error:  # a row that cannot run on this machine does not cost the others
             failed[name] = str(error).strip().partition("\n")[0]
-            print(f"{name:18}could not be measured: {failed[name]}", flush=True)
+            print(f"{name:20}could not be measured: {failed[name]}", flush=True)
         if options.json:  # after each row, as what comes next may take too long
             rows = [{**asdict(row), "verdict": row.verdict} for row in found]
             write_json(options.json, {**about, "rows": rows, "could_not_be_measured": failed})
