@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,7 +21,10 @@ from flowsr.errors import did_you_mean
 
 if TYPE_CHECKING:
     from flowsr.models import ImageModel
+    from flowsr.training import Data
     from flowsr.training.fit import Trained
+
+Number = TypeVar("Number", int, float)
 
 _DEVICES = ("auto", "cpu", "gpu", "cuda")
 _TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
@@ -100,6 +103,19 @@ def train(
         ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (an extra).")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time a few steps, say what the run would take, and write nothing.")
+    ] = False,
+    processes: Annotated[
+        str, typer.Option(help="With --dry-run: numbers of processes to plan for.", metavar="N,N,…")
+    ] = "1,8,64",
+    efficiency: Annotated[
+        float, typer.Option(help="With --dry-run: of several processes, as a part of ideal scaling.")
+    ] = 0.9,
+    step_seconds: Annotated[
+        float | None,
+        typer.Option(help="With --dry-run: of a step of the whole batch on one process.", show_default="measured"),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -113,10 +129,13 @@ def train(
     SIGTERM and SIGHUP save a checkpoint first, and leave with 128 + the signal; --resume goes on, with the recipe of
     the run but for what --recipe and --set change. An existing run is never overwritten. Several processes:
     torchrun --nproc-per-node 2 -m flowsr train …
+
+    With --dry-run a few steps are timed instead, and hours and memory said for one process and for several.
     """
     first = is_first_process()
     reporter = Reporter(quiet=quiet or not first, json_only=json and first)
-    factors = _check(folders, out, resume=resume, device=device, scales=scales)
+    counts = _numbers(processes, int, "--processes")
+    factors = _check(folders, out, resume=resume, device=device, scales=scales, writes=not dry_run)
 
     import torch
 
@@ -160,6 +179,20 @@ def train(
     )
     if threads is not None:
         torch.set_num_threads(threads)
+    if dry_run:
+        _plan(
+            reporter,
+            source,
+            data,
+            printable(model),
+            recipe=chosen,
+            run=run,
+            start=start.value if start is not None else None,
+            processes=counts,
+            efficiency=efficiency,
+            step_seconds=step_seconds,
+        )
+        return
     with remarks(reporter):
         trained = fit(
             source,
@@ -210,6 +243,18 @@ def train(
     reporter.remark(f"Next: flowsr evaluate YOUR_TEST_IMAGES --model {weights} --out evaluation")
 
 
+def _plan(reporter: Reporter, source: "ImageModel | str", data: "Data", model: str, **settings: Any) -> None:
+    """Say what a run would take; nothing is written."""
+    from flowsr.training import plan
+
+    with remarks(reporter):
+        found = plan(source, data, **settings)
+    reporter.result(found.to_text())
+    reporter.document(
+        document("plan", model=model, **found.to_dict(), assumptions=found.assumptions, reasons=found.reasons)
+    )
+
+
 def _reasons(trained: "Trained") -> dict[str, str]:
     """Why there is no figure of the validation, which belong beside what is null."""
     none = "" if trained.validation else "no validation image was scored"
@@ -218,7 +263,17 @@ def _reasons(trained: "Trained") -> dict[str, str]:
     return {name: reason for name, reason in found.items() if reason}
 
 
-def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales: str) -> tuple[float, ...]:
+def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"expected {what} with commas between for {option}; got {text!r}") from error
+
+
+def _check(
+    folders: list[Path], out: Path, *, resume: bool, device: str, scales: str, writes: bool
+) -> tuple[float, ...]:
     """Refuse, before anything heavy is loaded, what cannot work; the scales as numbers."""
 
     missing = [path for path in folders if not path.exists()]
@@ -229,15 +284,13 @@ def _check(folders: list[Path], out: Path, *, resume: bool, device: str, scales:
     if device not in _DEVICES:
         raise ValueError(f"expected a device among {', '.join(_DEVICES)}; got {device!r}: see --devices for several")
     found = [name for name in _TRACES if (out / name).exists()]
-    if found and not resume:
+    if found and writes and not resume:
         raise FileExistsError(
             f"{printable(out)} holds a run already ({found[0]}): choose another --out, or add --resume"
         )
-    check_folder(out)
-    try:
-        return tuple(float(part) for part in scales.split(","))
-    except ValueError as error:
-        raise ValueError(f"expected numbers with commas between for --scales; got {scales!r}") from error
+    if writes:
+        check_folder(out)
+    return _numbers(scales, float, "--scales")
 
 
 def _weights(model: str, *, pretrained: bool) -> "ImageModel | None":

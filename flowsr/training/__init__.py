@@ -12,6 +12,7 @@ from flowsr.training.data import BlurNoiseJPEG, Degradation, ImageFolder
 from flowsr.training.fit import Trained, train
 from flowsr.training.objectives import l1_loss, likelihood_loss, likelihood_svi, rescaling_loss
 from flowsr.training.perceptual import VGGFeatures
+from flowsr.training.planning import Plan, plan
 from flowsr.training.recipes import RECIPES, Recipe, learning_rate, lr_log_scale, recipe
 from flowsr.training.settings import Data, Run
 from flowsr.training.validation import ImageScores, score_images, summarize
@@ -29,6 +30,7 @@ __all__ = [
     "ImageFolder",
     "ImageScores",
     "Objective",
+    "Plan",
     "Recipe",
     "Run",
     "Trained",
@@ -41,6 +43,7 @@ __all__ = [
     "likelihood_loss",
     "likelihood_svi",
     "lr_log_scale",
+    "plan",
     "read_checkpoint",
     "recipe",
     "rescaling_loss",

@@ -181,6 +181,15 @@ def test_train(place, tmp_path):
     checked((tmp_path / "run" / "run.json").read_text(encoding="utf-8"), "run")
 
 
+def test_train_dry_run(place, tmp_path):
+    command = ["train", place / "hr", "--model", place / "sr-x4.safetensors", "--out", tmp_path / "run", "--dry-run"]
+    command += ["--set", "steps=100 batch_size=2 crop=16", "--device", "cpu"]
+    document = printed("plan", *command)
+    assert [one["processes"] for one in document["runs"]] == [1, 8, 64, 1, 1, 1] and document["device"] == "cpu"
+    given = printed("plan", *command, "--step-seconds", 36)
+    assert given["runs"][0]["hours"] == 1.0 and given["measured_memory"] is None
+
+
 def test_info(place):
     assert printed("info", "info", "--model", place / "sr-x4.safetensors")["kind"] == "model"
     assert printed("info", "info", "--model", "glow-small")["upscale"] is None
