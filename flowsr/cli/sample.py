@@ -63,12 +63,15 @@ def sample(
     """Super-resolve LR images of any size: writes name_tau0.8_0.png … and samples.json.
 
     Where the LR image is a part of the latent (HCFlow, IRN) the flow's LR image is the given one exactly. The same seed
-    gives the same files, whichever other images are given.
+    gives the same files, whichever other images are given. Under torchrun (torchrun --nproc-per-node 2 -m flowsr sample
+    …) the images are shared out by rank.
     """
     from flowsr.images import pair_by_name
+    from flowsr.workflows.processes import Processes
     from flowsr.workflows.sample import DrawPlan, check_file, superresolve_file
 
-    reporter = Reporter(quiet=quiet, json_only=json)
+    processes = Processes.from_environment()
+    reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
     plan = DrawPlan(
         num_samples=num_samples, temperatures=tuple(temperature or (DRAW_TEMPERATURE,)), moments=moments, seed=seed
     )
@@ -79,17 +82,21 @@ def sample(
     from flowsr.models import Capability
     from flowsr.models.conditional import require_conditional
 
-    flow = require_conditional(open_model(model, device=device, dtype=dtype), what="sampling HR images")
+    flow = require_conditional(
+        open_model(model, device=processes.device(device), dtype=dtype), what="sampling HR images"
+    )
     if Capability.DOWNSCALE in flow.capabilities:
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
         )
-    for path in files:
-        check_file(flow, path, hr=truths.get(path))
-    results: list[Draws] = []
-    with reporter.progress("Sampling", len(files) * plan.draws) as advance:
-        for path in files:
-            results.append(superresolve_file(flow, path, out, plan=plan, hr=truths.get(path), on_draw=advance))
+    with reporter.progress("Sampling", len(processes.share(files)) * plan.draws) as advance:
+
+        def draw(path: Path) -> "Draws":
+            return superresolve_file(flow, path, out, plan=plan, hr=truths.get(path), on_draw=advance)
+
+        results = processes.each(files, draw, check=lambda path: check_file(flow, path, hr=truths.get(path)))
+    if not processes.first:
+        return
     found = document(
         "samples",
         model=printable(model),

@@ -1,11 +1,11 @@
 """``flowsr score``: what images cost under a model, in bits, term by term."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flowsr._support.json import document, write_json
+from flowsr._support.json import document, to_plain, write_json
 from flowsr._support.names import output_stem, printable
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import (
@@ -56,13 +56,16 @@ def score(
 
     HR images of any size are cropped from the top left to multiples of what the model needs, where `evaluate` by
     default crops to multiples of 16. Where a folder holds both kinds, names with HR and LR in them tell them apart. A
-    density of images alone, such as Glow, scores HR images without LR images.
+    density of images alone, such as Glow, scores HR images without LR images. Under torchrun
+    (torchrun --nproc-per-node 2 -m flowsr score …) the images are shared out by rank.
     """
     from flowsr.images import pair_by_name
     from flowsr.workflows.pairs import read_pair
+    from flowsr.workflows.processes import Processes
     from flowsr.workflows.score import score_file
 
-    reporter = Reporter(quiet=quiet, json_only=json)
+    processes = Processes.from_environment()
+    reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
     files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_lr(lr) if lr is not None else []
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
@@ -72,37 +75,34 @@ def score(
 
     from flowsr.plots import save_figure
 
-    flow = open_model(model, device=device, dtype=dtype)
-    for path in files:
-        read_pair(flow, path, lr_of.get(path))  # a damaged file shows now, not after all before it
-    results = []
-    with reporter.progress("Scoring", len(files)) as advance:
-        for path in files:
-            results.append(
-                score_file(
-                    flow,
-                    path,
-                    lr=lr_of.get(path),
-                    num_samples=num_samples,
-                    seed=seed,
-                    maps=out is not None,
-                    official=official,
-                )
+    flow = open_model(model, device=processes.device(device), dtype=dtype)
+    with reporter.progress("Scoring", len(processes.share(files))) as advance:
+
+        def told(path: Path) -> tuple[dict[str, Any], str]:
+            """An image's score as JSON and as text; its figure is written by the process that made it."""
+            scored = score_file(
+                flow,
+                path,
+                lr=lr_of.get(path),
+                num_samples=num_samples,
+                seed=seed,
+                maps=out is not None,
+                official=official,
             )
+            if out is not None:
+                save_figure(scored.plot(), out / pictures[path], overwrite=force)
             advance(printable(path.name))
-    found = document(
-        "scores",
-        model=printable(model),
-        provenance=flow.provenance,
-        seed=seed,
-        images=[scored.to_dict() for scored in results],
-    )
+            return to_plain(scored.to_dict()), scored.to_text()
+
+        results = processes.each(files, told, check=lambda path: read_pair(flow, path, lr_of.get(path)))
+    if not processes.first:
+        return
+    images = [facts for facts, _ in results]
+    found = document("scores", model=printable(model), provenance=flow.provenance, seed=seed, images=images)
     if out is not None:
         write_json(out / _LISTING, found)
-        for scored in results:
-            save_figure(scored.plot(), out / pictures[scored.source], overwrite=force)
-    for scored in results:
-        reporter.result(scored.to_text() + "\n")
+    for _, text in results:
+        reporter.result(text + "\n")
     reporter.document(found)
     if out is not None:
         reporter.remark(f"Wrote {_LISTING} and {counted(len(results), 'figure')} to {printable(out)}")

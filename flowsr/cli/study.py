@@ -74,9 +74,14 @@ def study(
     """Study a model's posterior on HR images: NAME is one of the studies that --list lists.
 
     Each answers a question, such as whether draws and latents of crops are as probable as the model says. Writes
-    NAME.json, NAME.txt and a figure for each part of the answer.
+    NAME.json, NAME.txt and a figure for each part of the answer. Under torchrun
+    (torchrun --nproc-per-node 2 -m flowsr study uncertainty …) the images of a study of each image are shared out by
+    rank; another is done by the first process.
     """
-    reporter = Reporter(quiet=quiet, json_only=json)
+    from flowsr.workflows.processes import Processes
+
+    processes = Processes.from_environment()
+    reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
     files = expand_inputs([folder])
 
     from flowsr.images import read_image
@@ -97,10 +102,16 @@ def study(
         method=method.value,
         seed=seed,
     )
-    flow = require_conditional(open_model(model, device=device, dtype=dtype), what="a study of its posterior")
+    if not (processes.first or chosen.shared):
+        return
+    opened = open_model(model, device=processes.device(device), dtype=dtype)
+    flow = require_conditional(opened, what="a study of its posterior")
     images = {printable(path.stem): read_image(path) for path in files}
-    with reporter.progress(name.capitalize(), chosen.steps(len(images), settings)) as advance:
-        report = run_study(name, flow, images, settings, on_step=lambda *_: advance())
+    own = len(processes.share(files)) if chosen.shared else len(files)
+    with reporter.progress(name.capitalize(), chosen.steps(own, settings)) as advance:
+        report = run_study(name, flow, images, settings, processes=processes, on_step=lambda *_: advance())
+    if not processes.first:
+        return
     found = document("study", model=printable(model), provenance=flow.provenance, **report.to_dict())
     write_text(out / f"{name}.txt", report.to_text() + "\n")
     write_json(out / f"{name}.json", found)

@@ -1,7 +1,7 @@
 """The result of an evaluation: figures image by image and over all images, as card, CSV and JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import Any
@@ -124,21 +124,3 @@ def _plain(row: Mapping[str, Figure]) -> dict[str, Any]:
     """Numbers under their keys, null where there is none, and the reasons beside them."""
     numbers = {key: json_number(figure.number) for key, figure in row.items()}
     return {"figures": numbers, "reasons": {key: figure.reason for key, figure in row.items() if figure.reason}}
-
-
-def merge_rows(shares: Sequence[Rows], order: Sequence[str]) -> dict[str, dict[str, Figure]]:
-    """The rows of several processes as one table in the order of the images.
-
-    Raises:
-        ValueError: if some image is missing or was measured twice.
-
-    Example:
-        >>> x = Column("x", "X", "by eye")
-        >>> list(merge_rows([{"b": {"x": x.figure(1.0)}}, {"a": {"x": x.figure(2.0)}}], ["a", "b"]))
-        ['a', 'b']
-    """
-    found = [name for share in shares for name in share]
-    if sorted(found) != sorted(order):
-        raise ValueError(f"expected each image once, {sorted(order)}; got {sorted(found)}")
-    rows = {name: row for share in shares for name, row in share.items()}
-    return {name: dict(rows[name]) for name in order}

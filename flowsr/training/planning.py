@@ -1,14 +1,14 @@
 """What a run will take before it is begun: a few of its steps are timed, and carried over to more processes.
 
 The time of a step is a line in the crops of a process, ``t(n) = once + each·n``, through what one crop and a batch were
-measured to take; it grows with the pixels of a crop. More processes share the crops of a step out, as
-:func:`flowsr.training.train` does, and reach a stated part of the ideal.
+measured to take; it grows with the pixels of a crop. Of several times the fastest counts, as other work on a machine
+only slows it. More processes share the crops of a step out, as :func:`flowsr.training.train` does, and reach a stated
+part of the ideal.
 """
 
 from __future__ import annotations
 
 import copy
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -126,19 +126,25 @@ class Plan(Result):
     @property
     def assumptions(self) -> list[str]:
         """What the figures rest on, a line each."""
-        given = "the time of a step was given, not measured; time grows with the crops of a process"
-        line = f"t(n) = {self.once:.3g} s + n·{self.each:.3g} s for n crops a process"
-        spread = f"{min(self.timed_seconds, default=0):.3g} to {max(self.timed_seconds, default=0):.3g} s"
-        cores = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device.startswith("cpu") else ""
-        measured = f"measured on {self.device}{cores}: {line}, from steps of up to {self.timed_crops} ({spread})"
-        memory = "cannot be told here" if self.measured_memory is None else memory_text(self.measured_memory)
-        estimate = f"of {self.timed_crops} crops it says {memory_text(self.estimated_memory)}, and measured {memory}"
+        grown = "" if self.measured_memory is None else f"; the process grew by {memory_text(self.measured_memory)}"
+        estimated = f"{self.timed_crops} crops are held to take {memory_text(self.estimated_memory)}{grown}."
         return [
-            measured if self.device else given,
-            f"several processes reach {self.efficiency:.0%} of ideal scaling, which is assumed, not measured",
-            "time and memory grow with the pixels of a crop; a batch larger than the recipe's is another recipe, and",
-            "  'same crops' is the hours until as many crops have been seen; validation and checkpoints are left out",
-            "memory is the estimate in fp32 beside the weights" + (f"; {estimate}" if self.device else ""),
+            *(self._measured if self.device else ["The time of a step was given, not measured."]),
+            f"Several processes are assumed to reach {self.efficiency:.0%} of ideal scaling.",
+            "Time and memory are assumed to grow with the pixels of a crop.",
+            "A batch larger than the recipe's is another recipe: 'same crops' is the time",
+            "until as many crops have been seen. Validation and checkpoints are left out.",
+            "Memory is the estimate beside the weights, in fp32.",
+            *([estimated] if self.device else []),
+        ]
+
+    @property
+    def _measured(self) -> list[str]:
+        cores = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device == "cpu" else ""
+        return [
+            f"A step of n crops takes {self.once:.3g} s + n·{self.each:.3g} s on {self.device}{cores}: the fastest",
+            f"of {_TIMED}, up to {self.timed_crops} crops, which took {min(self.timed_seconds):.3g} to "
+            f"{max(self.timed_seconds):.3g} s.",
         ]
 
 
@@ -234,14 +240,14 @@ class _Timing:
             once, each = 0.0, step_seconds / recipe.batch_size
         else:
             few = min(2 if recipe.gan else 1, micro)  # a discriminator normalizes over a batch, which one crop is not
-            least = statistics.median(self.steps(few, run.precision)[0])
+            least = min(self.steps(few, run.precision)[0])
             crops = min(micro, int(few * seconds / (least * (_WARM_UP + _TIMED))))
             crops, times, memory = self.fitting(max(crops, min(2 * few, micro)))
-            each = (statistics.median(times) - least) / (crops - few) if crops > few else least / few
+            each = (min(times) - least) / (crops - few) if crops > few else least / few
             each = min(max(0.0, each), least / few)
             once = least - few * each
             otherwise = "bf16" if run.precision == "fp32" else "fp32"
-            other = statistics.median(self.steps(crops, otherwise)[0]) / statistics.median(times)
+            other = min(self.steps(crops, otherwise)[0]) / min(times)
 
         def planned(count: int, crop: int = recipe.crop, scale: float = 1.0, precision: str = run.precision) -> Any:
             parts = count * run.accumulate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flowsr._support.names import printable
 from flowsr.evaluation.columns import EvaluationPlan, ResolvedPlan
-from flowsr.evaluation.many_images import Evaluation, merge_rows
+from flowsr.evaluation.many_images import Evaluation
 from flowsr.evaluation.one_image import measure_pair
 from flowsr.images import pair_by_name
 from flowsr.models import Capability, ImageModel
@@ -57,19 +57,17 @@ def evaluate_files(
     pairs = {} if lr is None else pair_by_name(files, lr, kind="LR")
     flow.eval()
 
-    def measure() -> dict[str, dict[str, Figure]]:
-        own = processes.share(files)
-        for path in own:
-            # A damaged file shows now, not after hours.
-            read_pair(flow, path, pairs.get(path), multiple=resolved.multiple)
-        rows = {}
-        for path in own:
-            rows[printable(path.name)] = _measure(flow, path, pairs.get(path), resolved)
-            if on_image is not None:
-                on_image(printable(path.name))
-        return rows
+    def check(path: Path) -> None:
+        read_pair(flow, path, pairs.get(path), multiple=resolved.multiple)
 
-    rows = merge_rows(processes.gather(measure), [printable(path.name) for path in files])
+    def measure(path: Path) -> dict[str, Figure]:
+        row = _measure(flow, path, pairs.get(path), resolved)
+        if on_image is not None:
+            on_image(printable(path.name))
+        return row
+
+    found = processes.each(files, measure, check=check)
+    rows = {printable(path.name): row for path, row in zip(files, found, strict=True)}
     many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
     heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {resolved.multiple}"
     return Evaluation(heading, resolved, rows)

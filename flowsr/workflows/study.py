@@ -22,6 +22,7 @@ from flowsr.images import make_lr
 from flowsr.models import Capability, ConditionalModel, require
 from flowsr.posterior import (
     Blur,
+    DrawSummary,
     GaussianNoise,
     InverseProblem,
     Mask,
@@ -33,6 +34,7 @@ from flowsr.posterior import (
 from flowsr.posterior.solve import Method
 from flowsr.results import Result
 from flowsr.workflows.pairs import centre_crop, random_crops, varied_crop
+from flowsr.workflows.processes import Processes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,8 +165,9 @@ class Findings:
     remarks: tuple[str, ...] = ()
 
 
-Work = Callable[[ConditionalModel, Mapping[str, Tensor], StudySettings, Callable[..., None]], Findings]
-"""What a study does with a model, HR images by name and settings; the last argument is to be called at each step."""
+Work = Callable[..., Findings]
+"""What a study does with a model, HR images by name and settings; the fourth argument is to be called at each step. One
+that is shared out takes :class:`~flowsr.workflows.processes.Processes` as ``processes`` too."""
 
 
 @dataclass(frozen=True)
@@ -176,12 +179,14 @@ class Study:
         parts: names of its results, each with a figure.
         run: its work.
         steps: how many steps of a progress bar it takes for a number of images.
+        shared: whether several processes share the images out; of others the first does all.
     """
 
     question: str
     parts: tuple[str, ...]
     run: Work
     steps: Callable[[int, StudySettings], int] = field(repr=False)
+    shared: bool = False
 
 
 STUDIES: dict[str, Study] = {}
@@ -189,12 +194,12 @@ STUDIES: dict[str, Study] = {}
 
 
 def register(
-    question: str, *, parts: tuple[str, ...], steps: Callable[[int, StudySettings], int]
+    question: str, *, parts: tuple[str, ...], steps: Callable[[int, StudySettings], int], shared: bool = False
 ) -> Callable[[Work], Work]:
     """Make a function a study of its own name, see :class:`Study` for the arguments."""
 
     def add(work: Work) -> Work:
-        STUDIES[work.__name__] = Study(question, parts, work, steps)
+        STUDIES[work.__name__] = Study(question, parts, work, steps, shared)
         return work
 
     return add
@@ -218,6 +223,7 @@ def run_study(
     images: Mapping[str, Tensor],
     settings: StudySettings | None = None,
     *,
+    processes: Processes | None = None,
     on_step: Callable[..., None] | None = None,
 ) -> StudyReport:
     """Run a named study on HR images.
@@ -229,6 +235,8 @@ def run_study(
         flow: a model with the capability ``condition``.
         images: HR images ``(C, H, W)`` in [0, 1], by name.
         settings: by default ``StudySettings()``.
+        processes: which of several processes this is; by default what torchrun's environment says. All of them call
+            this for a study that is shared, and one of them does for another.
         on_step: called after each step, ``STUDIES[name].steps(len(images), settings)`` times.
 
     Raises:
@@ -245,7 +253,8 @@ def run_study(
     if not images:
         raise ValueError("expected at least one image; got none")
     settings = settings or StudySettings()
-    found = study.run(flow, images, settings, on_step or (lambda *_: None))
+    more = {"processes": processes or Processes.from_environment()} if study.shared else {}
+    found = study.run(flow, images, settings, on_step or (lambda *_: None), **more)
     assert tuple(found.parts) == study.parts, f"expected the parts {study.parts} of {name}; got {tuple(found.parts)}"
     return StudyReport(
         name=name,
@@ -262,15 +271,22 @@ def run_study(
     "Does the spread of the draws say where their mean is wrong?",
     parts=("uncertainty", "draws"),
     steps=lambda images, _: images,
+    shared=True,
 )
 def uncertainty(
-    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
+    flow: ConditionalModel,
+    images: Mapping[str, Tensor],
+    settings: StudySettings,
+    advance: Callable[..., None],
+    *,
+    processes: Processes,
 ) -> Findings:
     """Draws of the middle of each image, against the truth."""
     size = settings.crop or 96
-    summaries, truths = [], []
-    for name, image in images.items():
-        hr = centre_crop(image, size, name=name)
+    truths = {name: centre_crop(image, size, name=name) for name, image in images.items()}
+
+    def summary_of(name: str) -> DrawSummary:
+        hr = truths[name]
         summary = StreamingSummary(levels=tuple(i / 10 for i in range(1, 10)), truth=hr)
         found = summarize_draws(
             flow,
@@ -281,13 +297,16 @@ def uncertainty(
             lr_log_scale=settings.lr_log_scale,
             seed=settings.seed,
         )
-        summaries.append(replace(found, name=f"{name}, the {size}x{size} pixels in its middle"))
-        truths.append(hr)
         advance()
+        return replace(found, name=f"{name}, the {size}x{size} pixels in its middle")
+
+    summaries = processes.each(list(images), summary_of)
     subject = f"the {size}x{size} pixels in the middle of {_count(len(images), 'image')}"
     if len(images) > 1:
         subject += "; the draws shown are of the first"
-    return Findings(subject, {"uncertainty": uncertainty_quality(summaries, truths), "draws": summaries[0]})
+    return Findings(
+        subject, {"uncertainty": uncertainty_quality(summaries, list(truths.values())), "draws": summaries[0]}
+    )
 
 
 @register(

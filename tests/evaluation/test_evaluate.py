@@ -3,10 +3,7 @@
 import csv
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -171,40 +168,6 @@ def test_mistakes_write_nothing(model, images, tmp_path, arguments, words):
 def test_shares_are_disjoint_and_complete():
     shares = [Processes(rank=rank, count=3).share(range(8)) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == list(range(8))
-
-
-def _launch(arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "flowsr"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=200
-    )
-
-
-@pytest.mark.slow
-def test_two_processes_measure_what_one_does(model, images, tmp_path):
-    two = _launch(["evaluate", images, "--model", model, "--out", tmp_path / "two", "--json", "--device", "cpu"])
-    assert two.returncode == 0, two.stderr[-3000:]
-    assert (
-        run("evaluate", images, "--model", model, "--out", tmp_path / "one", "--quiet", "--device", "cpu").exit_code
-        == 0
-    )
-    one, both = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
-    assert (one["processes"], both["processes"]) == (1, 2)
-    assert json.loads(two.stdout) == both
-    for a, b in zip(one["images"], both["images"], strict=True):
-        a, b = a["figures"], b["figures"]
-        for key in a.keys() - {"seconds_encode", "seconds_draw"}:
-            assert b[key] == (a[key] if isinstance(a[key], str | None) else pytest.approx(a[key], rel=1e-5)), key
-
-
-@pytest.mark.slow
-def test_a_mistake_in_one_process_stops_all(model, images, tmp_path):
-    write_image(images / "zz.png", torch.rand(3, 8, 8))
-    result = _launch(["evaluate", images, "--model", model, "--out", tmp_path / "out"])
-    assert result.returncode != 0
-    assert result.stderr.count("zz.png: expected at least 16 pixels on each side; got 8 × 8 pixels") >= 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_plan_is_resolved_once_and_a_pair_cropped_once(flow, images, monkeypatch):

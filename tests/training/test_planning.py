@@ -52,7 +52,7 @@ def test_a_line_through_two_timings_is_carried_over_to_processes(images, monkeyp
     assert (other.precision, other.step_seconds) == ("bf16", pytest.approx(5.0))
     assert eight.memory < one.memory < double.memory and half.memory < one.memory
     text = found.to_text()
-    assert "7200 steps of nll" in text and "reach 80% of ideal scaling, which is assumed" in text
+    assert "7200 steps of nll" in text and "assumed to reach 80% of ideal scaling" in text
 
 
 def test_parts_of_a_batch_take_a_step_each(images, monkeypatch):
@@ -60,7 +60,7 @@ def test_parts_of_a_batch_take_a_step_each(images, monkeypatch):
     found = plan(tiny("sr-x4"), images, recipe=small(), run=Run(accelerator="cpu", accumulate=4), processes=(1, 8))
     assert found.runs[0].step_seconds == pytest.approx(4 * (2 + 0.5 * 4))
     assert found.runs[1].batch_size == 32 and found.runs[1].step_seconds == pytest.approx(4 * 2.5 / 0.9)
-    assert "cannot be told here" in found.to_text() and found.reasons
+    assert "grew by" not in found.to_text() and found.reasons
 
 
 @pytest.mark.parametrize(
