@@ -165,6 +165,9 @@ class Findings:
     remarks: tuple[str, ...] = ()
 
 
+Images = Mapping[str, Tensor]
+Advance = Callable[..., None]
+
 Work = Callable[..., Findings]
 """What a study does with a model, HR images by name and settings; the fourth argument is to be called at each step. One
 that is shared out takes :class:`~flowsr.workflows.processes.Processes` as ``processes`` too."""
@@ -274,12 +277,7 @@ def run_study(
     shared=True,
 )
 def uncertainty(
-    flow: ConditionalModel,
-    images: Mapping[str, Tensor],
-    settings: StudySettings,
-    advance: Callable[..., None],
-    *,
-    processes: Processes,
+    flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance, *, processes: Processes
 ) -> Findings:
     """Draws of the middle of each image, against the truth."""
     size = settings.crop or 96
@@ -304,9 +302,8 @@ def uncertainty(
     subject = f"the {size}x{size} pixels in the middle of {_count(len(images), 'image')}"
     if len(images) > 1:
         subject += "; the draws shown are of the first"
-    return Findings(
-        subject, {"uncertainty": uncertainty_quality(summaries, list(truths.values())), "draws": summaries[0]}
-    )
+    quality = uncertainty_quality(summaries, list(truths.values()))
+    return Findings(subject, {"uncertainty": quality, "draws": summaries[0]})
 
 
 @register(
@@ -314,9 +311,7 @@ def uncertainty(
     parts=("calibration", "latent PIT", "temperature"),
     steps=lambda _, settings: settings.pairs + 2,
 )
-def calibration(
-    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> Findings:
+def calibration(flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance) -> Findings:
     """Whether draws and latents of crops are as probable as the model says, and at which temperature they would be."""
     size = settings.crop or 16
     hr = random_crops(images, settings.pairs, size, seed=settings.seed)
@@ -349,9 +344,7 @@ def _solver_steps(_images: int, settings: StudySettings) -> int:
     parts=("solution",),
     steps=_solver_steps,
 )
-def inpainting(
-    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> Findings:
+def inpainting(flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance) -> Findings:
     """The posterior of a crop given its LR image and all but its middle."""
     size = settings.crop or 32
     mask = torch.ones(size, size, device="cpu")
@@ -364,20 +357,13 @@ def inpainting(
     parts=("solution",),
     steps=_solver_steps,
 )
-def deblurring(
-    flow: ConditionalModel, images: Mapping[str, Tensor], settings: StudySettings, advance: Callable[..., None]
-) -> Findings:
+def deblurring(flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance) -> Findings:
     """The posterior of a crop given its LR image and a blurred one."""
     return _solve(Blur.gaussian(1.5), flow, images, settings, advance, settings.crop or 32)
 
 
 def _solve(
-    operator: Any,
-    flow: ConditionalModel,
-    images: Mapping[str, Tensor],
-    settings: StudySettings,
-    advance: Callable[..., None],
-    size: int,
+    operator: Any, flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance, size: int
 ) -> Findings:
     name, image = next(iter(images.items()))
     hr = varied_crop(image, size, name=name).to(flow.device, flow.dtype)
