@@ -17,6 +17,7 @@ from flowsr.posterior.solve import Method
 from flowsr.statistics.intervals import bootstrap_interval
 from flowsr.testing import randomize
 from flowsr.workflows.pairs import centre_crop, varied_crop
+from flowsr.workflows.processes import Processes
 from flowsr.workflows.study import STUDIES, StudySettings, pairs_remark, register, run_study, temperature_remark
 
 TINY = flowsr.HCFlowConfig(
@@ -79,7 +80,7 @@ def test_a_new_study_needs_its_function_alone(folder, tmp_path, monkeypatch):
 
     @register("What comes out of nothing?", parts=("draws",), steps=lambda images, _: images)
     def nothing(flow, images, settings, advance):
-        return STUDIES["uncertainty"].run(flow, images, settings, advance)
+        return STUDIES["uncertainty"].run(flow, images, settings, advance, processes=Processes())
 
     with pytest.raises(AssertionError, match="expected the parts"):  # it says it has one, and has two
         run_study("nothing", _flow(), {"a": torch.rand(3, 16, 16)}, StudySettings(crop=16, num_samples=8))
