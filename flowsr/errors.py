@@ -34,7 +34,7 @@ class ImageError(FlowsrError, ValueError):
 
 
 class NonFiniteError(FlowsrError, ArithmeticError):
-    """Training was stopped because too many steps in a row had a loss or gradient that is not finite."""
+    """What was computed is not finite: an image drawn, or too many losses or gradients in a row while training."""
 
 
 class DownloadError(FlowsrError, OSError):

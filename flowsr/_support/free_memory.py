@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flowsr.errors import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +25,8 @@ def free_memory(device: torch.device | str = "cpu") -> int | None:
     """The bytes that can still be allocated on a device; None where nothing tells.
 
     On a CPU it is the least of what the system has, with swap, what the control groups of the process leave it
-    (containers, clusters), and what ``ulimit -v`` leaves it.
+    (containers, clusters), and what ``ulimit -v`` leaves it. Processes that torchrun started beside this one, of which
+    it tells in LOCAL_WORLD_SIZE, get as much of the first two each.
 
     Example:
         >>> free = free_memory()
@@ -37,7 +41,44 @@ def free_memory(device: torch.device | str = "cpu") -> int | None:
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type != "cpu" or sys.platform != "linux":
         return None
-    return max(0, min([*_of_system(), *_of_control_groups(), *_of_limits()], default=0)) or None
+    count = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    shared = [free // max(1, int(count) if count.isdigit() else 1) for free in (*_of_system(), *_of_control_groups())]
+    return max(0, min([*shared, *_of_limits()], default=0)) or None
+
+
+def used_memory(device: torch.device | str = "cpu") -> int:
+    """The bytes that this process has taken on a device: of a CPU, what of it is resident; 0 where nothing tells.
+
+    Example:
+        >>> used_memory() >= 0
+        True
+    """
+    import torch
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    pages = _lines(Path("/proc/self/statm"))
+    return int(pages[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+
+
+def parse_memory(text: str) -> int:
+    """The bytes of a text such as ``2GiB``, ``1.5 GB`` or ``800M``; a bare number is bytes.
+
+    Raises:
+        ValueError: for another text, or less than a megabyte.
+
+    Example:
+        >>> parse_memory("2GiB"), parse_memory("1.5 gb"), parse_memory("800M")
+        (2147483648, 1500000000, 800000000)
+    """
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    size = 0.0 if found is None else float(found[1])
+    if found is not None and found[2]:
+        size *= (1024 if found[3] else 1000) ** (1 + "kmgt".index(found[2]))
+    if not 1e6 <= size < 1e18:
+        raise ValueError(f"expected an amount of memory from 1MB on, such as 2GiB or 800MB; got '{quoted(text)}'")
+    return int(size)
 
 
 def memory_text(size: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flowsr._support.free_memory import parse_memory
 from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, a
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that exist.")]
 Inputs = Annotated[list[Path], typer.Argument(help="Images, or folders of images (png, jpg, tif).", metavar="IMAGE")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        help="What the process may take in all, such as 2GiB: larger images are worked on in tiles.",
+        show_default="three quarters of what is free",
+    ),
+]
 Model = Annotated[
     str,
     typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name."),
@@ -62,6 +71,18 @@ CropToMultiple = Annotated[
         show_default="16, or what the model needs",
     ),
 ]
+
+
+def parse_max_memory(text: str | None) -> int | None:
+    """The bytes that --max-memory says, or None without it.
+
+    Raises:
+        ValueError: for something that is no amount of memory.
+    """
+    try:
+        return None if text is None else parse_memory(text)
+    except ValueError as error:
+        raise ValueError(f"--max-memory: {error}") from None
 
 
 _WITHOUT_FLOAT64 = ("mps",)

@@ -16,16 +16,19 @@ from flowsr.cli.options import (
     Force,
     Inputs,
     Json,
+    MaxMemory,
     Model,
     Out,
     Precision,
     Quiet,
     Seed,
     open_model,
+    parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
 
 if TYPE_CHECKING:
+    from flowsr.models import Tiling
     from flowsr.workflows.sample import Draws
 
 _LISTING = "samples.json"
@@ -56,6 +59,7 @@ def sample(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
+    max_memory: MaxMemory = None,
     json: Json = False,
     quiet: Quiet = False,
     force: Force = False,
@@ -63,8 +67,8 @@ def sample(
     """Super-resolve LR images of any size: writes name_tau0.8_0.png … and samples.json.
 
     Where the LR image is a part of the latent (HCFlow, IRN) the flow's LR image is the given one exactly. The same seed
-    gives the same files, whichever other images are given. Under torchrun (torchrun --nproc-per-node 2 -m flowsr sample
-    …) the images are shared out by rank.
+    gives the same files, whichever other images are given. Images too large for the memory are drawn in tiles. Under
+    torchrun (torchrun --nproc-per-node 2 -m flowsr sample …) the images are shared out by rank.
     """
     from flowsr.images import pair_by_name
     from flowsr.workflows.processes import Processes
@@ -75,6 +79,7 @@ def sample(
     plan = DrawPlan(
         num_samples=num_samples, temperatures=tuple(temperature or (DRAW_TEMPERATURE,)), moments=moments, seed=seed
     )
+    most = parse_max_memory(max_memory)
     files = expand_inputs(inputs)
     truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
     claim_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)
@@ -89,12 +94,20 @@ def sample(
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
         )
-    with reporter.progress("Sampling", len(processes.share(files)) * plan.draws) as advance:
+    with processes.joined():
+        tilings = processes.each(
+            files, lambda path: check_file(flow, path, plan=plan, hr=truths.get(path), max_memory=most)
+        )
+        own = sum(len(tiling) for tiling in processes.share(tilings))
+        with reporter.progress("Sampling", plan.draws * own) as advance:
 
-        def draw(path: Path) -> "Draws":
-            return superresolve_file(flow, path, out, plan=plan, hr=truths.get(path), on_draw=advance)
+            def draw(item: tuple[Path, "Tiling"]) -> "Draws":
+                path, tiling = item
+                return superresolve_file(
+                    flow, path, out, plan=plan, hr=truths.get(path), tiling=tiling, on_tile=advance
+                )
 
-        results = processes.each(files, draw, check=lambda path: check_file(flow, path, hr=truths.get(path)))
+            results = processes.each(list(zip(files, tilings, strict=True)), draw)
     if not processes.first:
         return
     found = document(

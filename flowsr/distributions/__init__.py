@@ -9,11 +9,11 @@ from flowsr.distributions.dequantization import (
 from flowsr.distributions.discretized_normal import DiscretizedNormal
 from flowsr.distributions.divergence import Divergence, monte_carlo_kl
 from flowsr.distributions.flow import FlowDistribution
+from flowsr.distributions.noise_field import NoiseField, draw_noise
 from flowsr.distributions.packed_normal import (
     PackedNormal,
     ProposedNormal,
     Temperature,
-    draw_noise,
     level_temperatures,
     normal_log_prob,
     packed_standard_normal,
@@ -26,6 +26,7 @@ __all__ = [
     "DiscretizedNormal",
     "Divergence",
     "FlowDistribution",
+    "NoiseField",
     "PackedNormal",
     "ProposedNormal",
     "Temperature",

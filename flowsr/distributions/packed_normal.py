@@ -14,6 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from flowsr._support.shapes import sum_event
+from flowsr.distributions.noise_field import NoiseField, draw_noise
 
 Temperature: TypeAlias = SupportsFloat | Sequence[SupportsFloat]
 """One temperature for all levels, a number of any library, or a tuple or list of one per level from coarse to fine.
@@ -127,56 +128,6 @@ def level_temperatures(temperature: Temperature, levels: int) -> tuple[float, ..
     if any(not 0 <= number < math.inf for number in numbers):
         raise ValueError(f"expected finite temperatures >= 0; got {temperature}")
     return tuple(numbers)
-
-
-def draw_noise(
-    shape: Sequence[int],
-    *,
-    parts: Sequence[int] | None = None,
-    sample_shape: Sequence[int] = (),
-    dtype: torch.dtype,
-    device: torch.device,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Standard normal noise of packed latents: the one place where draws of all models get it from.
-
-    It is made draw after draw, and within a draw part after part, so that draw k of a seed is the same however many
-    are asked for, and whether the parts are drawn together or one by one. It is made in float64 on the generator's
-    device, then rounded and moved, so that it is the same in any dtype and, with a generator of the CPU, on any device.
-
-    Cost: one normal number per entry, and a call of the generator per part of each draw.
-
-    Args:
-        shape: of one draw, ``(*batch, channels, h, w)``.
-        parts: channels of each part, in packed order; by default one part.
-        sample_shape: draws.
-        dtype: of the result.
-        device: of the result.
-        generator: source of randomness; the global one of the device by default.
-
-    Returns:
-        Noise ``(*sample_shape, *batch, channels, h, w)``.
-
-    Example:
-        >>> options = {"parts": (3, 9), "dtype": torch.float32, "device": torch.device("cpu")}
-        >>> few, more = (
-        ...     draw_noise((12, 2, 2), sample_shape=(n,), generator=torch.Generator().manual_seed(0), **options)
-        ...     for n in (1, 3)
-        ... )
-        >>> more.shape, torch.equal(few[0], more[0])
-        (torch.Size([3, 12, 2, 2]), True)
-    """
-    *batch, channels, height, width = shape
-    place = device if generator is None else generator.device
-
-    def one(count: int) -> Tensor:
-        size = (*batch, count, height, width)
-        return torch.randn(size, dtype=torch.float64, device=place, generator=generator).to(device, dtype)
-
-    widths = (channels,) if parts is None else parts
-    draws = [torch.cat([one(count) for count in widths], -3) for _ in range(math.prod(sample_shape))]
-    noise = torch.stack(draws) if draws else torch.empty(0, dtype=dtype, device=device)
-    return noise.reshape(*sample_shape, *shape)
 
 
 def packed_standard_normal(
@@ -301,15 +252,25 @@ class PackedNormal(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Reparametrized samples; y takes its noise at σ = 0 too, so that the latents are the same whatever σ."""
-        noise = draw_noise(
-            (*self.batch_shape, *self.event_shape),
-            parts=(self.lr.shape[-3], *self.latent_channels),
-            sample_shape=sample_shape,
-            dtype=self.lr.dtype,
-            device=self.lr.device,
-            generator=generator,
-        )
+        return self.from_noise(self.draw_noise(sample_shape, generator=generator))
+
+    def draw_noise(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """The standard normal noise of :meth:`rsample`, see :func:`flowsr.distributions.draw_noise`."""
+        return draw_noise(sample_shape=sample_shape, generator=generator, **self._noise)
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """What :meth:`rsample` makes of standard normal noise, ``mean + scale·noise``."""
         return self.mean + noise * self.scale
+
+    def noise_field(self, *, generator: torch.Generator | None = None, on_disk: bool = False) -> NoiseField:
+        """The noise of one draw of :meth:`rsample`, to be read in windows, see :class:`NoiseField`."""
+        return NoiseField(generator=generator, on_disk=on_disk, **self._noise)
+
+    @property
+    def _noise(self) -> dict[str, Any]:
+        """What the noise of a draw is like."""
+        shape, parts = (*self.batch_shape, *self.event_shape), (self.lr.shape[-3], *self.latent_channels)
+        return {"shape": shape, "parts": parts, "dtype": self.lr.dtype, "device": self.lr.device}
 
     def log_prob(self, value: Tensor) -> Tensor:
         if not self.has_density:

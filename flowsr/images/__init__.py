@@ -9,7 +9,7 @@ from flowsr.images.bicubic import bicubic_down, bicubic_resize, bicubic_up, make
 from flowsr.images.colour import rgb_to_gray, rgb_to_y
 from flowsr.images.files import encode_png, list_images, pair_by_name, read_image, read_png_text, write_image
 from flowsr.images.padding import crop_pair, crop_to, pad_to_multiple
-from flowsr.images.values import check_image, reduce_bits, round_to_8bit, size_text
+from flowsr.images.values import check_image, reduce_bits, round_to_8bit, size_text, to_levels
 
 __all__ = [
     "bicubic_down",
@@ -30,5 +30,6 @@ __all__ = [
     "rgb_to_y",
     "round_to_8bit",
     "size_text",
+    "to_levels",
     "write_image",
 ]

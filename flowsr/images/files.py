@@ -20,7 +20,7 @@ from flowsr._support.atomic import atomic_path
 from flowsr.errors import ImageError, what_is_at
 from flowsr.images._codecs import OTHER_SUFFIXES, SUFFIXES, decode, encode, encode_with_text, read_text
 from flowsr.images.colour import rgb_to_gray
-from flowsr.images.values import check_image
+from flowsr.images.values import check_image, to_levels
 
 _ENDING = re.compile(r"(x2|x4|x8|x16|[_-]?(lr|hr)|_srf_[248]|[_-])$", re.IGNORECASE)
 
@@ -106,6 +106,7 @@ def write_image(
         path: The file; its suffix (.png, .jpg, .jpeg, .tif, .tiff) chooses the format. The folder must exist.
         image: Shape ``(C, H, W)``; 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; JPEG has no alpha. Small excursions out of
             [0, 1], as samples have, are clamped; values below -1 or above 2 are taken for another scale and refused.
+            Grey levels, ``torch.uint8`` from 0 to 255, are written as they are.
         bit_depth: 8 or 16; JPEG has only 8.
         quality: Of JPEG, 1 to 100; its colour is not subsampled.
         overwrite: Replace an existing file.
@@ -133,9 +134,13 @@ def write_image(
         raise ValueError(f"bit_depth: expected {'8, for JPEG' if lossy else '8 or 16'}; got {bit_depth}")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100; got {quality}")
-    check_image(image, channels=(1, 3) if lossy else (1, 2, 3, 4), tolerance=1.0)
+    # A few grey levels as floating values show whether the shape is one of an image.
+    shown = image[..., :1, :1].float() / 255 if image.dtype == torch.uint8 and image.ndim == 3 else image
+    check_image(shown, channels=(1, 3) if lossy else (1, 2, 3, 4), tolerance=1.0)
     if image.ndim != 3:
         raise ValueError(f"image: expected one image of shape (C, H, W); got shape {tuple(image.shape)}; write each")
+    if image.dtype == torch.uint8 and bit_depth == 16:
+        raise ValueError("bit_depth: expected 8 for grey levels of 8 bits; got 16")
     pixels = _to_levels(image, bit_depth)
     with atomic_path(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(encode(pixels, suffix=suffix, quality=quality))
@@ -232,8 +237,10 @@ def _name_some(paths: Sequence[Path]) -> str:
 
 
 def _to_levels(image: Tensor, bit_depth: int) -> np.ndarray:
+    if bit_depth == 8:
+        return np.ascontiguousarray(to_levels(image.cpu()).movedim(0, -1).numpy())
     levels = image.detach().cpu().double().clamp(0, 1).mul(2**bit_depth - 1).round().movedim(0, -1)
-    return np.ascontiguousarray(levels.numpy().astype(np.uint8 if bit_depth == 8 else np.uint16))
+    return np.ascontiguousarray(levels.numpy().astype(np.uint16))
 
 
 def _to_mode(image: Tensor, mode: str | None, path: Path) -> Tensor:

@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from flowsr.errors import NonFiniteError
 
 
 def check_image(
@@ -102,6 +104,28 @@ def round_to_8bit(
     rounded = (image.detach() if straight_through else image).clamp(0, 1).mul(255).round().div(255)
     # The difference is an exact zero that carries the gradient, so values stay exactly on the grid.
     return rounded + (image - image.detach()) if straight_through else rounded
+
+
+def to_levels(image: Float[Tensor, "*batch channel height width"]) -> UInt8[Tensor, "*batch channel height width"]:
+    """The grey levels of an image as 8-bit files have them: clamped to [0, 1], times 255, rounded, halves to even.
+
+    Cost: elementwise, in float64.
+
+    Args:
+        image: Values nominally in [0, 1], shape ``(..., C, H, W)``; grey levels stay as they are.
+
+    Raises:
+        NonFiniteError: If some are NaN or infinite.
+
+    Example:
+        >>> to_levels(torch.tensor([[[-0.1, 0.1, 0.5, 1.2]]]))
+        tensor([[[  0,  26, 128, 255]]], dtype=torch.uint8)
+    """
+    if image.dtype == torch.uint8:
+        return image
+    if not bool(torch.isfinite(image).all()):
+        raise NonFiniteError("expected finite pixels; got NaN or infinity: lower the temperature, or use float64")
+    return image.detach().double().clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def reduce_bits(image: Float[Tensor, "*batch channel height width"], *, bits: int = 5) -> Tensor:

@@ -12,6 +12,8 @@ from flowsr.models.realnvp import RealNVP, RealNVPConfig
 from flowsr.models.registry import REGISTRY, bibtex, cite, from_preset, presets
 from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
+from flowsr.models.tile_plan import measured_halo, plan_tiles
+from flowsr.models.tiling import Tiling
 
 __all__ = [
     "IRN",
@@ -35,10 +37,13 @@ __all__ = [
     "SRFlow",
     "SRFlowConfig",
     "Term",
+    "Tiling",
     "bibtex",
     "cite",
     "from_preset",
     "load",
+    "measured_halo",
+    "plan_tiles",
     "presets",
     "require",
     "save",

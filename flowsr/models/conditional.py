@@ -1,7 +1,7 @@
 """What models of HR images given an LR image share: latents of known shapes, decoding, and draws."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -15,6 +15,7 @@ from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
 from flowsr.models.image_model import ImageModel
 from flowsr.models.latents import Latents, check_latents, check_num_samples
+from flowsr.models.tiling import Tile, Tiling
 
 
 class ConditionalModel(ImageModel):
@@ -192,16 +193,11 @@ class ConditionalModel(ImageModel):
             >>> draws.shape, torch.allclose(flow.encode(draws).lr, lr.expand(2, 3, 6, 8), atol=1e-3)
             (torch.Size([2, 3, 24, 32]), True)
         """
-        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
         check_num_samples(num_samples)
-        self._check_width(lr_log_scale)
-        size = (self.upscale * lr.shape[-2], self.upscale * lr.shape[-1])
-        lr = pad_to_multiple(lr, self.multiple // self.upscale)[0].to(self.device, self.dtype)
-        base = self._latents(lr, temperature=temperature, lr_log_scale=lr_log_scale)
-        check_drawable(base)
-        y, z = self._unpack(base.rsample((num_samples,), generator=generator))
-        # One LR image for all draws needs its features once.
-        return crop_to(self.decode_unchecked(lr if y is None or _is_dirac(lr_log_scale) else y, z), size)
+        given, base = self._given(lr, temperature, lr_log_scale)
+        noise = base.draw_noise((num_samples,), generator=generator)
+        hr = self.decode_noise(given, noise, temperature=temperature, lr_log_scale=lr_log_scale)
+        return crop_to(hr, (self.upscale * lr.shape[-2], self.upscale * lr.shape[-1]))
 
     def stream(
         self,
@@ -211,23 +207,32 @@ class ConditionalModel(ImageModel):
         temperature: Temperature = 1.0,
         lr_log_scale: float | Tensor = -math.inf,
         generator: torch.Generator | None = None,
-    ) -> Iterator[Float[Tensor, "*batch channels height width"]]:
+        tiling: Tiling | None = None,
+        levels: bool = False,
+        on_tile: Callable[[], None] | None = None,
+    ) -> Iterator[Tensor]:
         """Draw HR images one after the other: the draws of :meth:`sample`, in memory for one, and without gradients.
 
-        Cost: one decoding pass per draw.
+        With a tiling, of :func:`flowsr.models.plan_tiles`, an image is decoded tile after tile from one field of noise.
+
+        Cost: one decoding pass per draw; by tiles, what their halos overlap besides.
 
         Args:
             lr: LR image in [0, 1].
             num_samples: number of draws; at temperature 0 they are all the same.
-            temperature: τ ≥ 0 for all levels, or one per level, coarse to fine.
-            lr_log_scale: log σ of the LR image, see :meth:`sample`.
-            generator: source of randomness; the global one by default.
+            temperature: see :meth:`sample`, as for ``lr_log_scale`` and ``generator``.
+            lr_log_scale: log σ of the LR image.
+            generator: source of randomness.
+            tiling: how to cut the image; by default it is decoded whole.
+            levels: give grey levels, ``torch.uint8``, clamped, rounded and interleaved as in files, in less memory.
+            on_tile: called after each tile of each draw.
 
         Returns:
             Iterator of HR images ``(*batch, C, s·h, s·w)``, not clamped.
 
         Raises:
-            ValueError: for fewer than one draw; with the first draw as :meth:`sample`.
+            ValueError: for fewer than one draw; then as :meth:`sample`, and for a tiling of another size.
+            NonFiniteError: for grey levels of a draw that is not finite.
 
         Example:
             >>> import flowsr
@@ -237,9 +242,40 @@ class ConditionalModel(ImageModel):
             True
         """
         check_num_samples(num_samples)
-        draw = torch.no_grad()(self.sample)
-        options: dict[str, Any] = {"temperature": temperature, "lr_log_scale": lr_log_scale, "generator": generator}
-        return (draw(lr, **options)[0] for _ in range(num_samples))
+
+        @torch.no_grad()
+        def draw() -> Tensor:
+            given, base = self._given(lr, temperature, lr_log_scale)
+            cut = Tiling.whole((self.upscale * lr.shape[-2], self.upscale * lr.shape[-1]), self.multiple)
+            cut = cut if tiling is None else tiling.checked(cut)
+            with base.noise_field(generator=generator, on_disk=len(cut) > 1) as noise:
+
+                def decoded(tile: Tile) -> Tensor:
+                    part = given[..., *tile.window.times(self.multiple // self.upscale)]
+                    window = noise.window(*tile.window)
+                    return self.decode_noise(part, window, temperature=temperature, lr_log_scale=lr_log_scale)
+
+                return cut.assemble(decoded, levels=levels, on_tile=on_tile)
+
+        return (draw() for _ in range(num_samples))
+
+    def _given(self, lr: Tensor, temperature: Any, lr_log_scale: float | Tensor) -> tuple[Tensor, PackedNormal]:
+        """What is drawn from: the LR image checked, padded to what the model takes, as the weights are; the latents."""
+        check_image(lr, name="lr", channels=self.config.image_channels, tolerance=0.25)
+        self._check_width(lr_log_scale)
+        lr = pad_to_multiple(lr, self.multiple // self.upscale)[0].to(self.device, self.dtype)
+        latents = self._latents(lr, temperature=temperature, lr_log_scale=lr_log_scale)
+        check_drawable(latents)
+        return lr, latents
+
+    def decode_noise(
+        self, lr: Tensor, noise: Tensor, *, temperature: Temperature = 1.0, lr_log_scale: float | Tensor = -math.inf
+    ) -> Tensor:
+        """The draws of packed noise, see :func:`flowsr.distributions.draw_noise`, without checks. Cost: a decoding."""
+        latents = self._latents(lr, temperature=temperature, lr_log_scale=lr_log_scale)
+        y, z = self._unpack(latents.from_noise(noise))
+        # One LR image for all draws needs its features once.
+        return self.decode_unchecked(lr if y is None or _is_dirac(lr_log_scale) else y, z)
 
     def _latents(
         self, lr: Tensor, *, temperature: Temperature, lr_log_scale: float | Tensor = -math.inf

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowsr._support.free_memory import free_memory, memory_text
+from flowsr._support.free_memory import free_memory, memory_text, used_memory
 from flowsr.errors import OutOfMemoryError
 from flowsr.images import size_text
 from flowsr.models.conditional import ConditionalModel, as_conditional
@@ -24,7 +24,7 @@ Task = Literal["encode", "draw", "train"]
 
 _FIRST = 40 * 2**20
 """What the first pass of a process takes whatever its size: code, and what kernels set up."""
-_ALLOCATOR = 1.3
+_ALLOCATOR = 1.2
 """What a process grows by for each byte of tensors; ``python -m benchmarks.memory`` shows how near that comes."""
 _SURELY = {"encode": 2**15, "draw": 2**15, "train": 2**20}
 """Bytes per pixel that no model here needs, ten times over: what fits so is not looked at."""
@@ -43,7 +43,7 @@ _LINES: "weakref.WeakKeyDictionary[ImageModel, dict[Any, _Line]]" = weakref.Weak
 
 
 def memory_estimate(model: ImageModel, size: tuple[int, int], *, batch: int = 1, task: Task = "encode") -> int:
-    """The bytes that a pass of a model takes besides its weights, within about a third of what is measured on a CPU.
+    """The bytes that a pass of a model takes besides its weights, within a quarter of what is measured on a CPU.
 
     Cost: three passes over images of 32 and 64 pixels the first time, or of the least size that suits the model.
 
@@ -66,6 +66,46 @@ def memory_estimate(model: ImageModel, size: tuple[int, int], *, batch: int = 1,
     return _FIRST + int(_ALLOCATOR * (line.once + line.each * batch * size[0] * size[1])) + weights
 
 
+def pixels_within(model: ImageModel, memory: float, *, task: Task) -> int:
+    """How many HR pixels a pass of a model may have at most to take this many bytes, by :func:`memory_estimate`.
+
+    Example:
+        >>> import flowsr
+        >>> flow = flowsr.load("sr-x4-small")
+        >>> pixels = pixels_within(flow, 1e9, task="draw")
+        >>> abs(memory_estimate(flow, (1, pixels), task="draw") - 1e9) < 1e4
+        True
+    """
+    least, more = (memory_estimate(model, (1, side), task=task) for side in (0, 10**6))
+    return max(0, int((memory - least) / (more - least) * 1e6)) if more > least else 2**62
+
+
+def memory_budget(device: torch.device, limit: int | None = None) -> int | None:
+    """The bytes that work may still take: what the process has left of a limit, or three quarters of what is free.
+
+    Args:
+        device: where.
+        limit: bytes for the process in all, what it holds already included; it counts no more than what is free.
+
+    Returns:
+        Bytes, or None without a limit where nothing tells how much is free.
+
+    Example:
+        >>> memory_budget(torch.device("cpu"), limit=1_000_000)
+        0
+    """
+    free = free_memory(device)
+    if limit is None:
+        return None if free is None else free * 3 // 4
+    left = max(0, limit - used_memory(device))
+    return left if free is None else min(left, free)
+
+
+def surely_fits(size: tuple[int, int], memory: float | None, *, task: Task) -> bool:
+    """Whether a pass over an HR image of this size takes less than so many bytes, whatever the model."""
+    return memory is None or size[0] * size[1] * _SURELY[task] < memory
+
+
 def require_memory(
     model: ImageModel, size: tuple[int, int], *, batch: int = 1, task: Task, what: str, instead: str, passes: int = 1
 ) -> None:
@@ -86,7 +126,7 @@ def require_memory(
         OutOfMemoryError: saying what, how much it takes, how much there is, and what to do.
     """
     free = free_memory(model.device)
-    if free is None or passes * batch * size[0] * size[1] * _SURELY[task] < free:
+    if free is None or surely_fits((passes * batch * size[0], size[1]), free, task=task):
         return
     needed = memory_estimate(model, size, batch=passes * batch, task=task)
     if needed > free:

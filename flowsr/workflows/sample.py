@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from torch import Tensor
 from flowsr._support.json import size_of
 from flowsr._support.names import output_stem, printable
 from flowsr._support.temperatures import DRAW_TEMPERATURE, check_temperatures
-from flowsr.errors import ImageError
+from flowsr.errors import ImageError, NonFiniteError
 from flowsr.evaluation import fidelity_figures
 from flowsr.images import bicubic_up, size_text, write_image
-from flowsr.models import ConditionalModel
+from flowsr.models import ConditionalModel, Tiling, plan_tiles
 from flowsr.results import Card
 from flowsr.statistics.moments import RunningMoments
-from flowsr.workflows.pairs import read_for, require_room
+from flowsr.workflows.pairs import read_for
 
 STD_GAIN = 4.0
 """Images of a standard deviation are brightened by this factor, as few pixels reach a quarter of the range."""
@@ -102,11 +102,13 @@ def superresolve_file(
     *,
     plan: DrawPlan,
     hr: Path | None = None,
-    on_draw: Callable[[], None] | None = None,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> Draws:
     """Draw HR images of one LR file and write them as 8-bit PNG, replacing files of those names.
 
-    Cost: one decoding pass per draw. Memory for one draw; for all of them if the truth is given.
+    Cost: one decoding pass per draw. Memory for the grey levels of a draw and a pass over a tile; with moments or the
+    truth for floating values, of all draws if the truth is given.
 
     Args:
         flow: the model.
@@ -114,10 +116,13 @@ def superresolve_file(
         folder: where to write; it must exist.
         plan: what to draw.
         hr: the truth, for metrics.
-        on_draw: called after each draw.
+        tiling: how to cut the image, as :func:`check_file` says; by default so that three quarters of the free memory
+            suffice.
+        on_tile: called after each tile of each draw.
 
     Raises:
         ImageError: if a file is not an image that can be used, or the truth is not s times as large.
+        OutOfMemoryError: if not even a tile fits into memory.
         ValueError: if a draw is not finite.
 
     Example:
@@ -135,25 +140,35 @@ def superresolve_file(
     truth = read_for(flow, hr) if hr is not None else None
     if truth is not None and hr is not None:
         _check_truth(truth, hr, path, size, flow.upscale)
+    if tiling is None:
+        tiling = _tiling(flow, size, path, plan=plan, compared=truth is not None)
     names = iter(plan.names(path))
-    columns = {"bicubic": bicubic_up(lr, flow.upscale)}
+    columns = {} if truth is None else {"bicubic": bicubic_up(lr, flow.upscale)}
+    levels = truth is None and not plan.moments
     for tau in plan.temperatures:
         moments, kept = RunningMoments(), []
         noise = torch.Generator().manual_seed(plan.seed)
-        for draw in flow.stream(lr, num_samples=plan.draws_at(tau), temperature=tau, generator=noise):
+        draws = flow.stream(
+            lr,
+            num_samples=plan.draws_at(tau),
+            temperature=tau,
+            generator=noise,
+            tiling=tiling,
+            levels=levels,
+            on_tile=on_tile,
+        )
+        for draw in _finite(draws, path):
             draw = draw.cpu()
-            _write(folder / next(names), draw, path)
+            _write(folder / next(names), draw)
             if plan.moments:
                 moments.add(draw)
             if truth is not None:
                 kept.append(draw)
-            if on_draw is not None:
-                on_draw()
         if kept:
             columns[f"τ={tau:g}"] = torch.stack(kept)
         if plan.moments and tau > 0:
-            _write(folder / next(names), moments.mean, path)
-            _write(folder / next(names), (STD_GAIN * moments.std).clamp(0, 1), path)
+            _write(folder / next(names), moments.mean)
+            _write(folder / next(names), (STD_GAIN * moments.std).clamp(0, 1))
             if truth is not None:
                 columns[f"mean τ={tau:g}"] = moments.mean.to(truth.dtype)
     card = None
@@ -165,20 +180,63 @@ def superresolve_file(
     return Draws(path, tuple(plan.names(path)), size, card)
 
 
-def check_file(flow: ConditionalModel, path: Path, *, hr: Path | None = None) -> None:
+def check_file(
+    flow: ConditionalModel, path: Path, *, plan: DrawPlan, hr: Path | None = None, max_memory: int | None = None
+) -> Tiling:
     """Raise now, before hours of drawing, if an LR image or its truth cannot be used, or there is too little memory.
 
-    Cost: reading the files once more.
+    Cost: reading the files once more; for large images what :func:`flowsr.models.plan_tiles` costs.
+
+    Args:
+        flow: the model.
+        path: the LR image.
+        plan: what to draw.
+        hr: the truth.
+        max_memory: bytes for the process in all; by default three quarters of what is free may be taken.
+
+    Returns:
+        How the image is cut to fit into memory.
 
     Raises:
         ImageError: for a file that cannot be used.
-        OutOfMemoryError: if a draw does not fit into memory.
+        OutOfMemoryError: if not even a tile fits into memory.
     """
     lr = read_for(flow, path)
     size = (lr.shape[-2] * flow.upscale, lr.shape[-1] * flow.upscale)
-    require_room(flow, size, path, task="draw")
     if hr is not None:
         _check_truth(read_for(flow, hr), hr, path, size, flow.upscale)
+    return _tiling(flow, size, path, plan=plan, compared=hr is not None, max_memory=max_memory)
+
+
+def _tiling(
+    flow: ConditionalModel,
+    size: tuple[int, int],
+    path: Path,
+    *,
+    plan: DrawPlan,
+    compared: bool,
+    max_memory: int | None = None,
+) -> Tiling:
+    """How to cut an image, with the memory that is taken beside a pass, for each value of the HR image."""
+    held = 1.0  # a draw's grey levels
+    if plan.moments or compared:
+        held = flow.dtype.itemsize * (4.0 + compared * plan.draws)  # values, a copy to write, sums, sums of squares
+    what = f"drawing for {printable(path)}"
+    held *= flow.config.image_channels * size[0] * size[1]
+    return plan_tiles(flow, size, task="draw", max_memory=max_memory, held=held, what=what)
+
+
+def _finite(draws: Iterator[Tensor], source: Path) -> Iterator[Tensor]:
+    """The draws; one that is not finite is refused, with its source and what to do."""
+    try:
+        for draw in draws:
+            if draw.is_floating_point() and not bool(torch.isfinite(draw).all()):
+                raise NonFiniteError("NaN or infinity")
+            yield draw
+    except NonFiniteError:
+        raise ValueError(
+            f"expected finite draws of {printable(source)}; got NaN or infinity: lower --temperature or use float64"
+        ) from None
 
 
 def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], upscale: int) -> None:
@@ -189,10 +247,6 @@ def _check_truth(truth: Tensor, hr: Path, path: Path, size: tuple[int, int], ups
         )
 
 
-def _write(path: Path, image: Tensor, source: Path) -> None:
+def _write(path: Path, image: Tensor) -> None:
     """Write a draw; one that ran away (high τ, LR images unlike the training data) is clamped, not refused."""
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError(
-            f"expected finite draws of {printable(source)}; got NaN or infinity: lower --temperature or use float64"
-        )
-    write_image(path, image.clamp(0, 1), overwrite=True)
+    write_image(path, image.clamp(0, 1) if image.is_floating_point() else image, overwrite=True)

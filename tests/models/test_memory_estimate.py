@@ -30,7 +30,10 @@ before = peak()
 hr = torch.rand(1, 3, side, side)
 lr = None if name.startswith("glow") else torch.rand(1, 3, side // 4, side // 4)
 with torch.set_grad_enabled(train):
-    total = sum(term.value.sum() for term in flow.log_likelihood_terms(hr, lr))
+    if sys.argv[3] == "draw":
+        flow.sample(lr[0])
+    else:
+        total = sum(term.value.sum() for term in flow.log_likelihood_terms(hr, lr))
     if train:
         total.backward()
 print(json.dumps([estimated, peak() - before]))
@@ -42,6 +45,9 @@ print(json.dumps([estimated, peak() - before]))
     ("preset", "side", "task"),
     [
         ("sr-x4-small", 512, "encode"),
+        ("sr-x4-small", 512, "draw"),
+        pytest.param("rescaling-x4-small", 640, "encode", marks=pytest.mark.slow),
+        pytest.param("sr-x4-small", 1024, "draw", marks=pytest.mark.slow),
         pytest.param("sr-x4-small", 320, "train", marks=pytest.mark.slow),
         pytest.param("glow-small", 384, "train", marks=pytest.mark.slow),
     ],
@@ -49,7 +55,10 @@ print(json.dumps([estimated, peak() - before]))
 def test_estimates_are_near_what_is_measured(preset, side, task):
     command = [sys.executable, "-c", _MEASURE, preset, str(side), task]
     estimated, measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert 0.6 < estimated / measured < 1.7, (estimated / 2**20, measured / 2**20)
+    assert 0.75 < estimated / measured < 1.25 or (task == "train" and 0.6 < estimated / measured < 1.7), (
+        estimated / 2**20,
+        measured / 2**20,
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,10 @@ def test_what_does_not_fit_is_refused_before_it_is_begun():
     require_memory(flow, (64, 64), task="draw", what="drawing", instead="take less")
 
 
+IN_TILES = ("sample",)
+"""Commands that need memory for a tile only, and take no more than three quarters of what is free by themselves."""
+
+
 @pytest.fixture
 def little(monkeypatch):
     """A machine with too little memory for anything."""
@@ -97,7 +110,8 @@ def test_commands_say_what_does_not_fit(command, little, tmp_path):
     models = ["sr-x4-small", "sr-x4-small"] if command == "compare" else []
     out = tmp_path / "new" / "page.html" if command == "report" else tmp_path / "new"
     result = run(command, *models, tmp_path / "a.png", "--out", out)
-    assert refused(result, "a.png, ", "takes about", "and 10.0 MB are free: take a smaller image")
+    left = "7.5 MB may be taken" if command in IN_TILES else "10.0 MB are free"
+    assert refused(result, "a.png, ", "takes about", f"and {left}: take a smaller image")
     assert not list(tmp_path.glob("new/*"))
 
 

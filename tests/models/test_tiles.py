@@ -1,0 +1,162 @@
+"""Large images in tiles: the numbers of the whole image, of one field of noise, in a stated memory."""
+
+import math
+
+import pytest
+import torch
+from cases import VARIANTS, tiny, tiny_flow
+
+import flowsr
+from flowsr._support.free_memory import parse_memory
+from flowsr.distributions import NoiseField, draw_noise
+from flowsr.errors import NonFiniteError, OutOfMemoryError
+from flowsr.images import round_to_8bit
+from flowsr.models import Tiling, measured_halo, plan_tiles, presets
+from flowsr.models.conditional import as_conditional
+from flowsr.models.memory import memory_estimate
+from flowsr.models.tile_plan import _fewest
+
+ONE_OF_EACH = ("sr-x4", "sr-x8", "rescaling-x4", "irn-x2", "irn-x3", "irn-x4", "irn-x8", "srflow-x4", "srflow-x8")
+MODELS = {
+    **{name: lambda name=name: tiny(name, strength=0.1) for name in ONE_OF_EACH},
+    **{f"sr-x4-{name}": lambda more=more: tiny_flow("sr-x4", strength=0.1, **more) for name, more in VARIANTS.items()},
+}
+
+
+def _seed():
+    return torch.Generator().manual_seed(3)
+
+
+def _tiles(model, size, halo):
+    """Several tiles in each direction, with windows as small as they may be."""
+    rows, columns = (max(2, -(-side // model.multiple) // 3) for side in size)
+    return Tiling(size=size, cell=model.multiple, core=(rows, columns), halo=halo)
+
+
+def test_one_of_each_family_is_tested():
+    conditional = {type(as_conditional(model)) for name in ONE_OF_EACH if (model := tiny(name))}
+    assert conditional == {kind for kind in presets().values() if hasattr(kind, "stream")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_draw_in_tiles_is_the_draw(name):
+    model = MODELS[name]().double()
+    halo = measured_halo(model, "draw")
+    side = (2 * halo + 5) * (model.multiple // model.upscale)
+    lr = torch.rand(3, side + 4, side + 9, dtype=torch.float64, generator=_seed())
+    whole = next(model.stream(lr, num_samples=1, generator=_seed()))
+    assert torch.allclose(whole, model.sample(lr, generator=_seed())[0], atol=1e-9)
+    tiling = _tiles(model, whole.shape[-2:], halo)
+    seen = []
+    tiled = next(model.stream(lr, num_samples=1, generator=_seed(), tiling=tiling, on_tile=lambda: seen.append(1)))
+    assert len(seen) == len(tiling) >= 9 and max(tiling.window) < max(whole.shape)
+    assert (tiled - whole).abs().max() < 0.25 / 255
+    levels = next(model.stream(lr, num_samples=1, generator=_seed(), tiling=tiling, levels=True))
+    assert (levels / 255.0 - round_to_8bit(whole)).abs().max() < 1.01 / 255
+    assert levels.movedim(0, -1).is_contiguous()
+
+
+def test_a_field_of_noise_is_the_draw_to_the_bit(monkeypatch):
+    monkeypatch.setattr("flowsr.distributions.noise_field._RUN", 64)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for width in (1, 7, 22):
+            options = {"parts": (0, 3, 4), "dtype": dtype, "device": torch.device("cpu")}
+            generator, other = _seed(), _seed()
+            whole = draw_noise((2, 7, 5, width), generator=generator, **options)
+            with NoiseField((2, 7, 5, width), generator=other, on_disk=True, **options) as field:
+                assert torch.equal(field.window(slice(0, 5), slice(0, width)), whole)
+                assert torch.equal(field.window(slice(2, 4), slice(width // 2, width)), whole[..., 2:4, width // 2 :])
+            assert torch.equal(generator.get_state(), other.get_state())
+
+
+def test_a_batch_is_drawn_in_tiles_too():
+    model = tiny("sr-x4", strength=0.1)
+    lr = torch.rand(2, 3, 70, 9, generator=_seed())
+    tiling = Tiling(size=(280, 36), cell=4, core=(20, 9), halo=measured_halo(model, "draw"))
+    options = {"num_samples": 2, "temperature": (0.5, 1.0), "lr_log_scale": -3.0}
+    for whole, tiled in zip(
+        model.stream(lr, generator=_seed(), **options),
+        model.stream(lr, generator=_seed(), tiling=tiling, **options),
+        strict=True,
+    ):
+        assert (whole - tiled).abs().max() < 0.25 / 255
+
+
+@pytest.mark.parametrize("name", ["sr-x4-small", "rescaling-x4-small"])
+def test_files_of_the_shipped_models_differ_by_a_grey_level_at_most_whatever_the_tiles(name):
+    flow = flowsr.load(name)
+    lr = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 14, generator=_seed()), (97, 66), mode="bicubic")
+    lr = (lr[0] + 0.02 * torch.randn(3, 97, 66, generator=_seed())).clamp(0, 1)
+    draw = {"num_samples": 1, "levels": True}
+    whole = next(flow.stream(lr, generator=_seed(), **draw)).int()
+    halo = measured_halo(flow, "draw")
+    for core in ((50, 66), (23, 40)):
+        tiling = Tiling(size=(388, 264), cell=4, core=core, halo=halo)
+        differs = (next(flow.stream(lr, generator=_seed(), tiling=tiling, **draw)).int() - whole).abs()
+        assert differs.max() <= 1 and (differs > 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(2048, 2048), (3001, 1777), (256, 40_000)])
+@pytest.mark.parametrize("task", ["draw", "encode"])
+def test_tiles_fit_the_memory_they_are_planned_for(size, task, monkeypatch):
+    flow = flowsr.load("sr-x4-small")
+    for budget in (150e6, 400e6):
+        monkeypatch.setattr("flowsr.models.memory.free_memory", lambda device, budget=budget: int(budget * 4 / 3) + 1)
+        tiling = plan_tiles(flow, size, task=task, held=20e6)
+        assert len(tiling) > 1 and tiling.halo == measured_halo(flow, task)
+        assert 20e6 + memory_estimate(flow, tiling.window, task=task) <= budget * 1.001
+        covered = torch.zeros(tiling.cells, dtype=torch.int)
+        for tile in tiling:
+            covered[tile.place.rows, tile.place.columns] += 1
+        assert bool((covered == 1).all())
+    assert len(plan_tiles(flow, (64, 64), task=task)) == 1
+
+
+def test_the_fewest_pixels_are_computed():
+    whole = Tiling.whole((400, 400), 4)
+    assert _fewest(whole, 100 * 60, 10).core == (100, 34)  # strips as high as the image need a halo on two sides only
+    assert _fewest(whole, 20 * 20, 10) is None
+
+
+def test_what_does_not_fit_in_tiles_either_is_refused():
+    flow = flowsr.load("sr-x4-small")
+    said = r"drawing for a\.png, 9000 × 8000 pixels, takes about [0-9.]+ MB at least, in tiles, and 0\.0 MB of 64\.0 MB"
+    with pytest.raises(OutOfMemoryError, match=said):
+        plan_tiles(flow, (8000, 9000), task="draw", max_memory=64_000_000, what="drawing for a.png")
+
+
+def test_a_model_that_looks_everywhere_is_refused():
+    flow = tiny("sr-x4")
+    encoder = flow.transform.conditionals[0].encoder
+    narrow = encoder.forward
+    encoder.forward = lambda x: narrow(x) + 50 * x.mean((-2, -1), keepdim=True).sum(-3, keepdim=True)
+    for task in ("draw", "encode"):
+        with pytest.raises(ValueError, match=r"expected a model whose pixels depend on what is near.*256 pixels"):
+            measured_halo(flow, task)
+
+
+def test_halos_are_measured_anew_for_other_weights():
+    flow = tiny("sr-x4", strength=0.01)
+    before = measured_halo(flow, "draw")
+    with torch.no_grad():
+        for weight in flow.parameters():
+            weight.mul_(20)
+    assert measured_halo(flow, "draw") > before
+
+
+def test_draws_that_run_away_and_tilings_of_other_images_are_refused():
+    flow = tiny("sr-x4")
+    lr = torch.rand(3, 6, 6)
+    with pytest.raises(ValueError, match="expected a tiling of 24 × 24 pixels in cells of 4; got one of 8 × 24 pixels"):
+        next(flow.stream(lr, num_samples=1, tiling=Tiling.whole((24, 8), 4)))
+    with pytest.raises(ValueError, match="expected sides of at least one"):
+        Tiling(size=(24, 8), cell=4, core=(0, 2))
+    torch.nn.init.constant_(next(flow.transform.mains[0].parameters()), math.nan)
+    with pytest.raises(NonFiniteError, match="expected finite pixels"):
+        next(flow.stream(lr, num_samples=1, levels=True))
+
+
+@pytest.mark.parametrize("text", ["much", "2", "-1GiB", "1e9", "2 XiB", "nan", "", "0GB", "9" * 40 + "GB", "500kB"])
+def test_amounts_of_memory_are_read_or_refused(text):
+    with pytest.raises(ValueError, match="expected an amount of memory from 1MB on, such as 2GiB or 800MB; got"):
+        parse_memory(text)
