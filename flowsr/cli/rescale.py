@@ -1,6 +1,7 @@
 """``flowsr downscale`` and ``flowsr upscale``: the two ways through a rescaling model, or one through any other."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +18,14 @@ from flowsr.cli.options import (
     Force,
     Inputs,
     Json,
+    MaxMemory,
     Model,
     Out,
     Precision,
     Quiet,
     Seed,
     open_model,
+    parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
 
@@ -36,6 +39,7 @@ def downscale(
     out: Out = Path("lr"),
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
+    max_memory: MaxMemory = None,
     json: Json = False,
     quiet: Quiet = False,
     force: Force = False,
@@ -45,9 +49,10 @@ def downscale(
     Images of any size: sides that are not multiples of the factor are padded by reflection, and the size is kept in
     the PNG file. Edit, convert or recompress the file, and what it hides is lost.
     """
-    from flowsr.workflows.rescale import downscale_file, lr_name
+    from flowsr.workflows.rescale import check_downscale, downscale_file, lr_name
 
     reporter = Reporter(quiet=quiet, json_only=json)
+    most = parse_max_memory(max_memory)
     files = expand_inputs(inputs)
     targets = _targets(files, lr_name, out, force=force)
 
@@ -59,10 +64,13 @@ def downscale(
     check_rescaling(opened)
     flow = require_conditional(opened, what="making images small")
     results: list[Rescaled] = []
-    with reporter.progress("Downscaling", len(files)) as advance:
+    tilings = {path: check_downscale(flow, path, max_memory=most) for path in files}
+    with reporter.progress("Downscaling", sum(map(len, tilings.values()))) as advance:
         for path in files:
-            results.append(downscale_file(flow, path, targets[path], overwrite=force))
-            advance(printable(path.name))
+            step = partial(advance, printable(path.name))
+            results.append(
+                downscale_file(flow, path, targets[path], overwrite=force, tiling=tilings[path], on_tile=step)
+            )
     for result in results:
         size = size_text(result.size) + (", padded" if result.padded else "")
         reporter.result(f"{printable(result.file)}: {size}; {result.encoded_lr_psnr}")
@@ -87,6 +95,7 @@ def upscale(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
+    max_memory: MaxMemory = None,
     json: Json = False,
     quiet: Quiet = False,
     force: Force = False,
@@ -97,10 +106,11 @@ def upscale(
     RGB and luma, border as wide as the factor, rounded to 8 bits.
     """
     from flowsr.images import pair_by_name
-    from flowsr.workflows.rescale import hr_name, parse_size, stored_size, upscale_file
+    from flowsr.workflows.rescale import check_upscale, hr_name, parse_size, stored_size, upscale_file
     from flowsr.workflows.sample import DrawPlan
 
     reporter = Reporter(quiet=quiet, json_only=json)
+    most = parse_max_memory(max_memory)
     plan = DrawPlan(temperatures=(temperature,), seed=seed)
     crop = parse_size(size) if size is not None else None
     files = expand_inputs(inputs)
@@ -119,7 +129,8 @@ def upscale(
             "its results degrade."
         )
     results: list[Rescaled] = []
-    with reporter.progress("Upscaling", len(files)) as advance:
+    tilings = {path: check_upscale(flow, path, compared=path in truths, max_memory=most) for path in files}
+    with reporter.progress("Upscaling", sum(map(len, tilings.values()))) as advance:
         for path in files:
             results.append(
                 upscale_file(
@@ -131,9 +142,10 @@ def upscale(
                     size=crop,
                     original=truths.get(path),
                     overwrite=force,
+                    tiling=tilings[path],
+                    on_tile=partial(advance, printable(path.name)),
                 )
             )
-            advance(printable(path.name))
     for result in results:
         if result.card is not None:
             reporter.result(card_table(result.card))

@@ -1,7 +1,8 @@
 """``flowsr score``: what images cost under a model, in bits, term by term."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,13 +17,18 @@ from flowsr.cli.options import (
     GivenLR,
     Inputs,
     Json,
+    MaxMemory,
     Model,
     Precision,
     Quiet,
     Seed,
     open_model,
+    parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr
+
+if TYPE_CHECKING:
+    from flowsr.models import Tiling
 
 _LISTING = "scores.json"
 
@@ -48,6 +54,7 @@ def score(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
+    max_memory: MaxMemory = None,
     json: Json = False,
     quiet: Quiet = False,
     force: Force = False,
@@ -60,12 +67,12 @@ def score(
     (torchrun --nproc-per-node 2 -m flowsr score …) the images are shared out by rank.
     """
     from flowsr.images import pair_by_name
-    from flowsr.workflows.pairs import read_pair
     from flowsr.workflows.processes import Processes
-    from flowsr.workflows.score import score_file
+    from flowsr.workflows.score import check_score, score_file
 
     processes = Processes.from_environment()
     reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
+    most = parse_max_memory(max_memory)
     files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_lr(lr) if lr is not None else []
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}
@@ -76,25 +83,32 @@ def score(
     from flowsr.plots import save_figure
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)
-    with reporter.progress("Scoring", len(processes.share(files))) as advance:
+    with processes.joined():
+        tilings = processes.each(
+            files, lambda path: check_score(flow, path, lr_of.get(path), maps=out is not None, max_memory=most)
+        )
+        own = sum(len(tiling) for tiling in processes.share(tilings))
+        with reporter.progress("Scoring", num_samples * own) as advance:
 
-        def told(path: Path) -> tuple[dict[str, Any], str]:
-            """An image's score as JSON and as text; its figure is written by the process that made it."""
-            scored = score_file(
-                flow,
-                path,
-                lr=lr_of.get(path),
-                num_samples=num_samples,
-                seed=seed,
-                maps=out is not None,
-                official=official,
-            )
-            if out is not None:
-                save_figure(scored.plot(), out / pictures[path], overwrite=force)
-            advance(printable(path.name))
-            return to_plain(scored.to_dict()), scored.to_text()
+            def told(item: tuple[Path, "Tiling"]) -> tuple[dict[str, Any], str]:
+                """An image's score as JSON and as text; its figure is written by the process that made it."""
+                path, tiling = item
+                scored = score_file(
+                    flow,
+                    path,
+                    lr=lr_of.get(path),
+                    num_samples=num_samples,
+                    seed=seed,
+                    maps=out is not None,
+                    official=official,
+                    tiling=tiling,
+                    on_tile=partial(advance, printable(path.name)),
+                )
+                if out is not None:
+                    save_figure(scored.plot(), out / pictures[path], overwrite=force)
+                return to_plain(scored.to_dict()), scored.to_text()
 
-        results = processes.each(files, told, check=lambda path: read_pair(flow, path, lr_of.get(path)))
+            results = processes.each(list(zip(files, tilings, strict=True)), told)
     if not processes.first:
         return
     images = [facts for facts, _ in results]

@@ -136,6 +136,7 @@ class NoiseField:
 
     def _plane(self, index: int, height: int, width: int, rows: slice, columns: slice) -> Tensor:
         # Mapped anew each time, as the pages that a map has seen count as memory until it goes.
+        assert self._file is not None
         offset = index * height * width * self._kind.itemsize
         mapped = np.memmap(self._file, dtype=self._kind, mode="r", offset=offset, shape=(height, width))
         return torch.from_numpy(np.array(mapped[rows, columns]))

@@ -3,16 +3,24 @@
 The rules that every figure of the package follows, whether it stands in a card, an evaluation or the log of a run.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from flowsr.images import round_to_8bit
 from flowsr.metrics import psnr
-from flowsr.models import Capability, ConditionalModel, require
+from flowsr.models import Capability, ConditionalModel, Tiling, require
 
 
 @torch.no_grad()
-def encoded_lr(flow: ConditionalModel, hr: Tensor) -> Tensor:
+def encoded_lr(
+    flow: ConditionalModel,
+    hr: Tensor,
+    *,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
+) -> Tensor:
     """The flow's own LR image as it is judged: clamped to [0, 1]; of a rescaling model rounded to 8 bits, as saved.
 
     A super-resolution model's is not rounded, as it is never saved: what counts is how close it is.
@@ -22,12 +30,14 @@ def encoded_lr(flow: ConditionalModel, hr: Tensor) -> Tensor:
     Args:
         flow: a model with the capability ``lr-latent``.
         hr: HR image ``(*batch, C, H, W)`` in [0, 1], on any device.
+        tiling: how to cut the image, see :func:`flowsr.models.plan_tiles`; by default it is encoded whole.
+        on_tile: called after each tile.
 
     Returns:
         LR image ``(*batch, C, H/s, W/s)``, on the device and in the dtype of the weights.
 
     Raises:
-        ValueError: for a model without an LR image in its latent.
+        ValueError: for a model without an LR image in its latent, or a tiling of another size.
 
     Example:
         >>> import flowsr
@@ -36,7 +46,11 @@ def encoded_lr(flow: ConditionalModel, hr: Tensor) -> Tensor:
         True
     """
     require(flow, Capability.LR_LATENT)
-    lr = flow.encode(hr.to(flow.device)).lr
+    whole = Tiling.whole((hr.shape[-2], hr.shape[-1]), flow.multiple)
+    cut = whole if tiling is None else tiling.checked(whole)
+    lr = cut.assemble(
+        lambda tile: flow.encode(hr[..., *tile.window.times(flow.multiple)].to(flow.device)).lr, on_tile=on_tile
+    )
     return round_to_8bit(lr) if Capability.DOWNSCALE in flow.capabilities else lr.clamp(0, 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from flowsr.distributions import Dequantizer, UniformDequantizer, normal_log_pro
 from flowsr.images import round_to_8bit
 from flowsr.likelihood.decompose import LogLikelihoodTerms, check_bins, decompose, width_note
 from flowsr.likelihood.inputs import check_8bit
-from flowsr.models import Capability, HasTerms, HierarchyModel, require
+from flowsr.models import Capability, HasTerms, HierarchyModel, Tiling, require
 from flowsr.models.latents import check_num_samples
 from flowsr.plots import PALETTE, plain_axes
 from flowsr.results import Figure, Result, text_table
@@ -149,6 +149,8 @@ def bits_per_dim(
     lr_log_scale: float | None = None,
     generator: torch.Generator | None = None,
     maps: bool = False,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> BitsPerDim:
     """Bits per dimension of 8-bit images by dequantization: the bound of one draw, and the importance-weighted one.
 
@@ -167,6 +169,8 @@ def bits_per_dim(
         lr_log_scale: log σ of the LR image; by default the model's own, −6 for HCFlow.
         generator: source of the noise; the global one by default.
         maps: give the terms of the first draw with maps of the image, see :func:`flowsr.likelihood.decompose`.
+        tiling: how to cut the image, see there.
+        on_tile: called after each tile of each draw.
 
     Raises:
         ValueError: for images that are not 8-bit, wrong shapes, fewer than one draw, or bins so wide that those of
@@ -197,6 +201,8 @@ def bits_per_dim(
             dequantizer=noise,
             generator=generator,
             maps=maps and index == 0,
+            tiling=tiling,
+            on_tile=on_tile,
         )
         for index in range(num_samples)
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from flowsr._support.json import to_plain
 from flowsr._support.shapes import per_pixel, spread
 from flowsr.distributions import Dequantizer
-from flowsr.models import HasTerms, LRLikelihood, Term
+from flowsr.models import HasTerms, ImageModel, LRLikelihood, Term, Tiling
+from flowsr.models.tiling import Tile
 from flowsr.plots import TERM_COLOURS, TermBar, draw_heat_map, draw_term_bars, new_figure
 from flowsr.results import Result, text_table
 
@@ -205,6 +206,8 @@ def decompose(
     dequantizer: Dequantizer | None = None,
     generator: torch.Generator | None = None,
     maps: bool = False,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> LogLikelihoodTerms:
     """Split a log-likelihood into the LR term, the latents, the log-determinants and the dequantization.
 
@@ -227,9 +230,12 @@ def decompose(
         generator: source of the noise; the global one by default.
         maps: give every term as a map of the image too. Each bijection is local or acts alike on all pixels, so each
             term has a place; values at a coarse resolution are divided evenly among the pixels they stand for.
+        tiling: how to cut the image, see :func:`flowsr.models.plan_tiles`: the maps of each tile are summed over the
+            part that it stands for, without gradients. By default the image is encoded whole.
+        on_tile: called after each tile.
 
     Raises:
-        ValueError: on wrong shapes, dtype or values.
+        ValueError: on wrong shapes, dtype or values, or for a tiling of another size.
         TypeError: for a model without a likelihood, or something that is no dequantizer.
 
     References:
@@ -256,11 +262,19 @@ def decompose(
         raise ValueError(f"expected a finite lr_log_scale from -40 to 40; got {lr_log_scale}")
     options: dict[str, Any] = {"lr_log_scale": lr_log_scale, "lr_likelihood": lr_likelihood}
 
+    def scored(image: Tensor) -> tuple[Term, ...]:
+        if tiling is None or len(tiling) == 1:
+            found = model.log_likelihood_terms(image, lr, **options)
+            if on_tile is not None:
+                on_tile()
+            return found
+        return _terms_in_tiles(cast(ImageModel, model), image, lr, tiling, maps=maps, on_tile=on_tile, **options)
+
     def find_terms() -> tuple[Term, ...]:
         if dequantizer is None:
-            return model.log_likelihood_terms(hr, lr, **options)
+            return scored(hr)
         noisy, log_q = dequantizer.dequantize(hr, generator=generator)
-        return (*model.log_likelihood_terms(noisy, lr, **options), Term("dequantization", -log_q))
+        return (*scored(noisy), Term("dequantization", -log_q))
 
     with per_pixel(maps):
         found = find_terms()
@@ -274,6 +288,41 @@ def decompose(
     whole = tuple(Term(term.kind, term.value.sum((-2, -1)), term.level) for term in found)
     images = {term.name: spread(term.value, *hr.shape[-2:]) for term in found}
     return LogLikelihoodTerms(whole, dims, width, images, bins=bins)
+
+
+@torch.no_grad()
+def _terms_in_tiles(
+    model: ImageModel,
+    hr: Tensor,
+    lr: Tensor | None,
+    tiling: Tiling,
+    *,
+    maps: bool,
+    on_tile: Callable[[], None] | None,
+    **options: Any,
+) -> tuple[Term, ...]:
+    """The terms from those of tiles: their maps over the part that each tile stands for, put together or summed."""
+    tiling = tiling.checked(Tiling.whole((hr.shape[-2], hr.shape[-1]), model.multiple))
+    per_lr = model.multiple // getattr(model, "upscale", 1)
+    seen: list[Term] = []
+
+    def terms_of(tile: Tile) -> Tensor:
+        part = hr[..., *tile.window.times(model.multiple)]
+        given = None if lr is None else lr[..., *tile.window.times(per_lr)]
+        with per_pixel():
+            seen[:] = model.log_likelihood_terms(part, given, **options)
+        return torch.stack([spread(term.value, *part.shape[-2:]) for term in seen], -3)
+
+    def sums_of(tile: Tile) -> Tensor:
+        return terms_of(tile)[..., *tile.inside.times(model.multiple)].sum((-2, -1), dtype=torch.float64)
+
+    if maps:
+        values = tiling.assemble(terms_of, on_tile=on_tile).movedim(-3, 0)
+    else:
+        values = tiling.total(sums_of, on_tile=on_tile).movedim(-1, 0)
+    return tuple(
+        Term(term.kind, value.to(term.value.dtype), term.level) for term, value in zip(seen, values, strict=True)
+    )
 
 
 def check_bins(bins: int) -> None:

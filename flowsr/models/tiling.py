@@ -163,6 +163,17 @@ class Tiling:
         assert result is not None
         return result
 
+    def total(self, compute: Callable[[Tile], Tensor], *, on_tile: Callable[[], None] | None = None) -> Tensor:
+        """The sum of what is computed of each tile."""
+        result: Tensor | None = None
+        for tile in self:
+            part = compute(tile)
+            result = part if result is None else result + part
+            if on_tile is not None:
+                on_tile()
+        assert result is not None
+        return result
+
     def _paste(self, part: Tensor, result: Tensor | None, place: Window, times: int, *, levels: bool) -> Tensor:
         height, width = (-(-side * times // self.cell) for side in self.size)
         part = part[..., : height - place.rows.start, : width - place.columns.start]

@@ -45,7 +45,12 @@ def require_room(flow: ImageModel, size: Sequence[int], path: Path, *, task: Tas
 
 
 def read_pair(
-    flow: ImageModel, path: Path, lr: Path | None = None, *, multiple: int | None = None
+    flow: ImageModel,
+    path: Path,
+    lr: Path | None = None,
+    *,
+    multiple: int | None = None,
+    in_tiles: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """An HR file, cropped from the top left to multiples of what the model needs, and its LR image, both 8-bit.
 
@@ -58,9 +63,11 @@ def read_pair(
         path: the HR file.
         lr: the LR file; by default bicubic of the HR image.
         multiple: of which the sides shall be multiples, itself one of ``flow.multiple``, the default.
+        in_tiles: do not ask for memory for the whole image.
 
     Raises:
         ImageError: if a file cannot be used, is too small, or the LR image is not s times smaller.
+        OutOfMemoryError: if an encoding of the whole does not fit.
         ValueError: for an LR file given for a density of images alone.
 
     Example:
@@ -84,7 +91,8 @@ def read_pair(
         crop_pair(hr, None, upscale=s, multiple=multiple or flow.multiple)
     with _blamed_on(lr or path):
         hr, small = crop_pair(hr, small, upscale=s, multiple=multiple or flow.multiple)
-    require_room(flow, hr.shape, path, task="encode")
+    if not in_tiles:
+        require_room(flow, hr.shape, path, task="encode")
     if conditional is None or small is not None:
         return hr, small
     return hr, make_lr(hr, s)

@@ -5,6 +5,7 @@ PNG file; the size of the HR image, which is not a multiple of the factor in gen
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from flowsr._support.atomic import atomic_path
 from flowsr._support.json import size_of
 from flowsr._support.names import output_stem, printable
 from flowsr._support.temperatures import RESTORE_TEMPERATURE
-from flowsr.errors import ImageError, quoted
+from flowsr.errors import ImageError, NonFiniteError, quoted
 from flowsr.evaluation.columns import encoded_lr_column, fidelity_columns
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.images import (
@@ -29,9 +30,9 @@ from flowsr.images import (
     write_image,
 )
 from flowsr.metrics import compare
-from flowsr.models import Capability, ConditionalModel, ImageModel
+from flowsr.models import Capability, ConditionalModel, ImageModel, Tiling, plan_tiles
 from flowsr.results import Card, Figure
-from flowsr.workflows.pairs import read_for, require_room
+from flowsr.workflows.pairs import read_for
 
 SIZE_KEY = "flowsr:hr-size"
 """Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
@@ -102,7 +103,15 @@ def check_rescaling(flow: ImageModel) -> None:
 
 
 @torch.no_grad()
-def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrite: bool = False) -> Rescaled:
+def downscale_file(
+    flow: ConditionalModel,
+    path: Path,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
+) -> Rescaled:
     """Write the 8-bit LR image of a rescaling model; sides that are not multiples of the factor are padded first.
 
     Padding is by reflection at the bottom and right, so the LR image has the sides ``⌈H/s⌉, ⌈W/s⌉``. The HR image's
@@ -115,10 +124,14 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
         path: HR image of any size.
         target: PNG file to write.
         overwrite: replace an existing file.
+        tiling: how to cut the image, as :func:`check_downscale` says; by default so that three quarters of the free
+            memory suffice.
+        on_tile: called after each tile.
 
     Raises:
         ValueError: for a model without the capability ``downscale``, or if the LR image is not finite.
         ImageError: for an image that cannot be used.
+        OutOfMemoryError: if not even a tile fits into memory.
         FileExistsError: if the file exists and ``overwrite`` is False.
     """
     check_rescaling(flow)
@@ -127,8 +140,9 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
             f"expected a PNG file to write, as other formats lose what it hides; got {printable(target.name)}"
         )
     padded, size = pad_to_multiple(read_for(flow, path), flow.upscale)
-    require_room(flow, padded.shape, path, task="encode")
-    lr = encoded_lr(flow, padded).cpu()
+    if tiling is None:
+        tiling = _downscale_tiling(flow, padded, path)
+    lr = encoded_lr(flow, padded, tiling=tiling, on_tile=on_tile).cpu()
     if not bool(torch.isfinite(lr).all()):
         raise ValueError(f"{printable(path)}: expected a finite LR image; got NaN or infinity: use float64")
     bicubic = make_lr(padded, flow.upscale)
@@ -138,6 +152,43 @@ def downscale_file(flow: ConditionalModel, path: Path, target: Path, *, overwrit
     how = f"the 8-bit LR image, against bicubic ÷{flow.upscale} rounded to 8 bits, all channels, no border"
     near = encoded_lr_column(how).figure(encoded_lr_psnr(lr, bicubic))
     return Rescaled(path, target, shape, size != tuple(padded.shape[-2:]), near)
+
+
+def check_downscale(flow: ConditionalModel, path: Path, *, max_memory: int | None = None) -> Tiling:
+    """How the HR image of a file is cut to fit into memory; raises now what :func:`downscale_file` would.
+
+    Cost: reading the file; for large images what :func:`flowsr.models.plan_tiles` costs.
+    """
+    check_rescaling(flow)
+    return _downscale_tiling(flow, pad_to_multiple(read_for(flow, path), flow.upscale)[0], path, max_memory)
+
+
+def _downscale_tiling(flow: ConditionalModel, padded: Tensor, path: Path, max_memory: int | None = None) -> Tiling:
+    size, what = (padded.shape[-2], padded.shape[-1]), f"encoding {printable(path)}"
+    # Beside the image itself, what a bicubic filter makes of it.
+    held = 3 * padded.numel() * padded.element_size()
+    return plan_tiles(flow, size, task="encode", max_memory=max_memory, held=held, what=what)
+
+
+def check_upscale(
+    flow: ConditionalModel, path: Path, *, compared: bool = False, max_memory: int | None = None
+) -> Tiling:
+    """How the HR image of an LR file is cut to fit into memory; raises now if the file cannot be used.
+
+    Cost: reading the file; for large images what :func:`flowsr.models.plan_tiles` costs.
+
+    Args:
+        flow: the model.
+        path: the LR image.
+        compared: whether the loss against an original is measured, which takes more memory.
+        max_memory: bytes for the process in all; by default three quarters of what is free may be taken.
+    """
+    lr, s = read_for(flow, path), flow.upscale
+    size = (s * lr.shape[-2], s * lr.shape[-1])
+    # Grey levels; for figures the two images, and what filters make of them.
+    each = 1 + 8 * compared * flow.dtype.itemsize
+    held = each * lr.numel() * s**2
+    return plan_tiles(flow, size, task="draw", max_memory=max_memory, held=held, what=f"drawing for {printable(path)}")
 
 
 def upscale_file(
@@ -150,6 +201,8 @@ def upscale_file(
     size: tuple[int, int] | None = None,
     original: Path | None = None,
     overwrite: bool = False,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> Rescaled:
     """Write the HR image of an LR image: one that a rescaling model made, or any for a super-resolution model.
 
@@ -167,10 +220,14 @@ def upscale_file(
         size: height and width of the HR image.
         original: the true HR image, to measure the loss.
         overwrite: replace an existing file.
+        tiling: how to cut the image, as :func:`check_upscale` says; by default so that three quarters of the free
+            memory suffice.
+        on_tile: called after each tile.
 
     Raises:
         ValueError: if a size does not fit, or the HR image is not finite.
         ImageError: for an image that cannot be used, or an original of another size.
+        OutOfMemoryError: if not even a tile fits into memory.
         FileExistsError: if the file exists and ``overwrite`` is False.
     """
     lr, s = read_for(flow, path), flow.upscale
@@ -187,15 +244,19 @@ def upscale_file(
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
         raise ImageError(f"{of}: expected the original of {name}, {_text(size)}; got {_text(truth.shape[-2:])}")
-    require_room(flow, whole, path, task="draw")
-    noise = torch.Generator().manual_seed(seed)
-    hr = crop_to(next(flow.stream(lr, num_samples=1, temperature=temperature, generator=noise)).cpu(), size)
-    if not bool(torch.isfinite(hr).all()):
-        raise ValueError(f"{name}: expected a finite HR image; got NaN or infinity: lower the temperature, or float64")
-    hr = round_to_8bit(hr)
+    if tiling is None:
+        tiling = check_upscale(flow, path, compared=truth is not None)
+    options: dict[str, Any] = {"temperature": temperature, "tiling": tiling, "levels": True, "on_tile": on_tile}
+    try:
+        hr = next(flow.stream(lr, num_samples=1, generator=torch.Generator().manual_seed(seed), **options))
+    except NonFiniteError:
+        raise ValueError(
+            f"{name}: expected a finite HR image; got NaN or infinity: lower the temperature, or float64"
+        ) from None
+    hr = crop_to(hr.cpu(), size)
     write_image(target, hr, overwrite=overwrite)
     title = f"{printable(target.name)} against {of}"
-    card = None if truth is None else loss_card(hr, truth, upscale=s, title=title)
+    card = None if truth is None else loss_card(hr.to(truth.dtype) / 255, truth, upscale=s, title=title)
     return Rescaled(path, target, size, card=card)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +24,7 @@ from flowsr.likelihood import (
     official_nll,
 )
 from flowsr.likelihood.bounds import with_error
-from flowsr.models import Capability, ImageModel
+from flowsr.models import Capability, ImageModel, Tiling, plan_tiles
 from flowsr.models.conditional import as_conditional
 from flowsr.models.latents import check_num_samples
 from flowsr.results import Figure, Result, text_table
@@ -136,6 +137,8 @@ def score_file(
     seed: int = 0,
     maps: bool = False,
     official: bool = False,
+    tiling: Tiling | None = None,
+    on_tile: Callable[[], None] | None = None,
 ) -> ScoredImage:
     """Score one HR file: bits per dimension with their error, term by term.
 
@@ -152,10 +155,14 @@ def score_file(
         seed: of the noise, which is drawn on the CPU so that devices agree.
         maps: keep the terms' maps.
         official: add what the authors' code prints, their NLL and the PSNR of the flow's own LR image, for a model with
-            an LR image in its latent.
+            an LR image in its latent, where the image fits into memory whole.
+        tiling: how to cut the image, as :func:`check_score` says; by default so that three quarters of the free memory
+            suffice.
+        on_tile: called after each tile of each draw.
 
     Raises:
         ImageError: if a file cannot be used, or the LR image is not s times smaller.
+        OutOfMemoryError: if not even a tile fits into memory.
         ValueError: for an LR image given to a density of images alone, or fewer than one draw.
 
     Example:
@@ -169,11 +176,21 @@ def score_file(
     """
     check_num_samples(num_samples)
     file_size = read_image(path, mode=None).shape[-2:]
-    image, small = read_pair(flow, path, lr)
+    image, small = read_pair(flow, path, lr, in_tiles=True)
+    if tiling is None:
+        tiling = _tiling(flow, image, path, maps=maps)
     hr, lr_image = image.to(flow.device), None if small is None else small.to(flow.device)
     noise = torch.Generator().manual_seed(seed)
     bits = bits_per_dim(
-        flow, hr, lr_image, num_samples=num_samples, lr_log_scale=lr_log_scale, generator=noise, maps=maps
+        flow,
+        hr,
+        lr_image,
+        num_samples=num_samples,
+        lr_log_scale=lr_log_scale,
+        generator=noise,
+        maps=maps,
+        tiling=tiling,
+        on_tile=on_tile,
     )
     return ScoredImage(
         source=path,
@@ -182,15 +199,37 @@ def score_file(
         size=(image.shape[-2], image.shape[-1]),
         grey=len(image) == 3 and bool((image == image[:1]).all()),
         bits=bits,
-        **_official(flow, image, small, seed=seed, asked=official),
+        **_official(flow, image, small, seed=seed, asked=official, whole=len(tiling) == 1),
     )
 
 
-def _official(flow: ImageModel, hr: Tensor, lr: Tensor | None, *, seed: int, asked: bool) -> dict[str, Any]:
+def check_score(
+    flow: ImageModel, path: Path, lr: Path | None = None, *, maps: bool = False, max_memory: int | None = None
+) -> Tiling:
+    """How an HR file is cut to be scored within memory; raises now what :func:`score_file` would, not after all before.
+
+    Cost: reading the files; for large images what :func:`flowsr.models.plan_tiles` costs.
+    """
+    image = read_pair(flow, path, lr, in_tiles=True)[0]
+    return _tiling(flow, image, path, maps=maps, max_memory=max_memory)
+
+
+def _tiling(flow: ImageModel, image: Tensor, path: Path, *, maps: bool, max_memory: int | None = None) -> Tiling:
+    size, what = (image.shape[-2], image.shape[-1]), f"encoding {printable(path)}"
+    # Noise and the noisy image, with what makes them; maps of a dozen terms, and copies to draw.
+    held = 4.0 * (3 * image.numel() + maps * 24 * size[0] * size[1])
+    return plan_tiles(flow, size, task="encode", max_memory=max_memory, held=held, what=what)
+
+
+def _official(
+    flow: ImageModel, hr: Tensor, lr: Tensor | None, *, seed: int, asked: bool, whole: bool
+) -> dict[str, Any]:
     """What the authors' code prints, of a model that it could be asked of."""
     conditional, reason = as_conditional(flow), "" if asked else "costs two passes: --official"
     if Capability.LR_LATENT not in flow.capabilities or conditional is None or lr is None:
         reason = f"{type(flow).__name__} has no LR image in its latent"
+    elif asked and not whole:
+        reason = "of whole images, which does not fit into memory here"
     # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
     bins = 256 if conditional is None else OFFICIAL_BINS.get(conditional.upscale, 256)
     nll: float | str = reason

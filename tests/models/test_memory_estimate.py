@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused_before_it_is_begun():
     require_memory(flow, (64, 64), task="draw", what="drawing", instead="take less")
 
 
-IN_TILES = ("sample",)
+IN_TILES = ("sample", "upscale", "downscale", "score")
 """Commands that need memory for a tile only, and take no more than three quarters of what is free by themselves."""
 
 

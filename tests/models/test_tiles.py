@@ -10,12 +10,15 @@ import flowsr
 from flowsr._support.free_memory import parse_memory
 from flowsr.distributions import NoiseField, draw_noise
 from flowsr.errors import NonFiniteError, OutOfMemoryError
-from flowsr.images import round_to_8bit
-from flowsr.models import Tiling, measured_halo, plan_tiles, presets
+from flowsr.evaluation.encoded import encoded_lr
+from flowsr.images import make_lr, round_to_8bit
+from flowsr.likelihood import bits_per_dim, decompose
+from flowsr.models import Capability, Tiling, measured_halo, plan_tiles, presets
 from flowsr.models.conditional import as_conditional
 from flowsr.models.memory import memory_estimate
 from flowsr.models.tile_plan import _fewest
 
+DENSITIES = ("glow", "realnvp", "realnvp-small")
 ONE_OF_EACH = ("sr-x4", "sr-x8", "rescaling-x4", "irn-x2", "irn-x3", "irn-x4", "irn-x8", "srflow-x4", "srflow-x8")
 MODELS = {
     **{name: lambda name=name: tiny(name, strength=0.1) for name in ONE_OF_EACH},
@@ -28,8 +31,8 @@ def _seed():
 
 
 def _tiles(model, size, halo):
-    """Several tiles in each direction, with windows as small as they may be."""
-    rows, columns = (max(2, -(-side // model.multiple) // 3) for side in size)
+    """Several tiles in each direction, with windows smaller than the image."""
+    rows, columns = (max(2, (-(-side // model.multiple) - 2 * halo) * 2 // 3) for side in size)
     return Tiling(size=size, cell=model.multiple, core=(rows, columns), halo=halo)
 
 
@@ -54,6 +57,42 @@ def test_a_draw_in_tiles_is_the_draw(name):
     levels = next(model.stream(lr, num_samples=1, generator=_seed(), tiling=tiling, levels=True))
     assert (levels / 255.0 - round_to_8bit(whole)).abs().max() < 1.01 / 255
     assert levels.movedim(0, -1).is_contiguous()
+
+
+@pytest.mark.parametrize("name", [*MODELS, *DENSITIES])
+def test_an_encoding_in_tiles_is_the_encoding(name):
+    model = (tiny(name, strength=0.1) if name in DENSITIES else MODELS[name]()).double()
+    halo = measured_halo(model, "encode")
+    size = ((2 * halo + 9) * model.multiple, (2 * halo + 12) * model.multiple)
+    hr = round_to_8bit(torch.rand(3, *size, dtype=torch.float64, generator=_seed()))
+    lr = None if name in DENSITIES else torch.nn.functional.avg_pool2d(hr, model.upscale)
+    tiling = _tiles(model, size, halo)
+    whole = bits_per_dim(model, hr, lr, num_samples=2, generator=_seed(), maps=True)
+    seen = []
+    options = {"tiling": tiling, "on_tile": lambda: seen.append(1)}
+    tiled = bits_per_dim(model, hr, lr, num_samples=2, generator=_seed(), **options)
+    assert len(seen) == 2 * len(tiling) >= 18 and max(tiling.window) < max(size)
+    for mine, theirs in zip(tiled.terms.terms, whole.terms.terms, strict=True):
+        assert mine.name == theirs.name
+        assert torch.allclose(mine.value, theirs.value, rtol=1e-10, atol=1e-10 * abs(float(whole.terms.total)))
+    assert torch.allclose(tiled.importance_weighted, whole.importance_weighted, rtol=1e-10)
+    maps = decompose(model, hr, lr, maps=True, tiling=tiling)
+    assert torch.allclose(maps.total, decompose(model, hr, lr).total, rtol=1e-10)
+    assert all(torch.allclose(m.sum(), t.value, rtol=1e-9) for m, t in zip(maps.maps.values(), maps.terms, strict=True))
+    if Capability.LR_LATENT in model.capabilities:
+        assert torch.allclose(encoded_lr(model, hr, tiling=tiling), encoded_lr(model, hr), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sr-x4-small", pytest.param("rescaling-x4-small", marks=pytest.mark.slow)])
+def test_densities_of_the_shipped_models_agree_in_float32(name):
+    flow = flowsr.load(name)
+    hr = torch.nn.functional.interpolate(torch.rand(1, 3, 40, 30, generator=_seed()), (388, 264), mode="bicubic")[0]
+    hr = round_to_8bit((0.1 + 0.8 * hr + 0.02 * torch.randn(3, 388, 264, generator=_seed())).clamp(0, 1))
+    tiling = Tiling(size=(388, 264), cell=4, core=(30, 40), halo=measured_halo(flow, "encode"))
+    whole, tiled = (bits_per_dim(flow, hr, make_lr(hr, 4), generator=_seed(), tiling=cut) for cut in (None, tiling))
+    assert math.isclose(float(tiled.variational), float(whole.variational), rel_tol=1e-5)
+    differs = (encoded_lr(flow, hr, tiling=tiling) - encoded_lr(flow, hr)).abs()
+    assert differs.max() < 1.01 / 255
 
 
 def test_a_field_of_noise_is_the_draw_to_the_bit(monkeypatch):
@@ -82,7 +121,7 @@ def test_a_batch_is_drawn_in_tiles_too():
         assert (whole - tiled).abs().max() < 0.25 / 255
 
 
-@pytest.mark.parametrize("name", ["sr-x4-small", "rescaling-x4-small"])
+@pytest.mark.parametrize("name", ["sr-x4-small", pytest.param("rescaling-x4-small", marks=pytest.mark.slow)])
 def test_files_of_the_shipped_models_differ_by_a_grey_level_at_most_whatever_the_tiles(name):
     flow = flowsr.load(name)
     lr = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 14, generator=_seed()), (97, 66), mode="bicubic")

@@ -1,5 +1,6 @@
 """Commands on images that do not fit: in tiles, in the memory they were given, with the files of the whole image."""
 
+import json
 import subprocess
 import sys
 
@@ -24,9 +25,13 @@ finally:
 
 @pytest.fixture
 def cut(monkeypatch):
-    """A machine with so little memory that images of 200 pixels are cut."""
-    monkeypatch.setattr("flowsr.models.memory.free_memory", lambda device: 130_000_000)
-    monkeypatch.setattr("flowsr.models.memory._SURELY", {"encode": 2**30, "draw": 2**30, "train": 2**30})
+    """From when it is called on, a machine with so little memory that images of 400 pixels are cut."""
+
+    def apply():
+        monkeypatch.setattr("flowsr.models.memory.free_memory", lambda device: 130_000_000)
+        monkeypatch.setattr("flowsr.models.memory._SURELY", {"encode": 2**30, "draw": 2**30, "train": 2**30})
+
+    return apply
 
 
 def _photograph(path, height, width):
@@ -58,19 +63,57 @@ def test_sampling_stays_within_its_memory(side, limit, tmp_path):
     assert read_image(tmp_path / "out" / "a_tau0.8_0.png").shape == (3, 4 * side, 4 * side)
 
 
+def _both(cut, command, path, folder, *more):
+    """What a command says of an image as a whole, and in tiles."""
+    said = []
+    for name in ("whole", "tiled"):
+        if name == "tiled":
+            cut()
+        result = run(command, path, "--out", folder / name, *more)
+        assert result.exit_code == 0, result.output
+        said.append(result.stderr)
+    return said
+
+
+def _differ(folder, name):
+    return int((_levels(folder / "whole" / name) - _levels(folder / "tiled" / name)).abs().max())
+
+
 def test_a_sample_in_tiles_is_the_sample(cut, tmp_path):
     path = _photograph(tmp_path / "a.png", 101, 80)
-    tiled = run("sample", path, "--out", tmp_path / "tiled", "--temperature", 0, "--temperature", 0.8)
-    assert tiled.exit_code == 0, tiled.output
-    assert "Sampling" in tiled.stderr and "2/2" not in tiled.stderr
-    whole = run("sample", path, "--out", tmp_path / "whole", "-t", 0, "-t", 0.8, "--max-memory", "900GiB")
-    assert whole.exit_code == 0
-    for name in ("a_tau0_0.png", "a_tau0.8_0.png"):
-        differs = (_levels(tmp_path / "tiled" / name) - _levels(tmp_path / "whole" / name)).abs()
-        assert differs.max() <= 1
+    whole, tiled = _both(cut, "sample", path, tmp_path)
+    assert "1/1" in whole and "1/1" not in tiled
+    assert _differ(tmp_path, "a_tau0.8_0.png") <= 1
 
 
-@pytest.mark.parametrize("command", ["sample"])
+def test_downscaling_in_tiles_is_downscaling(cut, tmp_path):
+    path = _photograph(tmp_path / "a.png", 443, 330)  # sides that are no multiples
+    whole, tiled = _both(cut, "downscale", path, tmp_path)
+    assert "1/1" in whole and "1/1" not in tiled
+    assert _differ(tmp_path, "a_LR.png") <= 1
+
+
+def test_upscaling_in_tiles_is_upscaling(cut, tmp_path):
+    path, original = _photograph(tmp_path / "a.png", 111, 83), _photograph(tmp_path / "b.png", 443, 330)
+    whole, tiled = _both(cut, "upscale", path, tmp_path, "--original", original)
+    assert "1/1" in whole and "1/1" not in tiled
+    assert _differ(tmp_path, "a_HR.png") <= 1 and read_image(tmp_path / "tiled" / "a_HR.png").shape == (3, 443, 330)
+
+
+def test_a_score_in_tiles_is_the_score(cut, tmp_path):
+    path = _photograph(tmp_path / "a.png", 402, 317)
+    _both(cut, "score", path, tmp_path, "--official")  # with pictures, hence maps
+    found = [json.loads((tmp_path / name / "scores.json").read_text())["images"][0] for name in ("whole", "tiled")]
+    whole, tiled = found
+    values = [scored["figures"]["bits_per_dim"]["value"] for scored in found]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    for mine, theirs in zip(tiled["terms"]["terms"], whole["terms"]["terms"], strict=True):
+        assert mine["nats"] == pytest.approx(theirs["nats"], rel=1e-5, abs=1.0)
+    assert "does not fit into memory" in tiled["figures"]["official_nll"]["reason"]
+    assert whole["figures"]["official_nll"]["value"] > 0
+
+
+@pytest.mark.parametrize("command", ["sample", "upscale", "downscale", "score"])
 def test_amounts_of_memory_that_are_none_are_refused(command, tmp_path):
     path = _photograph(tmp_path / "a.png", 8, 8)
     for text in ("plenty", "-2GiB", "2 bananas"):
