@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowsr._support.free_memory import memory_text
 from flowsr._support.json import document, size_of, snake_keys
 from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, facts_table
@@ -19,16 +20,23 @@ def info(
         Path | None, typer.Argument(help="An image (png, jpg, tif); without one, --model is shown.", metavar="IMAGE")
     ] = None,
     model: Model = SR_MODEL,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="HEIGHTxWIDTH of an HR image: adds the memory that a pass over it takes."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Show the configuration of a model or preset, or the size and kind of an image."""
+    from flowsr.workflows.rescale import parse_size
 
     if image is not None and ctx.get_parameter_source("model").name != "DEFAULT":  # type: ignore[union-attr]
         raise ValueError(
             f"expected an image or a model; got {printable(image)} and {printable(model)}: ask for one at a time"
         )
-    facts = describe(model) if image is None else describe_image(image)
+    if image is not None and size is not None:
+        raise ValueError(f"expected --size with a model; got it with the image {printable(image)}: leave one out")
+    facts = describe(model, size=parse_size(size) if size else None) if image is None else describe_image(image)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
     name = printable(Path(model).name if image is None else image.name)
@@ -37,6 +45,7 @@ def info(
         if isinstance(value, dict) and value and key != "reasons":
             # The fields of a configuration have the names that Python has for them.
             shown = value if key == "configuration" else in_words(value)
+            shown = memory_in_words(value) if key == "memory" else shown
             reporter.result(facts_table(key.replace("_", " "), shown))
     reporter.document(document("info", name=name, **facts))
 
@@ -53,8 +62,22 @@ def in_words(facts: dict[str, Any]) -> dict[str, Any]:
     return {key.replace("_", " "): value for key, value in shown.items()}
 
 
-def describe(name: str) -> dict[str, Any]:
-    """The facts about a model file or a preset, JSON-ready.
+def memory_in_words(memory: dict[str, Any]) -> dict[str, str]:
+    """What passes take, for people.
+
+    Example:
+        >>> memory_in_words({"hr_size": {"height": 480, "width": 640}, "encode_bytes": 2 * 10**9, "draw_bytes": None})
+        {'HR image': '640 × 480 pixels', 'scoring or downscaling': '2.0 GB'}
+    """
+    from flowsr.images import size_text
+
+    passes = {"sampling or upscaling": memory["draw_bytes"], "scoring or downscaling": memory["encode_bytes"]}
+    taken = {name: memory_text(size) for name, size in passes.items() if size is not None}
+    return {"HR image": size_text((memory["hr_size"]["height"], memory["hr_size"]["width"])), **taken}
+
+
+def describe(name: str, *, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The facts about a model file or a preset, JSON-ready; with the size of an HR image, what passes over it take.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -70,12 +93,12 @@ def describe(name: str) -> dict[str, Any]:
 
     path = Path(name)
     if path.is_file():
-        return {"kind": "model", "bytes": path.stat().st_size, **describe_model(load(path))}
+        return {"kind": "model", "bytes": path.stat().st_size, **describe_model(load(path), size=size)}
     if name in presets():
         shipped = shipped_path(name) is not None
         elsewhere = "fetched from the authors when used" if name in RELEASES else "none: random until trained"
         flow = load(name) if shipped else from_preset(name)
-        return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow)}
+        return {"kind": "preset", "weights": "shipped" if shipped else elsewhere, **describe_model(flow, size=size)}
     if path.exists():
         raise FileNotFoundError(f"expected a model file or a preset; {printable(path)} {instead(path)}")
     raise FileNotFoundError(
@@ -84,7 +107,7 @@ def describe(name: str) -> dict[str, Any]:
     )
 
 
-def describe_model(flow: Any) -> dict[str, Any]:
+def describe_model(flow: Any, *, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Class, capabilities, task and scale where there are some, size, dtype, configuration, provenance of a model."""
     has = {"task": getattr(flow.config, "task", None), "upscale": getattr(flow, "upscale", None)}
     none = f"{type(flow).__name__} has none"
@@ -97,8 +120,21 @@ def describe_model(flow: Any) -> dict[str, Any]:
         "dtype": str(flow.dtype).removeprefix("torch."),
         "configuration": flow.config.to_dict(),
         "provenance": snake_keys(flow.provenance),
+        **({} if size is None else {"memory": memory_of(flow, size)}),
         "reasons": {name: none for name, value in has.items() if value is None},
     }
+
+
+def memory_of(flow: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """The bytes that passes over an HR image take besides the weights, within a quarter, JSON-ready.
+
+    Commands work in tiles where that is more than there is.
+    """
+    from flowsr.models.conditional import as_conditional
+    from flowsr.models.memory import memory_estimate
+
+    draw = None if as_conditional(flow) is None else memory_estimate(flow, size, task="draw")
+    return {"hr_size": size_of(size), "encode_bytes": memory_estimate(flow, size), "draw_bytes": draw}
 
 
 def describe_image(path: Path) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from flowsr.images._stored import Stored
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".pgm", ".ppm", ".tga", ".webp")
 
+LARGE = 2**27
+"""Values of a picture from which on the bytes of its file are not put together in memory."""
+
 _READERS = {
     (_png.SIGNATURE,): _png.decode_png,
     (_jpeg.SIGNATURE,): _jpeg.decode_jpeg,
@@ -72,6 +75,15 @@ def _content_name(head: bytes) -> str:
         if head[start:].startswith(magic):
             return f"{name}: save it as PNG"
     return f"other content, starting with {head[:8]!r}"
+
+
+def write(path: Path, pixels: np.ndarray, *, suffix: str, quality: int) -> None:
+    """Write a file holding (H, W, C) pixels, uint8 or uint16; a large PNG in memory for a part of it."""
+    if suffix == ".png" and pixels.dtype == np.uint8 and pixels.size > LARGE:
+        with path.open("wb") as file:
+            _png.stream_png(file, pixels)
+    else:
+        path.write_bytes(encode(pixels, suffix=suffix, quality=quality))
 
 
 def encode(pixels: np.ndarray, *, suffix: str, quality: int) -> bytes:

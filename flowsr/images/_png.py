@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MOST_DEFLATED = 1032  # bytes that one byte of a zlib stream can stand for at most
+_BAND = 2**20
 _LONGEST_SIDE = 1_000_000  # libpng's own limit
 _MOST_PROFILE = 16_000_000
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -115,10 +116,41 @@ def _walk(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _join(chunks: _Chunks) -> bytes:
-    parts = [SIGNATURE]
-    for kind, body in [*chunks, (b"IEND", b"")]:
-        parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(kind + body))]
-    return b"".join(parts)
+    return b"".join([SIGNATURE, *(_packed(*chunk) for chunk in [*chunks, (b"IEND", b"")])])
+
+
+def _packed(kind: bytes, body: bytes) -> bytes:
+    return b"".join([struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(kind + body))])
+
+
+def stream_png(file: BinaryIO, pixels: np.ndarray) -> None:
+    """Write (H, W, C) pixels, uint8, as PNG in bands of rows: libraries hold the whole file, and a copy, in memory.
+
+    Each row goes through the filter of Paeth, which suits photographs.
+    """
+    height, width, channels = pixels.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    file.write(SIGNATURE + _packed(*_Header(width, height, 8, colour, 0, 0, 0).chunk()))
+    packer, above = zlib.compressobj(), np.zeros((1, width, channels), np.uint8)
+    step = max(1, _BAND // (width * channels))
+    for top in range(0, height, step):
+        band = pixels[top : top + step]
+        body = packer.compress(_paeth(np.concatenate([above, band])).tobytes())
+        file.write(_packed(b"IDAT", body) if body else b"")
+        above = band[-1:]
+    file.write(_packed(b"IDAT", packer.flush()) + _packed(b"IEND", b""))
+
+
+def _paeth(rows: np.ndarray) -> np.ndarray:
+    """All rows but the first, each as the number of the filter and what it leaves, ``(rows, 1 + W·C)`` bytes."""
+    wide = np.pad(rows, ((0, 0), (1, 0), (0, 0))).astype(np.int16)
+    left, up, corner = wide[1:, :-1], wide[:-1, 1:], wide[:-1, :-1]
+    far_left, far_up = np.abs(up - corner), np.abs(left - corner)
+    far_corner = np.abs(left + up - 2 * corner)
+    guess = np.where(far_up <= far_corner, up, corner)
+    guess = np.where((far_left <= far_up) & (far_left <= far_corner), left, guess)
+    rest = (wide[1:, 1:] - guess).astype(np.uint8).reshape(len(rows) - 1, -1)
+    return np.pad(rest, ((0, 0), (1, 0)), constant_values=4)
 
 
 def _check_header(chunk: tuple[bytes, bytes], packed_bytes: int, *, max_pixels: int) -> _Header:

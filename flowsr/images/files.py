@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flowsr._support.atomic import atomic_path
 from flowsr.errors import ImageError, what_is_at
-from flowsr.images._codecs import OTHER_SUFFIXES, SUFFIXES, decode, encode, encode_with_text, read_text
+from flowsr.images._codecs import OTHER_SUFFIXES, SUFFIXES, decode, encode, encode_with_text, read_text, write
 from flowsr.images.colour import rgb_to_gray
 from flowsr.images.values import check_image, to_levels
 
@@ -143,7 +143,7 @@ def write_image(
         raise ValueError("bit_depth: expected 8 for grey levels of 8 bits; got 16")
     pixels = _to_levels(image, bit_depth)
     with atomic_path(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(encode(pixels, suffix=suffix, quality=quality))
+        write(temporary, pixels, suffix=suffix, quality=quality)
 
 
 def encode_png(image: Tensor, *, text: Mapping[str, str] | None = None) -> bytes:

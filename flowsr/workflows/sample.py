@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowsr._support.free_memory import give_back_freed_memory
 from flowsr._support.json import size_of
 from flowsr._support.names import output_stem, printable
 from flowsr._support.temperatures import DRAW_TEMPERATURE, check_temperatures
@@ -232,6 +233,7 @@ def _finite(draws: Iterator[Tensor], source: Path) -> Iterator[Tensor]:
         for draw in draws:
             if draw.is_floating_point() and not bool(torch.isfinite(draw).all()):
                 raise NonFiniteError("NaN or infinity")
+            give_back_freed_memory()  # to what writes it
             yield draw
     except NonFiniteError:
         raise ValueError(

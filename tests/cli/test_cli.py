@@ -355,6 +355,8 @@ MISTAKES = {
     "info of nothing": (lambda d, m, i: ("info", "--model", "sr-x5"), ["sr-x5", "sr-x4-small"]),
     "info of no image": (lambda d, m, i: ("info", d / "no.png"), ["no.png does not exist", "behind --model"]),
     "info of a folder": (lambda d, m, i: ("info", i.parent), ["expected an image", "is a folder: give a file in it"]),
+    "info of a size that is none": (lambda d, m, i: ("info", "--size", "512"), ["expected a size as HEIGHTxWIDTH"]),
+    "info of an image's memory": (lambda d, m, i: ("info", i, "--size", "9x9"), ["expected --size with a model"]),
     "info of two things": (lambda d, m, i: ("info", i, "-m", m), ["expected an image or a model"]),
     "import of nothing": (lambda d, m, i: ("import", d / "no.pth", d / "o.safetensors"), ["no.pth does not exist"]),
     "import of text": (lambda d, m, i: ("import", _text_file(d / "t.pth"), d / "o.safetensors"), ["t.pth"]),
@@ -409,6 +411,7 @@ def test_info(model, lr):
     assert image["as_lr_image"]["x4"] == "gives 36 × 28"
     table = run("info", "--model", "sr-x4").stdout
     assert "conditional_steps" in table and "fetched from the authors" in " ".join(table.split())
+    assert "640 × 512 pixels" in (sized := run("info", "--size", "512x640").stdout) and "sampling or upscaling" in sized
     assert "shipped" in run("info").stdout  # of the model that all commands take
     assert run("info", "--quiet").output == ""
 

@@ -630,3 +630,17 @@ def test_importing_loads_nothing_heavy():
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert json.loads(printed) == []
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_large_pictures_are_written_in_bands(channels, tmp_path, monkeypatch):
+    monkeypatch.setattr("flowsr.images._codecs.LARGE", 0)
+    monkeypatch.setattr("flowsr.images._png._BAND", 100)
+    for height, width in ((1, 1), (23, 17), (5, 90)):
+        levels = torch.randint(0, 256, (channels, height, width), dtype=torch.uint8)
+        levels[..., 1:, 1:] = levels[..., :1, :1] + torch.arange(width - 1, dtype=torch.uint8)  # where filters differ
+        path = tmp_path / f"{height}.png"
+        write_image(path, levels)
+        assert torch.equal((read_image(path, mode=None) * 255).round().to(torch.uint8), levels)
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture).reshape(height, width, channels), levels.movedim(0, -1).numpy())

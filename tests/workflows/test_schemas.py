@@ -193,7 +193,10 @@ def test_train_dry_run(place, tmp_path):
 def test_info(place):
     assert printed("info", "info", "--model", place / "sr-x4.safetensors")["kind"] == "model"
     assert printed("info", "info", "--model", "glow-small")["upscale"] is None
-    shipped = printed("info", "info", "--model", "sr-x4-small")
+    shipped = printed("info", "info", "--model", "sr-x4-small", "--size", "512x640")
+    assert shipped["memory"]["hr_size"] == {"height": 512, "width": 640}
+    assert 1e8 < shipped["memory"]["draw_bytes"] < 4e8
+    assert printed("info", "info", "--model", "glow-small", "--size", "64x64")["memory"]["draw_bytes"] is None
     assert shipped["provenance"]["trained_by"]  # the weights' own words, which have a space
     assert printed("info", "info", place / "hr" / "a.png")["size"] == {"height": 32, "width": 48}
 
