@@ -1,4 +1,4 @@
-"""Chains of an inverse problem: where they start, and one run for each sampler, Pyro's NUTS or a batch of ours."""
+"""Chains of an inverse problem: one run for each sampler, Pyro's NUTS or a batch of ours."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch import Tensor
 
 from flowsr.posterior.inverse_problem import SITE, InverseProblem
 from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson, Langevin
-from flowsr.posterior.modes import antithetic_draws, scattered_modes
 from flowsr.posterior.samplers import check_starts, sample_chains
 from flowsr.posterior.solver_settings import Found, SolverSettings
-
-_NEAR = 0.1  # of a prior's standard deviation: how far chains that start at one place are moved apart
+from flowsr.posterior.starts import Start, make_start
 
 
 def run_batch(problem: InverseProblem, settings: SolverSettings) -> Found:
     """Draws of the posterior by HMC, MALA or pCN, all chains at once."""
-    starts = _starts(problem, settings)
+    start = make_start(problem, settings)
 
     def advance() -> None:
-        for _ in starts:
+        for _ in start.places:
             settings.advance()
 
     run = sample_chains(
         lambda u: problem.log_likelihood(problem.decode(u)),
-        starts,
+        start.places,
         make_kernel(settings),
         num_samples=settings.num_samples,
         num_warmup=settings.num_warmup,
         seed=settings.seed,
+        coordinates=start.coordinates,
+        refit=start.refit,
         on_draw=advance,
     )
     facts = {"acceptance": run.acceptance, "divergences": run.divergences}
-    return _found(settings, run.draws, run.seconds, facts, starts)
+    return _found(settings, run.draws, run.seconds, facts, start)
 
 
 def make_kernel(settings: SolverSettings) -> ChainKernel:
@@ -52,11 +52,11 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
     """Draws of the posterior by Pyro's NUTS, whose trajectories differ in length: one chain after the other."""
     from pyro.infer import MCMC, NUTS
 
-    starts = _starts(problem, settings)
-    check_starts(lambda u: problem.log_likelihood(problem.decode(u)), starts)
+    start = make_start(problem, settings)
+    check_starts(lambda u: problem.log_likelihood(problem.decode(u)), start.places)
     seconds = {"warmup": 0.0, "sampling": 0.0}
     chains, acceptance, divergences = [], [], 0
-    for start in starts:
+    for place in start.places:
         clock = [time.perf_counter()]
 
         def tick(_kernel: Any, _params: Any, stage: str, _number: int, clock: list[float] = clock) -> None:
@@ -71,7 +71,7 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
             NUTS(problem, target_accept_prob=accept, max_tree_depth=settings.max_tree_depth),
             num_samples=settings.num_samples,
             warmup_steps=settings.num_warmup,
-            initial_params={SITE: start.clone()},
+            initial_params={SITE: place.clone()},
             hook_fn=tick,
             disable_progbar=True,
         )
@@ -81,23 +81,10 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
         acceptance.append(float(found["acceptance rate"]["chain 0"]))
         divergences += len(found.get("divergences", {}).get("chain 0", []))
     facts = {"acceptance": tuple(acceptance), "divergences": divergences}
-    return _found(settings, torch.stack(chains), seconds, facts, starts)
+    return _found(settings, torch.stack(chains), seconds, facts, start)
 
 
 def _found(
-    settings: SolverSettings, draws: Tensor, seconds: dict[str, float], facts: dict[str, Any], starts: Tensor
+    settings: SolverSettings, draws: Tensor, seconds: dict[str, float], facts: dict[str, Any], start: Start
 ) -> Found:
-    one_place = isinstance(settings.start, Tensor) and settings.start.dim() == 1
-    return Found(settings.method, draws, seconds, facts, starts=starts.cpu(), one_place=one_place)
-
-
-def _starts(problem: InverseProblem, settings: SolverSettings) -> Tensor:
-    """Where chains start, ``(chains, dims)``: wider apart than the posterior, but for the places a caller chose."""
-    count, start = settings.num_chains, settings.start
-    if isinstance(start, Tensor) and start.dim() == 2:
-        return start.detach().to(problem.lr)
-    if isinstance(start, Tensor):
-        return start.detach().to(problem.lr) + _NEAR * torch.randn(count, problem.dims, device="cpu").to(problem.lr)
-    if start == "mode":
-        return scattered_modes(problem, count, steps=settings.steps, learning_rate=settings.learning_rate)
-    return antithetic_draws(problem, count)
+    return Found(settings.method, draws, seconds, facts, starts=start.places.cpu(), one_place=start.one_place)

@@ -72,6 +72,10 @@ class Coordinates:
         """Those of N(mean, (I + V·diag(λ)·Vᵀ)⁻¹), λ ≥ 0: a prior N(0, I) and what the data add to its precision."""
         return cls(mean, torch.ones_like(mean), directions, (1 + values).rsqrt())
 
+    def to(self, like: Tensor) -> Coordinates:
+        """The same on the device and in the dtype of a tensor."""
+        return Coordinates(*(part.to(like) for part in (self.mean, self.scale, self.directions, self.stretch)))
+
     def factor(self) -> Tensor:
         """L, ``(dims, dims)``: for few dimensions."""
         return self._mix(torch.eye(self.mean.numel(), device="cpu").to(self.mean)).T * self.scale[:, None]

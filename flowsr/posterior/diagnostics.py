@@ -19,7 +19,10 @@ ESS_LIMIT = 100.0
 
 _APART = 1.2  # R-hat of chains that are in different places, not only slow
 
-_SLOW = "raise num_warmup and num_samples, or take method='nuts'; start='mode' shortens the warm-up."
+_SLOW = (
+    "raise num_warmup and num_samples, or take method='hmc'; start='laplace', which needs gradients, shortens the "
+    "warm-up and fits steps to what the data say."
+)
 _SETTLED = (
     "each chain has settled in a place of its own, which more draws seldom change. Where the data say little, "
     "method='pcn' with target_accept=0.05 and num_steps=200 steps from one to the other; if it does not, report the "
@@ -194,7 +197,7 @@ def chain_remarks(
         remarks.append(
             f"Few effective draws: {ess[name]:.0f} of {draws} for {name}, expected {ESS_LIMIT:g}: means are good to "
             f"{1 / math.sqrt(ess[name]):.0%} of a standard deviation. Raise num_samples, or num_steps of pcn and "
-            "langevin."
+            "langevin; or take start='laplace'."
         )
     if divergences:
         remarks.append(
@@ -251,7 +254,8 @@ def start_remarks(starts: Tensor, latents: Tensor, *, one_place: bool) -> list[s
         return []
     return [
         "Chains started closer together than the draws lie: that they agree does not show that they found all of the "
-        "posterior. Take start='draw' or start='mode', or give a place of its own to each chain, (num_chains, dims)."
+        "posterior. Take start='draw', start='mode' or start='laplace', or give a place of its own to each chain, "
+        "(num_chains, dims)."
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.inverse_problem import SITE, InverseProblem
 from flowsr.posterior.modes import NATS, log_joint, runaway, still_rising
 from flowsr.posterior.solver_settings import Found, SolverSettings
@@ -36,7 +37,8 @@ def fit_guide(problem: InverseProblem, settings: SolverSettings) -> Found:
     k_hat = pareto_k(weights)
     remarks += _weight_remarks(k_hat, settings)
     facts = {"objective": objective, "pareto_k": k_hat}
-    return Found(f"svi ({settings.guide})", draws[None].cpu(), seconds, facts, tuple(remarks))
+    name, coordinates = f"svi ({settings.guide})", _coordinates(guide, draws)
+    return Found(name, draws[None].cpu(), seconds, facts, tuple(remarks), coordinates=coordinates)
 
 
 def pareto_k(log_weights: Tensor) -> float:
@@ -135,6 +137,18 @@ def _fit(problem: InverseProblem, guide: Any, settings: SolverSettings) -> Tenso
         objective.append(value)
         settings.advance()
     return torch.tensor(objective, device="cpu")
+
+
+def _coordinates(guide: Any, draws: Tensor) -> Coordinates:
+    """In which a Gaussian guide is white noise; of another, the means and standard deviations of its draws."""
+    found = guide.get_posterior()
+    found = getattr(found, "base_dist", found)
+    if isinstance(found, torch.distributions.LowRankMultivariateNormal):
+        parts = (found.loc, found.cov_diag.sqrt(), found.cov_factor)
+        return Coordinates.of_low_rank(*(part.detach() for part in parts))
+    if isinstance(found, torch.distributions.Normal):
+        return Coordinates(found.loc.detach(), found.scale.detach())
+    return Coordinates(draws.mean(0), draws.std(0))
 
 
 def _log_weights(problem: InverseProblem, guide: Any, count: int) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,10 @@ class Noise:
         """An observation of a clean image."""
         raise NotImplementedError
 
+    def information(self, clean: Tensor) -> Tensor:
+        """Fisher information of an observed value about the clean one, elementwise: if normal, ``1/std²``."""
+        raise NotImplementedError
+
     def check(self, observation: Tensor) -> None:
         """Refuse observations that this noise cannot make."""
 
@@ -66,6 +70,9 @@ class GaussianNoise(Noise):
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return clean + self.std * torch.randn(clean.shape, generator=generator, device=place_of(generator)).to(clean)
 
+    def information(self, clean: Tensor) -> Tensor:
+        return torch.full_like(clean, self.std**-2)
+
 
 @dataclass(frozen=True)
 class LaplaceNoise(Noise):
@@ -99,6 +106,9 @@ class LaplaceNoise(Noise):
             - 0.5
         )
         return clean - self.scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
+
+    def information(self, clean: Tensor) -> Tensor:
+        return torch.full_like(clean, self.scale**-2)
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,9 @@ class PoissonNoise(Noise):
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.poisson(self.rate(clean).to(place_of(generator)), generator=generator).to(clean)
+
+    def information(self, clean: Tensor) -> Tensor:
+        return torch.where(clean > self.floor, self.peak**2 / self.rate(clean), 0.0)
 
     def to_image(self, observation: Tensor) -> Tensor:
         return observation / self.peak

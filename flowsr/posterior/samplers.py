@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr.posterior.coordinates import Coordinates
-from flowsr.posterior.kernels import ChainKernel, State
+from flowsr.posterior.kernels import ChainKernel
 from flowsr.posterior.target import LogLikelihood, Target
 
 
@@ -43,13 +43,14 @@ def sample_chains(
     num_warmup: int,
     seed: int,
     coordinates: Coordinates | None = None,
+    refit: Callable[[Tensor], Coordinates] | None = None,
     batch: int | None = None,
     on_draw: Callable[[], None] | None = None,
 ) -> ChainRun:
     """Run all chains together: warm up, adapting to what all of them have seen, then draw.
 
     While warming up in standard coordinates, the kernels with gradients rescale each latent by its standard deviation
-    over all chains, at a third and at two thirds of the warm-up; given coordinates stay.
+    over all chains, at a third and at two thirds of the warm-up; given coordinates stay, or are fitted anew then.
 
     Cost: ``(num_warmup + num_samples)·num_steps`` proposals of all chains.
 
@@ -61,6 +62,7 @@ def sample_chains(
         num_warmup: draws per chain to drop.
         seed: of all randomness.
         coordinates: in which the kernel moves; those of the prior by default.
+        refit: new coordinates from where the chains are while warming up, ``(chains, dims)``; none by default.
         batch: most chains to evaluate together; all by default.
         on_draw: called after each draw of all chains.
 
@@ -77,9 +79,9 @@ def sample_chains(
         >>> run.draws.shape, len(run.acceptance)
         (torch.Size([4, 50, 2]), 4)
     """
-    check_starts(log_likelihood, starts)
+    check_starts(log_likelihood, starts, batch=batch)
     generator = torch.Generator(starts.device).manual_seed(seed)
-    fixed = coordinates is not None or not kernel.has_slope
+    fixed = refit is None and (coordinates is not None or not kernel.has_slope)
     target = Target(log_likelihood, coordinates or Coordinates.standard(starts[0]), batch=batch)
     state = kernel.begin(target, target.coordinates.from_latents(starts))
     advance = on_draw or (lambda: None)
@@ -93,7 +95,11 @@ def sample_chains(
             state = kernel.step(target, state, generator, warming=True).state
         seen.append(state.position)
         if number in windows:
-            state = _rescale(kernel, target, state, torch.stack(seen[len(seen) // 2 :]), generator)
+            u = target.coordinates.to_latents(state.position)
+            latest = torch.stack(seen[len(seen) // 2 :])
+            target.coordinates = refit(u) if refit else _rescaled(target.coordinates, latest)
+            state = kernel.begin(target, target.coordinates.from_latents(u))
+            kernel.restart(target, state, generator)
             seen.clear()
         advance()
     kernel.end_warmup()
@@ -115,9 +121,10 @@ def sample_chains(
 
 
 @torch.no_grad()
-def check_starts(log_likelihood: LogLikelihood, starts: Tensor) -> None:
+def check_starts(log_likelihood: LogLikelihood, starts: Tensor, *, batch: int | None = None) -> None:
     """Raise ValueError unless the likelihood is finite where each chain starts, ``(chains, dims)``."""
-    for number, value in enumerate(log_likelihood(starts).tolist(), start=1):
+    values = torch.cat([log_likelihood(part) for part in starts.split(batch or len(starts))])
+    for number, value in enumerate(values.tolist(), start=1):
         if not math.isfinite(value):
             raise ValueError(
                 f"expected a finite likelihood where chain {number} starts; got {value}: look for a division by zero "
@@ -130,12 +137,7 @@ def _windows(num_warmup: int, fixed: bool) -> tuple[int, ...]:
     return () if fixed or num_warmup < 60 else (num_warmup // 3, 2 * num_warmup // 3)
 
 
-def _rescale(kernel: ChainKernel, target: Target, state: State, seen: Tensor, generator: torch.Generator) -> State:
-    """Coordinates scaled by what was seen ``(draws, chains, dims)``, its logarithm shrunk towards the prior's scale."""
+def _rescaled(old: Coordinates, seen: Tensor) -> Coordinates:
+    """Scaled by what was seen ``(draws, chains, dims)``, its logarithm shrunk towards the prior's scale."""
     seen = seen.flatten(0, 1)
-    old, u = target.coordinates, target.coordinates.to_latents(state.position)
-    scale = (old.scale * seen.std(0)) ** (len(seen) / (len(seen) + 5))
-    target.coordinates = Coordinates(old.mean, scale)
-    state = kernel.begin(target, target.coordinates.from_latents(u))
-    kernel.restart(target, state, generator)
-    return state
+    return Coordinates(old.mean, (old.scale * seen.std(0)) ** (len(seen) / (len(seen) + 5)))

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowsr._support.json import to_plain
 from flowsr.plots import PALETTE, Panel, draw_panel, new_figure, plain_axes
 from flowsr.plots.grid import heat_limit, panel_row_height
+from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.diagnostics import RHAT_LIMIT, Diagnostics
 from flowsr.posterior.inverse_problem import InverseProblem
 from flowsr.results import Result, text_table
@@ -35,6 +36,7 @@ class Solution(Result):
         seconds: wall time by stage: "warmup", "sampling" and "checking"; "optimizing" for SVI and MAP.
         seed: of all randomness.
         other_modes: modes that no draw is near, whitened vectors ``(n, dims)``: places to start from.
+        coordinates: in which a Gaussian guide is white noise, for chains that start from it; None for other solvers.
         truth: the true image ``(C, H, W)``, if known, for the figure: ``dataclasses.replace(solution, truth=hr)``.
     """
 
@@ -45,6 +47,7 @@ class Solution(Result):
     seconds: dict[str, float]
     seed: int
     other_modes: Tensor | None = field(default=None, repr=False)
+    coordinates: Coordinates | None = field(default=None, repr=False)
     truth: Tensor | None = field(default=None, repr=False)
 
     @property

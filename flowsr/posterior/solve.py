@@ -40,7 +40,7 @@ _SCATTER = {
     "svi (normal)": "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' "
     "follows their correlations.",
     "svi (lowrank)": "A guide of low rank scatters in directions that the observation fixes beyond its rank: raise "
-    "rank and steps, or let method='hmc' start at its draws, start=solution.latents[0, :4].",
+    "rank and steps, or let method='hmc' start from it, start=solution.",
 }
 """What a residual above that of the noise also says of a guide."""
 
@@ -52,7 +52,7 @@ def solve(
     num_samples: int = 500,
     num_warmup: int = 300,
     num_chains: int = 4,
-    start: Literal["draw", "mode"] | Tensor = "draw",
+    start: Literal["draw", "mode", "laplace"] | Tensor | Solution = "draw",
     seed: int = 0,
     target_accept: float | None = None,
     trajectory: float = 1.5,
@@ -96,11 +96,17 @@ def solve(
         num_warmup: draws discarded while step size and mass matrix adapt.
         num_chains: chains, which start at different places; at least 2 to notice that one is stuck, 4 to seldom miss
             one mode of two.
-        start: of chains, wider apart than the posterior: "draw", draws of the prior, each second one the mirror image
-            of the one before; "mode", places around the modes that are climbed to from there, which scatter twice as
-            wide as the posterior of a linear problem (:func:`flowsr.posterior.modes.scattered_modes`). Or whitened
-            vectors, as of :meth:`InverseProblem.whiten`: one per chain ``(num_chains, dims)``, or one ``(dims,)``, near
-            which all start, which is remarked. SVI and MAP start at the vector, or at the mean of the prior.
+        start: of chains. Wider apart than the posterior are "draw", draws of the prior, each second one the mirror
+            image of the one before; "mode", places around the modes that are climbed to from there, which scatter twice
+            as wide as the posterior of a linear problem (:func:`flowsr.posterior.modes.scattered_modes`); "laplace",
+            the same places, and for hmc, langevin and pcn coordinates in which the Gauss-Newton matrix there is the
+            identity, fitted anew while warming up (:func:`flowsr.posterior.curvature.laplace_coordinates`): the choice
+            where the data say much. Or a solution of this problem by svi, for draws of its guide, whose covariance is
+            the metric of hmc and langevin and the proposal of pcn; or by map, for draws around the mode with Laplace's
+            covariance. A guide that misses a part of the posterior starts no chain there, so that R-hat may be fooled:
+            what then tells is ``other_modes``. Or whitened vectors, as of :meth:`InverseProblem.whiten`: one per chain
+            ``(num_chains, dims)``, or one ``(dims,)``, near which all start, which is remarked. SVI and MAP start at
+            the vector, at the mean of the solution, or at the mean of the prior. NUTS takes places alone.
         seed: of all randomness; torch's global generator is left as it was.
         target_accept: acceptance probability to adapt the step to; 0.8 for nuts, 0.3 for pcn, and as harmonic mean over
             chains 0.65 for hmc and 0.574 for langevin.
@@ -109,7 +115,8 @@ def solve(
         max_tree_depth: of NUTS, at least 1.
         num_steps: proposals per draw of pcn (20) and langevin (10), at least 1.
         guide: of SVI.
-        rank: of the guide "lowrank"; by default Pyro's, the square root of the dimension.
+        rank: of the guide "lowrank", by default Pyro's, the square root of the dimension; or directions of Laplace's
+            covariance, by default 256, which cost 266 gradients and up to 2128 decoding passes at each fit.
         steps: optimization steps of SVI and MAP.
         learning_rate: of Adam, falling to a hundredth.
         num_particles: images per SVI step.
@@ -125,7 +132,8 @@ def solve(
 
     References:
         Hoffman and Gelman, The No-U-Turn Sampler (JMLR 2014); Kucukelbir et al., Automatic differentiation variational
-        inference (JMLR 2017); Cotter et al. (Statistical Science 2013) for pCN.
+        inference (JMLR 2017); Cotter et al. (Statistical Science 2013) for pCN, and Pinski et al. (SIAM J. Sci. Comput.
+        2015), section 4, for its proposals by a guide.
 
     Example:
         >>> from flowsr.posterior import GaussianNoise, Identity, LinearGaussianFlow
@@ -184,7 +192,16 @@ def _judged(problem: InverseProblem, found: Found, settings: SolverSettings) -> 
         rhat=rhat, ess=ess, residual_rms=rms, expected_residual=expected, remarks=tuple(remarks), **found.facts
     )
     seconds = {**found.seconds, "checking": time.perf_counter() - begin}
-    return Solution(problem, found.name, latents, diagnostics, seconds, settings.seed, other_modes=others)
+    return Solution(
+        problem,
+        found.name,
+        latents,
+        diagnostics,
+        seconds,
+        settings.seed,
+        other_modes=others,
+        coordinates=found.coordinates,
+    )
 
 
 def _other_modes_remark(count: int, method: Method) -> str:

@@ -10,10 +10,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.inverse_problem import InverseProblem
+from flowsr.posterior.solution import Solution
 
 Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
 Guide = Literal["normal", "lowrank", "flow"]
+_STARTS = ("draw", "mode", "laplace")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class SolverSettings:
     num_samples: int
     num_warmup: int
     num_chains: int
-    start: str | Tensor
+    start: str | Tensor | Solution
     seed: int
     target_accept: float | None
     trajectory: float
@@ -67,7 +70,9 @@ class SolverSettings:
 
     def check(self, problem: InverseProblem) -> None:
         """Refuse a start that does not fit the problem, and an operator without the gradients that are needed."""
-        if isinstance(self.start, Tensor):
+        if isinstance(self.start, Solution):
+            self._check_solution(problem, self.start)
+        elif isinstance(self.start, Tensor):
             one, each = (problem.dims,), (self.num_chains, problem.dims)
             if self.start.shape != one and (self.optimizes or self.start.shape != each):
                 wanted = f"{one}" + ("" if self.optimizes else f", or one per chain {each}")
@@ -76,17 +81,56 @@ class SolverSettings:
                 )
             if not bool(torch.isfinite(self.start).all()):
                 raise ValueError("expected a finite start; got NaN or infinity in it: take start='draw'")
-        elif self.start not in ("draw", "mode"):
-            raise ValueError(f"expected start to be draw, mode or a whitened vector; got {self.start!r}")
+        elif self.start not in _STARTS:
+            raise ValueError(
+                f"expected start to be {', '.join(_STARTS)}, a whitened vector or a Solution; got {self.start!r}"
+            )
         if self.method != "pcn":
             problem.check_differentiable(f"method {self.method!r}")
-        elif isinstance(self.start, str) and self.start == "mode":
-            problem.check_differentiable("start='mode'", instead="start='draw'")
+        elif isinstance(self.start, str) and self.start != "draw":
+            problem.check_differentiable(f"start={self.start!r}", instead="start='draw'")
+
+    def _check_solution(self, problem: InverseProblem, solution: Solution) -> None:
+        """Refuse a solution that is not of this problem, or says no more than draws to start from."""
+        if not solution.method.startswith(("svi", "map")):
+            raise ValueError(
+                f"expected start to be a Solution of svi or map; got one of {solution.method}: to go on where its "
+                "chains ended give their last draws, start=solution.latents[:, -1]"
+            )
+        difference = _difference(solution.problem, problem)
+        if difference:
+            raise ValueError(
+                f"expected start to be a Solution of this problem; got one of another, whose {difference}: solve this "
+                "one by svi or map, or give whitened vectors"
+            )
+        draws = solution.latents.shape[1]
+        if not self.optimizes and solution.method != "map" and draws < self.num_chains:
+            raise ValueError(
+                f"expected start to have a draw for each of {self.num_chains} chains; got {draws}: raise num_samples "
+                "of svi"
+            )
 
     def centre(self, problem: InverseProblem) -> Tensor:
         """Where an optimization begins: the mean of the prior, or the start that was given."""
-        given = self.start if isinstance(self.start, Tensor) else torch.zeros(problem.dims, device="cpu")
+        given = self.start
+        if isinstance(given, Solution):
+            given = given.latents.mean((0, 1))
+        elif not isinstance(given, Tensor):
+            given = torch.zeros(problem.dims)
         return given.detach().to(problem.lr)
+
+
+def _difference(other: InverseProblem, problem: InverseProblem) -> str:
+    """What tells two problems apart, in words; nothing if it can be seen nowhere."""
+    if other.image_shape != problem.image_shape or other.dims != problem.dims:
+        return f"images are {other.image_shape} of {other.dims} latents, not {problem.image_shape} of {problem.dims}"
+    for name in ("lr", "observation"):
+        a, b = getattr(other, name), getattr(problem, name)
+        if a.dtype != b.dtype:
+            return f"{name} has dtype {a.dtype}, not {b.dtype}"
+        if not torch.equal(a.cpu(), b.cpu()):
+            return f"{name} is another"
+    return "model is another" if other.flow is not problem.flow else ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +145,7 @@ class Found:
         remarks: what only this solver can say of its draws.
         starts: where chains started, ``(chains, dims)`` on the CPU; None without chains.
         one_place: whether all of them started at one.
+        coordinates: in which a guide is white noise; None without one.
     """
 
     name: str
@@ -110,3 +155,4 @@ class Found:
     remarks: tuple[str, ...] = ()
     starts: Tensor | None = None
     one_place: bool = False
+    coordinates: Coordinates | None = None

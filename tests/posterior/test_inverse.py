@@ -327,7 +327,7 @@ def test_gradients_are_asked_for_where_they_are_needed(operator, message):
         ({"num_samples": 2}, "num_samples >= 4"),
         ({"target_accept": 1.5}, "target_accept in"),
         ({"start": torch.zeros(3)}, r"whitened vector \(12,\)"),
-        ({"start": "best"}, "draw, mode or"),
+        ({"start": "best"}, "draw, mode, laplace, a whitened vector or a Solution"),
         ({"start": torch.full((12,), math.nan)}, "finite start"),
         ({"trajectory": 0.0}, "trajectory"),
         ({"trajectory": math.inf}, "finite trajectory"),

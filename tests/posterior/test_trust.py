@@ -380,6 +380,18 @@ _ADVICE: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
         {"method": "hmc", "num_samples": 300, "num_warmup": 100},
     ),
     "Few effective draws": (lambda: _linear(0.2), "langevin", {"num_steps": 2}, {"num_samples": 300}),
+    "start='laplace', which needs gradients": (
+        _linear,
+        "pcn",
+        {"num_steps": 5, "num_samples": 40},
+        {"start": "laplace", "steps": 100, "learning_rate": 0.1, "num_samples": 200},
+    ),
+    "or take start='laplace'": (
+        _linear,
+        "pcn",
+        {"num_steps": 10, "num_samples": 120},
+        {"start": "laplace", "steps": 100, "learning_rate": 0.1},
+    ),
     "take num_chains=4": (_linear, "langevin", {"num_chains": 1, "num_steps": 1}, {"num_chains": 4}),
     "started closer together": (
         _linear,
