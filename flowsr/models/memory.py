@@ -20,14 +20,16 @@ from flowsr.images import size_text
 from flowsr.models.conditional import ConditionalModel, as_conditional
 from flowsr.models.image_model import ImageModel
 
-Task = Literal["encode", "draw", "train"]
+Task = Literal["encode", "draw", "train", "infer"]
 
 _FIRST = 40 * 2**20
 """What the first pass of a process takes whatever its size: code, and what kernels set up."""
 _ALLOCATOR = 1.2
 """What a process grows by for each byte of tensors; ``python -m benchmarks.memory`` shows how near that comes."""
-_SURELY = {"encode": 2**15, "draw": 2**15, "train": 2**20}
+_SURELY = {"encode": 2**15, "draw": 2**15, "train": 2**20, "infer": 2**20}
 """Bytes per pixel that no model here needs, ten times over: what fits so is not looked at."""
+_SHARE = 0.75
+"""Of the free memory, for what can be done in parts."""
 _ADAM = 4
 """Copies of the weights that training holds besides: gradients, two moments, and averaged weights."""
 
@@ -51,8 +53,8 @@ def memory_estimate(model: ImageModel, size: tuple[int, int], *, batch: int = 1,
         model: the model, on its device and in its dtype, with its memory mode.
         size: height and width of the HR images.
         batch: how many at once.
-        task: "encode", which likelihoods take too, "draw", or "train": an encoding with its way back, and what Adam and
-            averaged weights hold.
+        task: "encode", which likelihoods take too, "draw", "train": an encoding with its way back, and what Adam and
+            averaged weights hold, or "infer": a decoding with its way back to the latents, as chains of a posterior.
 
     Example:
         >>> import flowsr
@@ -137,6 +139,29 @@ def require_memory(
         )
 
 
+def batch_that_fits(model: ImageModel, size: tuple[int, int], *, most: int, task: Task) -> int:
+    """How many images at once take three quarters of the free memory, from 1 to a number of them.
+
+    Cost: none for what surely fits; that of :func:`memory_estimate` for the rest.
+
+    Args:
+        model: the model.
+        size: height and width of the HR images.
+        most: there are, at least 1.
+        task: see :func:`memory_estimate`.
+
+    Example:
+        >>> import flowsr
+        >>> batch_that_fits(flowsr.load("sr-x4-small"), (8, 8), most=4, task="infer")
+        4
+    """
+    free = free_memory(model.device)
+    if free is None or most * size[0] * size[1] * _SURELY[task] < free:
+        return most
+    one, two = (memory_estimate(model, size, batch=batch, task=task) for batch in (1, 2))
+    return max(1, min(most, 1 + int((_SHARE * free - one) / max(1, two - one))))
+
+
 def _line(model: ImageModel, task: Task) -> _Line:
     modes = tuple(getattr(module, "memory", None) for module in model.modules())
     known, key = _LINES.setdefault(model, {}), (task, model.dtype, model.device, modes)
@@ -155,6 +180,8 @@ def _work(model: ImageModel, side: int, task: Task) -> Callable[[], object]:
     hr = torch.full((1, model.config.image_channels, side, side), 0.5, dtype=model.dtype, device=model.device)
     if task == "draw" and conditional is not None:
         return lambda: _decoded(conditional, hr)
+    if task == "infer" and conditional is not None:
+        return lambda: _inferred(conditional, hr)
     return lambda: _encoded(model, hr, train=task == "train")
 
 
@@ -162,6 +189,13 @@ def _work(model: ImageModel, side: int, task: Task) -> Callable[[], object]:
 def _decoded(model: ConditionalModel, hr: Tensor) -> Tensor:
     lr = hr[..., :: model.upscale, :: model.upscale]
     return model.decode_unchecked(lr, [z[None] for z in model.draw_latents(lr[0], temperature=0.0)])
+
+
+def _inferred(model: ConditionalModel, hr: Tensor) -> object:
+    lr = hr[..., :: model.upscale, :: model.upscale]
+    with torch.enable_grad():
+        z = [z[None].requires_grad_() for z in model.draw_latents(lr[0], temperature=0.0)]
+        return torch.autograd.grad(model.decode_unchecked(lr, z).sum(), z)
 
 
 def _encoded(model: ImageModel, hr: Tensor, *, train: bool) -> object:

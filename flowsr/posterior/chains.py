@@ -16,8 +16,8 @@ from flowsr.posterior.starts import Start, make_start
 
 
 def run_batch(problem: InverseProblem, settings: SolverSettings) -> Found:
-    """Draws of the posterior by HMC, MALA or pCN, all chains at once."""
-    start = make_start(problem, settings)
+    """Draws of the posterior by HMC, MALA or pCN, all chains at once, or as many as fit into memory."""
+    start, kernel = make_start(problem, settings), make_kernel(settings)
 
     def advance() -> None:
         for _ in start.places:
@@ -26,12 +26,13 @@ def run_batch(problem: InverseProblem, settings: SolverSettings) -> Found:
     run = sample_chains(
         lambda u: problem.log_likelihood(problem.decode(u)),
         start.places,
-        make_kernel(settings),
+        kernel,
         num_samples=settings.num_samples,
         num_warmup=settings.num_warmup,
         seed=settings.seed,
         coordinates=start.coordinates,
         refit=start.refit,
+        batch=problem.batch(len(start.places), gradients=kernel.has_slope),
         on_draw=advance,
     )
     facts = {"acceptance": run.acceptance, "divergences": run.divergences}
@@ -53,7 +54,7 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
     from pyro.infer import MCMC, NUTS
 
     start = make_start(problem, settings)
-    check_starts(lambda u: problem.log_likelihood(problem.decode(u)), start.places)
+    check_starts(lambda u: problem.log_likelihood(problem.decode(u)), start.places, batch=1)
     seconds = {"warmup": 0.0, "sampling": 0.0}
     chains, acceptance, divergences = [], [], 0
     for place in start.places:

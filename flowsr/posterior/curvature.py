@@ -15,7 +15,7 @@ _DIRECTIONS = 256  # by default: as many as a second observed image of 32x32 tel
 _MORE = 10  # directions looked at beyond those kept
 _POINTS = 4  # at most, at which the curvature is averaged
 _STEPS = 5  # to the mode, at most
-_AT_ONCE = 16  # images per pass
+_AT_ONCE = 16  # images per pass, at most
 
 
 def laplace_coordinates(
@@ -59,7 +59,8 @@ def informed_directions(problem: InverseProblem, points: Tensor, *, rank: int | 
     the data add to the precision I of the prior. Its range is found from products with random vectors, ``Jᵀ·W^½·ω``;
     in it H is computed by products J·q, which are differences, as reversible models have no forward derivatives.
 
-    Cost: ``rank + 10`` gradients, and for each point ``2·(rank + 10)`` decoding passes, 16 at once.
+    Cost: ``rank + 10`` gradients, and for each point ``2·(rank + 10)`` decoding passes, 16 at once if these fit into
+    memory.
 
     Args:
         problem: with gradients.
@@ -85,7 +86,7 @@ def informed_directions(problem: InverseProblem, points: Tensor, *, rank: int | 
     points = points[torch.linspace(0, len(points) - 1, min(_POINTS, len(points))).long()].to(problem.lr)
     kept = min(rank or _DIRECTIONS, problem.dims)
     looked = min(kept + _MORE, problem.dims)
-    range_ = torch.cat([_pulled_back(problem, part) for part in _dealt(points, looked).split(_AT_ONCE)])
+    range_ = torch.cat([_pulled_back(problem, part) for part in _dealt(points, looked).split(problem.batch(_AT_ONCE))])
     basis = torch.linalg.qr(range_.double().T)[0].to(points)
     small = sum(_within(problem, point, basis) for point in points) / len(points)
     values, vectors = torch.linalg.eigh(small)
@@ -116,7 +117,7 @@ def _within(problem: InverseProblem, u: Tensor, basis: Tensor) -> Tensor:
     step = 1e-5 if u.dtype == torch.float64 else 1e-2
     weights = problem.noise.information(problem.observe(problem.decode(u[None]))).sqrt().flatten().double()
     pushed = []
-    for part in (step * basis.T).split(_AT_ONCE // 2):
+    for part in (step * basis.T).split(max(1, problem.batch(_AT_ONCE, gradients=False) // 2)):
         up, down = problem.observe(problem.decode(torch.cat([u + part, u - part]))).flatten(1).double().chunk(2)
         pushed.append(weights * (up - down) / (2 * step))
     product = torch.cat(pushed).nan_to_num(0.0, 0.0, 0.0)

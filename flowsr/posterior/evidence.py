@@ -112,6 +112,7 @@ def temper(
     keep: float = 0.7,
     gradients: bool = True,
     seed: int = 0,
+    batch: int | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Evidence:
     """Sequential Monte Carlo from the prior N(0, I) to the posterior, ``Z = Π_k mean_i exp((β_{k+1} − β_k)·ℓ(u_i))``.
@@ -132,6 +133,7 @@ def temper(
         keep: effective share of particles at each step, in (0, 1); nearer to 1 makes more steps and a smaller error.
         gradients: move by HMC; else by pCN.
         seed: of all randomness.
+        batch: most particles to evaluate together; all by default.
         on_step: called after each step of β of the pilot and of the runs.
 
     Returns:
@@ -159,7 +161,7 @@ def temper(
         raise ValueError(f"expected keep in (0, 1); got {keep}")
     generator = torch.Generator(like.device).manual_seed(seed)
     advance = on_step or (lambda: None)
-    swarm = _Swarm(log_likelihood, like, num_steps=num_steps, gradients=gradients, generator=generator)
+    swarm = _Swarm(log_likelihood, like, num_steps=num_steps, gradients=gradients, generator=generator, batch=batch)
     begin = time.perf_counter()
     schedule = swarm.pilot(num_particles, keep, advance)
     middle = time.perf_counter()
@@ -214,6 +216,7 @@ def log_evidence(
             keep=keep,
             gradients=gradients,
             seed=seed,
+            batch=problem.batch(num_runs * num_particles, gradients=gradients),
             on_step=on_step,
         )
 
@@ -245,8 +248,9 @@ class _Swarm:
         num_steps: int,
         gradients: bool,
         generator: torch.Generator,
+        batch: int | None,
     ) -> None:
-        self.log_likelihood, self.like, self.generator = log_likelihood, like, generator
+        self.log_likelihood, self.like, self.generator, self.batch = log_likelihood, like, generator, batch
         self.num_steps, self.gradients = num_steps, gradients
 
     def pilot(self, num_particles: int, keep: float, advance: Callable[[], None]) -> list[_Step]:
@@ -262,7 +266,7 @@ class _Swarm:
             u = u[self._ancestors(((exponent - (steps[-1].exponent if steps else 0.0)) * values)[None])[0]]
             coordinates = Coordinates(torch.zeros_like(self.like), _scale(u))
             kernel = self._kernel(size)
-            target = Target(self.log_likelihood, coordinates, exponent=exponent)
+            target = Target(self.log_likelihood, coordinates, exponent=exponent, batch=self.batch)
             state = kernel.begin(target, coordinates.from_latents(u))
             kernel.restart(target, state, self.generator)
             for _ in range(_PILOT_STEPS):
@@ -291,7 +295,7 @@ class _Swarm:
 
     def _move(self, u: Tensor, step: _Step) -> tuple[Tensor, float]:
         kernel = self._kernel(step.step_size)
-        target = Target(self.log_likelihood, step.coordinates, exponent=step.exponent)
+        target = Target(self.log_likelihood, step.coordinates, exponent=step.exponent, batch=self.batch)
         state = kernel.begin(target, step.coordinates.from_latents(u))
         accepted = 0.0
         for _ in range(self.num_steps):
@@ -310,7 +314,7 @@ class _Swarm:
     @torch.no_grad()
     def _likelihoods(self, u: Tensor) -> Tensor:
         """In float64; an impossible particle has weight zero."""
-        values = self.log_likelihood(u).double()
+        values = torch.cat([self.log_likelihood(part) for part in u.split(self.batch or len(u))]).double()
         values = torch.where(values.isnan(), -math.inf, values)
         if float(values.isfinite().double().mean()) < 0.1:
             raise ValueError(

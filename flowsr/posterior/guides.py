@@ -161,7 +161,8 @@ def _log_weights(problem: InverseProblem, guide: Any, count: int) -> tuple[Tenso
 
 
 def _draws_and_weights(problem: InverseProblem, guide: Any, count: int) -> tuple[Tensor, Tensor]:
-    parts = [_log_weights(problem, guide, min(16, count - first)) for first in range(0, count, 16)]
+    most = problem.batch(16, gradients=False)
+    parts = [_log_weights(problem, guide, min(most, count - first)) for first in range(0, count, most)]
     return torch.cat([u for u, _ in parts]), torch.cat([weights for _, weights in parts])
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from flowsr.distributions import Temperature, level_temperatures
 from flowsr.images import check_image, make_lr
 from flowsr.models import Capability, ConditionalModel, require
+from flowsr.models.memory import batch_that_fits
 from flowsr.posterior.noise import Noise
 from flowsr.posterior.operators import Mask, as_operator
 
@@ -270,6 +271,14 @@ class InverseProblem:
         """``log p(observation | hr)`` in nats, one per image."""
         distribution = self.noise.distribution(self.observe(hr), event_dim=self.observation.dim())
         return distribution.log_prob(self.observation)
+
+    def batch(self, most: int, *, gradients: bool = True) -> int:
+        """How many images of ``most`` fit into the free memory at once, with the way back to their latents or without.
+
+        Cost: see :func:`flowsr.models.memory.batch_that_fits`.
+        """
+        height, width = self.image_shape[-2:]
+        return batch_that_fits(self.flow, (height, width), most=most, task="infer" if gradients else "draw")
 
     def check_differentiable(self, asker: str, *, instead: str = "'pcn'") -> None:
         """Refuse an operator through which no finite gradient flows.

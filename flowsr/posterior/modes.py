@@ -73,19 +73,32 @@ def ascend(
     adam = torch.optim.Adam([u], lr=learning_rate)
     decay = torch.optim.lr_scheduler.ExponentialLR(adam, 0.01 ** (1 / steps))
     values = []
+    batch = problem.batch(len(u))
+    rows = [torch.arange(len(u), device=u.device)[first : first + batch] for first in range(0, len(u), batch)]
     for step in range(1, steps + 1):
-        value = log_joint(problem, u, centre=centre, observation=observation)
+        parts = [_value_and_slope(problem, u, row, centre, observation) for row in rows]
+        value, slope = (torch.cat(column) for column in zip(*parts, strict=True))
         if not bool(torch.isfinite(value).any()):
             raise ValueError(runaway(step))
-        (slope,) = torch.autograd.grad(-value.sum(), u)
         # One that has left the domain must not stop the others.
         slope = slope.nan_to_num(0.0, 0.0, 0.0)
         u.grad = slope * (1e3 / slope.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp_max(1.0)
         adam.step()
         decay.step()
-        values.append(value.detach().cpu())
+        values.append(value.cpu())
         on_step()
     return u.detach(), torch.stack(values)
+
+
+def _value_and_slope(
+    problem: InverseProblem, u: Tensor, rows: Tensor, centre: Tensor | float, observation: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The log joint density of some rows, and the slope of minus it."""
+    part = u.detach()[rows].requires_grad_()
+    centre = centre[rows] if isinstance(centre, Tensor) else centre
+    observation = observation if observation is None else observation[rows]
+    value = log_joint(problem, part, centre=centre, observation=observation)
+    return value.detach(), torch.autograd.grad(-value.sum(), part)[0]
 
 
 def runaway(step: int) -> str:

@@ -177,7 +177,8 @@ def _judged(problem: InverseProblem, found: Found, settings: SolverSettings) -> 
     rms = float(summaries["residual"].double().square().mean().sqrt())
     with torch.no_grad():
         some = latents.flatten(0, 1)[:: max(1, latents[..., 0].numel() // 16)]
-        clean = problem.observe(problem.decode(some.to(problem.lr)))
+        parts = some.to(problem.lr).split(problem.batch(16, gradients=False))
+        clean = torch.cat([problem.observe(problem.decode(part)) for part in parts])
     expected = residual_interval(problem.noise, clean, informative=problem.informative, seed=settings.seed)
     rhat, ess, remarks = _chain_facts(found, summaries, arrived=rms <= expected[1])
     remarks += found.remarks
@@ -219,7 +220,7 @@ def _other_modes_remark(count: int, method: Method) -> str:
 def _summaries(problem: InverseProblem, latents: Tensor) -> dict[str, Tensor]:
     """Scalars by name, ``(chains, draws)``: what R-hat compares."""
     values: dict[str, list[Tensor]] = {}
-    for batch in latents.flatten(0, 1).split(16):
+    for batch in latents.flatten(0, 1).split(problem.batch(16, gradients=False)):
         hr = problem.decode(batch.to(problem.lr))
         for name, value in {"residual": problem.residual_rms(hr), **image_summaries(hr)}.items():
             values.setdefault(name, []).append(value.cpu())

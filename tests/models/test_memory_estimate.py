@@ -63,7 +63,13 @@ def test_estimates_are_near_what_is_measured(preset, side, task):
 
 @pytest.mark.parametrize(
     ("preset", "task"),
-    [("sr-x4-small", "draw"), ("sr-x4-small", "train"), ("srflow-x4-small", "draw"), ("glow-small", "encode")],
+    [
+        ("sr-x4-small", "draw"),
+        ("sr-x4-small", "train"),
+        ("sr-x4-small", "infer"),
+        ("srflow-x4-small", "draw"),
+        ("glow-small", "encode"),
+    ],
 )
 def test_estimates_grow_with_pixels_and_leave_nothing_behind(preset, task):
     flow = flowsr.from_preset(preset)
