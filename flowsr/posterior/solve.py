@@ -40,7 +40,7 @@ _SCATTER = {
     "svi (normal)": "Independent latents scatter in directions that the observation fixes: guide='lowrank' or 'flow' "
     "follows their correlations.",
     "svi (lowrank)": "A guide of low rank scatters in directions that the observation fixes beyond its rank: raise "
-    "rank and steps, or let method='hmc' start from it, start=solution.",
+    "rank and steps, or let method='hmc' start at its draws, start=solution.latents[0, :4].",
 }
 """What a residual above that of the noise also says of a guide."""
 
