@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from flowsr.distributions import FlowDistribution, PackedNormal
 from flowsr.images import check_image
@@ -248,9 +249,12 @@ class ImageModel(nn.Module):
             >>> flow.condition(torch.rand(3, 8, 8)).sample().shape
             torch.Size([3, 32, 32])
         """
+        validates = Distribution._validate_args
         for module in self.modules():
             if isinstance(module, CONDITIONERS):
                 module.compile(**options)
+        # Torch has switched it off for the whole process; there are no distributions in what is compiled here.
+        Distribution.set_default_validate_args(validates)
 
     def log_likelihood_terms(
         self,

@@ -168,7 +168,9 @@ def _reach(model: ImageModel, task: TileTask, cells: int) -> int | None:
         differs = (middle - part).abs().nan_to_num(math.inf)
         floor = _ROUNDING * torch.finfo(model.dtype).eps * float(middle.abs().max())
         far = differs.amax((0, 1)).reshape(cells, -1).amax(1) > max(floor, _GREY if task == "draw" else 0.0)
-        from_cut = torch.minimum(torch.arange(1, cells + 1), torch.arange(cells, 0, -1)).to(far.device)
+        from_cut = torch.minimum(
+            *(torch.arange(*steps, device=far.device) for steps in ((1, cells + 1), (cells, 0, -1)))
+        )
         reaches.append(int((from_cut * far).max()))
     return max(reaches) if max(reaches) <= 3 * cells // 8 else None
 
@@ -179,7 +181,9 @@ def _strip(model: ImageModel, task: TileTask, cells: int, *, cut: bool, turned: 
     rows, columns = max(4, _ACROSS // model.multiple), 2 * cells
     made_up = _rough if rough else _photograph
     hr = made_up(model.config.image_channels, rows * model.multiple, columns * model.multiple)
-    noise = torch.randn(hr.numel() // (rows * columns), rows, columns, generator=_seeded(), dtype=torch.float64)
+    noise = torch.randn(
+        hr.numel() // (rows * columns), rows, columns, generator=_seeded(), dtype=torch.float64, device="cpu"
+    )
     hr, noise = (part.narrow(-1, part.shape[-1] // 4, part.shape[-1] // 2) if cut else part for part in (hr, noise))
     hr, noise = (part.mT.contiguous() if turned else part for part in (hr, noise))
     hr, noise = (part.to(model.device, model.dtype) for part in (hr, noise))
@@ -194,17 +198,21 @@ def _strip(model: ImageModel, task: TileTask, cells: int, *, cut: bool, turned: 
 
 def _photograph(channels: int, height: int, width: int) -> Tensor:
     """Noise of all scales, as photographs have it, from 0 to 1, and brighter in the middle than at the ends."""
-    image = torch.zeros(channels, height, width, dtype=torch.float64)
+    image = torch.zeros(channels, height, width, dtype=torch.float64, device="cpu")
     for scale in (1, 2, 4, 8, 16):
-        rough = torch.rand(channels, -(-height // scale), -(-width // scale), generator=_seeded(), dtype=torch.float64)
+        rough = torch.rand(
+            channels, -(-height // scale), -(-width // scale), generator=_seeded(), dtype=torch.float64, device="cpu"
+        )
         image += scale * bicubic_up(rough, scale)[:, :height, :width]
     image = (image - image.min()) / (image.max() - image.min())
-    return 0.7 * image + 0.3 * (1 - torch.linspace(-1, 1, width, dtype=torch.float64) ** 2)
+    return 0.7 * image + 0.3 * (1 - torch.linspace(-1, 1, width, dtype=torch.float64, device="cpu") ** 2)
 
 
 def _rough(channels: int, height: int, width: int) -> Tensor:
     """White noise of LR pixels, of half the contrast there is: what reaches furthest without running away."""
-    small = torch.rand(channels, -(-height // 4), -(-width // 4), generator=_seeded(), dtype=torch.float64)
+    small = torch.rand(
+        channels, -(-height // 4), -(-width // 4), generator=_seeded(), dtype=torch.float64, device="cpu"
+    )
     return 0.25 + 0.5 * small.repeat_interleave(4, -1).repeat_interleave(4, -2)[:, :height, :width]
 
 

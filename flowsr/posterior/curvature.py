@@ -44,7 +44,7 @@ def _lowest(target: Target, v: Tensor) -> Tensor:
     """Down from ``(1, dims)`` by steps along the slope, which in fitted coordinates are those of Gauss and Newton."""
     for _ in range(_STEPS):
         energy, slope = target.slope(v)
-        tried = v - slope * torch.tensor([1.0, 0.3, 0.1]).to(v)[:, None]
+        tried = v - slope * v.new_tensor([1.0, 0.3, 0.1])[:, None]
         energies = target.energy(tried)
         if not bool(energies.min() < energy):
             break
@@ -83,7 +83,8 @@ def informed_directions(problem: InverseProblem, points: Tensor, *, rank: int | 
         >>> directions.shape, [round(value, 3) for value in values.tolist()]
         (torch.Size([12, 3]), [4.0, 4.0, 4.0])
     """
-    points = points[torch.linspace(0, len(points) - 1, min(_POINTS, len(points))).long()].to(problem.lr)
+    places = torch.linspace(0, len(points) - 1, min(_POINTS, len(points)), device=points.device).long()
+    points = points[places].to(problem.lr)
     kept = min(rank or _DIRECTIONS, problem.dims)
     looked = min(kept + _MORE, problem.dims)
     range_ = torch.cat([_pulled_back(problem, part) for part in _dealt(points, looked).split(problem.batch(_AT_ONCE))])
@@ -105,7 +106,7 @@ def _pulled_back(problem: InverseProblem, u: Tensor) -> Tensor:
         leaf = u.detach().clone().requires_grad_()
         clean = problem.observe(problem.decode(leaf))
         # Of the program's own random state, which the seed fixes.
-        white = torch.randn(clean.shape).to(clean)
+        white = torch.randn(clean.shape, device="cpu").to(clean)
         weights = problem.noise.information(clean.detach()).sqrt()
         (pulled,) = torch.autograd.grad((weights * white * clean).sum(), leaf)
     return pulled.nan_to_num(0.0, 0.0, 0.0)

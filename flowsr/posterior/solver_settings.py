@@ -116,7 +116,7 @@ class SolverSettings:
         if isinstance(given, Solution):
             given = given.latents.mean((0, 1))
         elif not isinstance(given, Tensor):
-            given = torch.zeros(problem.dims)
+            given = problem.lr.new_zeros(problem.dims)
         return given.detach().to(problem.lr)
 
 

@@ -47,7 +47,7 @@ def make_start(problem: InverseProblem, settings: SolverSettings) -> Start:
         given = start.detach().to(problem.lr)
         if given.dim() == 2:
             return Start(given)
-        return Start(given + _NEAR * torch.randn(count, problem.dims).to(problem.lr), one_place=True)
+        return Start(given + _NEAR * torch.randn(count, problem.dims, device="cpu").to(problem.lr), one_place=True)
     if start == "draw":
         return Start(antithetic_draws(problem, count))
     places = scattered_modes(problem, count, steps=settings.steps, learning_rate=settings.learning_rate)
@@ -56,7 +56,7 @@ def make_start(problem: InverseProblem, settings: SolverSettings) -> Start:
 
 def _laplace(problem: InverseProblem, settings: SolverSettings, places: Tensor) -> Start:
     """At places around the modes; the proposals of pCN need a centre too, which is the mode above the prior's mean."""
-    mean = torch.zeros(1, problem.dims).to(problem.lr)
+    mean = problem.lr.new_zeros(1, problem.dims)
     mode, _ = ascend(problem, mean, steps=settings.steps, learning_rate=settings.learning_rate)
     refit = _curvature_around(problem, settings, mode[0])
     return Start(places, refit(places), refit)
@@ -69,7 +69,7 @@ def _from_solution(problem: InverseProblem, settings: SolverSettings, solution: 
         return Start(draws[: settings.num_chains], fitted and fitted.to(problem.lr))
     refit = _curvature_around(problem, settings, draws[0])
     found = refit(draws)
-    white = torch.randn(settings.num_chains, problem.dims).to(problem.lr)
+    white = torch.randn(settings.num_chains, problem.dims, device="cpu").to(problem.lr)
     return Start(found.to_latents(white), found, refit)
 
 
