@@ -90,6 +90,13 @@ def test_memory_modes_are_estimated_too():
     assert memory_estimate(flow, (512, 512), task="train") < 0.4 * full
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="free memory is read where Linux tells it")
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    alone = free_memory()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert alone is not None and 0.2 < free_memory() / alone < 0.3
+
+
 def test_what_does_not_fit_is_refused_before_it_is_begun():
     flow = flowsr.from_preset("sr-x4-small")
     said = (
