@@ -32,7 +32,9 @@ from flowsr.cli.app import keep_freed_memory
 from flowsr.models.conditional import ConditionalModel, require_conditional
 from flowsr.models.registry import from_preset
 from flowsr.plots import PALETTE, new_figure, plain_axes, save_figure
-from flowsr.posterior import GaussianNoise, InverseProblem, Mask, solve
+from flowsr.posterior import GaussianNoise, InverseProblem, Mask
+from flowsr.posterior.kernels import HMC
+from flowsr.posterior.samplers import sample_chains
 from flowsr.training.objectives import likelihood_loss
 
 Work = Callable[[], Any]
@@ -207,13 +209,19 @@ def _step(name: str, batch: int, crop: int, device: str, *, bf16: bool = False) 
 
 
 def _chains(chains: int, device: str) -> tuple[Work, Work]:
-    """HMC of the shipped model's posterior over the gradients that it asks for, all chains in one batch."""
+    """HMC of the shipped model's posterior over the gradients that it asks for, all chains in one batch.
+
+    The draws alone: the look for other modes after them, of a fixed length, is a hundredth of a run of usual length.
+    """
     flow = flowsr.load("sr-x4-small").to(device)  # type: ignore[arg-type]
     side = 8 * flow.upscale
     left = torch.arange(side).expand(side, side) < side // 2
     observation = torch.full((3 * side * (side // 2),), 0.5)
     problem = InverseProblem(flow, torch.full((3, 8, 8), 0.5), Mask(left), observation, GaussianNoise(0.1))
     decode, asked = flow.decode, [0]
+
+    def log_likelihood(u: torch.Tensor) -> torch.Tensor:
+        return problem.log_likelihood(problem.decode(u))
 
     def counting(lr: Any, z: Any = None) -> torch.Tensor:
         asked[0] += z[0].shape[:-3].numel() if any(part.requires_grad for part in z) else 0
@@ -222,13 +230,14 @@ def _chains(chains: int, device: str) -> tuple[Work, Work]:
     def work() -> None:
         asked[0] = 0
         flow.decode = counting  # type: ignore[method-assign]
-        solve(problem, "hmc", num_samples=5, num_warmup=5, num_chains=chains, trajectory=0.5)
+        starts = torch.randn(chains, problem.dims, device=device, generator=torch.Generator(device).manual_seed(0))
+        sample_chains(log_likelihood, starts, HMC(trajectory=0.5), num_samples=10, num_warmup=10, seed=0)
         flow.decode = decode  # type: ignore[method-assign]
 
     def alone() -> None:
         for _ in range(-(-asked[0] // chains)):
             u = torch.zeros(chains, problem.dims, device=device, requires_grad=True)
-            energy = 0.5 * u.square().sum() - problem.log_likelihood(problem.decode(u)).sum()
+            energy = 0.5 * u.square().sum() - log_likelihood(u).sum()
             torch.autograd.grad(energy, u)
 
     flow.requires_grad_(False)
