@@ -57,22 +57,20 @@ def test_rows_of_passes_run(row, monkeypatch):
 
 def test_chains_are_counted_by_the_gradients_they_ask_for(monkeypatch):
     monkeypatch.setattr(bench.flowsr, "load", lambda name: tiny(name, strength=0.02))
-    asked = []
-    monkeypatch.setattr(bench, "solve", lambda problem, *_, num_chains, **__: asked.append(ask(problem, num_chains)))
 
-    def ask(problem, chains):
-        for batch in (chains, 1, 1):
-            problem.decode(torch.zeros(batch, problem.dims, requires_grad=True))
-        problem.decode(torch.zeros(7, problem.dims))
-        return problem
+    def ask(log_likelihood, starts, *_, **__):
+        for batch in (4, 1, 1):
+            log_likelihood(starts[:batch].requires_grad_())
+        log_likelihood(torch.zeros(7, starts.shape[1]))
 
+    monkeypatch.setattr(bench, "sample_chains", ask)
     work, alone = bench._chains(4, "cpu")
     work()
-    problem, runs = asked[0], []
-    monkeypatch.setattr(type(problem), "decode", lambda self, u: runs.append(u.shape) or u[:, :1, None, None])
-    monkeypatch.setattr(type(problem), "log_likelihood", lambda self, hr: hr.sum())
+    runs = []
+    monkeypatch.setattr(bench.InverseProblem, "decode", lambda self, u: runs.append(len(u)) or u[:, :1, None, None])
+    monkeypatch.setattr(bench.InverseProblem, "log_likelihood", lambda self, hr: hr.sum())
     alone()
-    assert runs == [(4, problem.dims)] * 2, "six gradients are two batches of four, and what asks for none is not one"
+    assert runs == [4, 4], "six gradients are two batches of four, and what asks for none is not one"
 
 
 def test_a_ratio_beyond_its_bar_is_said_to_be(monkeypatch):
