@@ -81,6 +81,7 @@ def test_p_values_are_uniform_for_uniform_ranks_and_bands_hold():
     rng = np.random.default_rng(0)
     p = np.array([uniformity_p_value(rng.integers(0, 50, 100), cells=50) for _ in range(400)])
     assert stats.kstest(p, "uniform").pvalue > 1e-3
+    assert uniformity_p_value(np.arange(100) % 50, cells=50) == 1.0
     low, high = simultaneous_band(100, cells=50, level=0.9)
     below = rng.multinomial(100, np.full(50, 1 / 50), size=10_000).cumsum(1)[:, :-1] / 100
     inside = ((below >= low - 1e-12) & (below <= high + 1e-12)).all(1).mean()

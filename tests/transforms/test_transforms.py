@@ -163,6 +163,8 @@ def test_plu_equals_dense():
 def test_conv1x1_starts_as_a_rotation():
     for cls in (InvertibleConv1x1, InvertibleConv1x1PLU):
         assert cls(12).inv.call_and_ladj(torch.zeros(12, 4, 4))[1].abs() < 1e-3
+        matrix = cls(12).matrix()
+        assert torch.allclose(matrix @ matrix.mT, torch.eye(12, dtype=torch.float64), atol=1e-5)
 
 
 def test_haar_bands():
