@@ -318,6 +318,8 @@ def test_the_broken_layer_is_named(shipped, breaking, name):
     [
         (lambda flow: latent_diagnostics(flow, []), "at least one pair"),
         (lambda flow: latent_diagnostics(flow, BLACK), r"as a list \[\(hr, lr\), …\]"),
+        # Two channels look like two images, an image and its LR image like two pairs.
+        (lambda flow: latent_diagnostics(flow, tuple(image[:2] for image in BLACK)), r"as a list \[\(hr, lr\), …\]"),
         (lambda flow: temperature_sweep(flow, []), "at least one pair"),
         (lambda flow: temperature_sweep(flow, [(BLACK[0],)]), r"as a list \[\(hr, lr\), …\]"),
         (lambda flow: temperature_sweep(flow, [("hr.png", BLACK[1])]), r"as a list \[\(hr, lr\), …\]"),
