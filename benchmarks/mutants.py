@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOMS = ("transforms", "distributions", "likelihood", "posterior", "calibration", "metrics")
+_OF_DEFAULTS = "tests/test_ranges.py::test_defaults_are_part_of_the_interface"
 _ROOT = Path(__file__).resolve().parents[1]
 _FAST = ["-m", "not slow and not long and not gpu", "-q", "-p", "no:cacheprovider", "--no-header", "--durations=0"]
 _OPERATORS: dict[type, type] = {
@@ -153,11 +154,15 @@ class Coverage:
     seconds: dict[str, float]
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """Tests of the changed lines, those of the room first and the quick first; for a line of import, the room's."""
+        """Tests of the changed lines, and of what importing makes: those of the room and the quick first.
+
+        A line that runs at import only, such as a constant, is tested by all tests of the room.
+        """
         found = self.lines.get(mutant.file, {})
         tests = {test for line in range(mutant.line, mutant.last_line + 1) for test in found.get(str(line), [])}
         room = f"tests/{mutant.file.split('/')[1]}/"
         tests = tests or {test for test in self.seconds if test.startswith(room)}
+        tests |= {test for test in self.seconds if test.startswith(_OF_DEFAULTS)}
         return sorted(tests, key=lambda test: (not test.startswith(room), self.seconds.get(test, 0.0), test))
 
 

@@ -170,6 +170,7 @@ RANGES = {
     "pairs of a PIT": (lambda v: latent_pit(FLOW, PAIRS[0][:v], PAIRS[1][:v]), (10,), (9,)),
     "alpha of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, alpha=v), (1e-6, 0.99), (0.0, 1.0)),
     "cells of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, cells=v), (2,), (1,)),
+    "log width of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, lr_log_scale=v), (-math.inf, 0.0), (math.inf,)),
     "projections of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, projections=v), (0, 1), (-1,)),
     "pairs of a model": (lambda v: model_pairs(FLOW, GaussianLR(LR, std=0.1), v), (1,), (0,)),
 }

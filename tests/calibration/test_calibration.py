@@ -227,6 +227,8 @@ def test_each_level_of_temperature_has_its_own_scale():
     interval = bootstrap_interval(np.linspace(-1, 2, 20))
     tried = ((2, 0.5, 3.0), (2, 1.0, 9.0), (1, 0.5, 3.01), (1, 1.0, 3.02))
     found = Recalibration((0.5, 0.5), (2, 1), tried, 9.0, 3.0, interval, (0.3, 1.7))
+    near, beyond = (replace(found, temperature=(0.5, 0.3 + off)) for off in (0.039, 0.041))
+    assert "level 1 lies at the bounds" in near.to_text() and "at the bounds" not in beyond.to_text()
     axes = found.plot().axes
     assert [a.get_title(loc="left") for a in axes] == ["level 2, coarsest", "level 1, finest"]
     for a, values in zip(axes, ([3.0, 9.0], [3.01, 3.02]), strict=True):

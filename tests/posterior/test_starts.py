@@ -1,7 +1,9 @@
 """Chains that know the problem: what a guide or the curvature tells them, what stays true if it is wrong, the gain."""
 
 import math
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from flowsr.posterior import (
 )
 from flowsr.posterior.curvature import informed_directions, laplace_coordinates
 from flowsr.posterior.diagnostics import chain_statistics
+from flowsr.posterior.starts import make_start
 
 BLUR = Blur.gaussian(0.8)
 
@@ -53,6 +56,15 @@ def _of_latents(problem):
     covariance = torch.linalg.inv(torch.eye(problem.dims).double() + matrix.T @ matrix)
     residual = (problem.observation - problem.observe(problem.decode(zeros))).flatten() / problem.noise.std
     return covariance @ matrix.T @ residual, covariance
+
+
+def test_chains_that_start_at_one_place_are_moved_a_tenth_apart():
+    problem = _problem(side=8)
+    place = torch.randn(problem.dims).double()
+    settings: Any = SimpleNamespace(num_chains=4, start=place)
+    start = make_start(problem, settings)
+    assert start.one_place and start.places.shape == (4, problem.dims)
+    assert 0.09 < (start.places - place).std() < 0.11
 
 
 # ------------------------------------------------------------------------------------------------------- curvature
@@ -150,7 +162,9 @@ def test_chains_start_at_draws_of_the_guide_and_keep_its_coordinates():
         begun = solve(problem, method, start=guide, steps=1, num_samples=300, learning_rate=1e-9)
         near = begun.latents[0].mean(0) - guide.latents[0].mean(0)
         assert near.abs().max() < (1e-6 if method == "map" else 0.1)
-    assert solve(problem, "nuts", start=guide, num_samples=4, num_warmup=0, max_tree_depth=1).latents.shape[0] == 4
+    begin = time.perf_counter()
+    solution = solve(problem, "nuts", start=guide, num_samples=4, num_warmup=0, max_tree_depth=1)
+    assert len(solution.latents) == 4 and sum(solution.seconds.values()) < time.perf_counter() - begin
 
 
 # ------------------------------------------------------------------------------------------------------------ gain
