@@ -28,8 +28,6 @@ _ALLOCATOR = 1.2
 """What a process grows by for each byte of tensors; ``python -m benchmarks.memory`` shows how near that comes."""
 _SURELY = {"encode": 2**15, "draw": 2**15, "train": 2**20, "infer": 2**20}
 """Bytes per pixel that no model here needs, ten times over: what fits so is not looked at."""
-_SHARE = 0.75
-"""Of the free memory, for what can be done in parts."""
 _ADAM = 4
 """Copies of the weights that training holds besides: gradients, two moments, and averaged weights."""
 
@@ -103,9 +101,9 @@ def memory_budget(device: torch.device, limit: int | None = None) -> int | None:
     return left if free is None else min(left, free)
 
 
-def surely_fits(size: tuple[int, int], memory: float | None, *, task: Task) -> bool:
+def surely_fits(size: tuple[int, int], memory: float, *, task: Task) -> bool:
     """Whether a pass over an HR image of this size takes less than so many bytes, whatever the model."""
-    return memory is None or size[0] * size[1] * _SURELY[task] < memory
+    return size[0] * size[1] * _SURELY[task] < memory
 
 
 def require_memory(
@@ -155,11 +153,10 @@ def batch_that_fits(model: ImageModel, size: tuple[int, int], *, most: int, task
         >>> batch_that_fits(flowsr.load("sr-x4-small"), (8, 8), most=4, task="infer")
         4
     """
-    free = free_memory(model.device)
-    if free is None or most * size[0] * size[1] * _SURELY[task] < free:
+    budget, (height, width) = memory_budget(model.device), size
+    if budget is None or surely_fits((most * height, width), budget, task=task):
         return most
-    one, two = (memory_estimate(model, size, batch=batch, task=task) for batch in (1, 2))
-    return max(1, min(most, 1 + int((_SHARE * free - one) / max(1, two - one))))
+    return max(1, min(most, pixels_within(model, budget, task=task) // (height * width)))
 
 
 def _line(model: ImageModel, task: Task) -> _Line:

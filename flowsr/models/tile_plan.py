@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
 
@@ -85,10 +86,12 @@ def plan_tiles(
     if held + memory_estimate(model, whole.window, task=task) <= budget:
         return whole
     cells = pixels_within(model, _SAFE * (budget - held), task=task) // model.multiple**2
-    # Before the halo is measured, as that takes more than what is refused here.
-    found = _fewest(whole, cells, measured_halo(model, task)) if cells else None
+    # Not measured where not even a cell fits, as that takes more.
+    halo = measured_halo(model, task) if cells else _STRIP // (2 * model.multiple)
+    found = _fewest(whole, cells, halo)
     if found is None:
-        least = held + memory_estimate(model, (_STRIP, _STRIP), task=task)
+        smallest = replace(whole, core=(1, 1), halo=halo)
+        least = held + memory_estimate(model, smallest.window, task=task) / _SAFE
         left = "may be taken" if max_memory is None else f"of {memory_text(max_memory)} are left"
         raise OutOfMemoryError(
             f"expected work that fits into memory; {what}, {size_text(size)}, takes about {memory_text(least)} at "
@@ -124,14 +127,14 @@ def measured_halo(model: ImageModel, task: TileTask) -> int:
     directions are measured, on a made-up photograph and on white noise, and on longer strips until the reach ends
     within.
 
-    Cost: a few passes over strips of 128² pixels and more, the first time for these weights.
+    Cost: passes over a few strips, of 96x256 pixels and more, the first time for these weights.
 
     Args:
         model: the model, on its device and in its dtype.
         task: "draw" or "encode".
 
     Raises:
-        ValueError: if the reach does not end within 256 HR pixels.
+        ValueError: if the reach does not end within 384 HR pixels.
 
     Example:
         >>> import flowsr
@@ -142,11 +145,11 @@ def measured_halo(model: ImageModel, task: TileTask) -> int:
     if key not in known:
         reach, cells = None, max(4, _STRIP // model.multiple // 4 * 4)
         while reach is None:
-            if cells * model.multiple > max(_LONGEST, _STRIP):
+            if cells * model.multiple > _LONGEST:
                 raise ValueError(
                     f"expected a model whose pixels depend on what is near them, to work in tiles; those of this "
-                    f"{type(model).__name__} reach further than {_LONGEST // 4} pixels: take a smaller image, or give "
-                    "more memory"
+                    f"{type(model).__name__} reach further than {3 * _LONGEST // 8} pixels: take a smaller image, or "
+                    "give more memory"
                 )
             reach = _reach(model, task, cells)
             cells *= 2

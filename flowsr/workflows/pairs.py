@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from flowsr.errors import ImageError
 from flowsr.images import crop_pair, make_lr, read_image
 from flowsr.models import ImageModel
 from flowsr.models.conditional import as_conditional
-from flowsr.models.memory import Task, require_memory
+from flowsr.models.memory import require_memory
 
 
 def read_for(flow: ImageModel, path: Path, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -26,22 +26,6 @@ def read_for(flow: ImageModel, path: Path, *, dtype: torch.dtype | None = None) 
     """
     mode = "gray" if flow.config.image_channels == 1 else "RGB"
     return read_image(path, mode=mode, dtype=flow.dtype if dtype is None else dtype)
-
-
-_SMALLER = "take a smaller image, or cut it into parts"
-
-
-def require_room(flow: ImageModel, size: Sequence[int], path: Path, *, task: Task) -> None:
-    """Raise OutOfMemoryError, before the work, for an HR image of a size that a pass of the model does not fit for.
-
-    Args:
-        flow: the model.
-        size: a shape that ends in height and width of the HR image.
-        path: the image's file, for the message.
-        task: "encode" or "draw".
-    """
-    what = f"{'drawing for' if task == 'draw' else 'encoding'} {printable(path)}"
-    require_memory(flow, (size[-2], size[-1]), task=task, what=what, instead=_SMALLER)
 
 
 def read_pair(
@@ -92,7 +76,8 @@ def read_pair(
     with _blamed_on(lr or path):
         hr, small = crop_pair(hr, small, upscale=s, multiple=multiple or flow.multiple)
     if not in_tiles:
-        require_room(flow, hr.shape, path, task="encode")
+        what, instead = f"encoding {printable(path)}", "take a smaller image, or cut it into parts"
+        require_memory(flow, (hr.shape[-2], hr.shape[-1]), task="encode", what=what, instead=instead)
     if conditional is None or small is not None:
         return hr, small
     return hr, make_lr(hr, s)

@@ -8,13 +8,13 @@ import torch
 from cases import VARIANTS, tiny, tiny_flow
 
 import flowsr
-from flowsr._support.free_memory import parse_memory
+from flowsr._support.free_memory import memory_text, parse_memory
 from flowsr.distributions import NoiseField, draw_noise
 from flowsr.errors import NonFiniteError, OutOfMemoryError
 from flowsr.evaluation.encoded import encoded_lr
 from flowsr.images import make_lr, round_to_8bit
 from flowsr.likelihood import bits_per_dim, decompose
-from flowsr.models import Capability, Tiling, measured_halo, plan_tiles, presets
+from flowsr.models import Capability, Tiling, measured_halo, plan_tiles, presets, tile_plan
 from flowsr.models.conditional import as_conditional
 from flowsr.models.memory import memory_estimate
 from flowsr.models.tile_plan import _fewest
@@ -171,13 +171,24 @@ def test_what_does_not_fit_in_tiles_either_is_refused():
         plan_tiles(flow, (8000, 9000), task="draw", max_memory=64_000_000, what="drawing for a.png")
 
 
+def test_what_tiles_are_said_to_take_at_least_suffices(monkeypatch):
+    flow = flowsr.load("sr-x4-small")
+    side = flow.multiple * (1 + 2 * measured_halo(flow, "draw"))
+    least = memory_estimate(flow, (side, side), task="draw") / tile_plan._SAFE
+    monkeypatch.setattr(tile_plan, "memory_budget", lambda *_: 1.001 * least)
+    assert plan_tiles(flow, (2048, 2048), task="draw").core == (1, 1)
+    monkeypatch.setattr(tile_plan, "memory_budget", lambda *_: 0.999 * least)
+    with pytest.raises(OutOfMemoryError, match=f"takes about {memory_text(least)} at least"):
+        plan_tiles(flow, (2048, 2048), task="draw")
+
+
 def test_a_model_that_looks_everywhere_is_refused():
     flow = tiny("sr-x4")
     encoder = flow.transform.conditionals[0].encoder
     narrow = encoder.forward
     encoder.forward = lambda x: narrow(x) + 50 * x.mean((-2, -1), keepdim=True).sum(-3, keepdim=True)
     for task in ("draw", "encode"):
-        with pytest.raises(ValueError, match=r"expected a model whose pixels depend on what is near.*256 pixels"):
+        with pytest.raises(ValueError, match=r"expected a model whose pixels depend on what is near.*384 pixels"):
             measured_halo(flow, task)
 
 
