@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from flowsr.models.hcflow import Start
 
 _WARM_UP, _TIMED = 1, 3
+_OTHER = {"fp32": "bf16", "bf16": "fp32"}
 _NOWHERE = Path("a folder that is not made")
 
 
@@ -106,9 +108,9 @@ class Plan(Result):
                 f"{run.batch_size}",
                 f"{run.crop}",
                 run.precision,
-                f"{run.step_seconds:.3g}",
-                f"{run.hours:.3g}",
-                f"{run.same_crops_hours:.3g}",
+                _three_digits(run.step_seconds),
+                _three_digits(run.hours),
+                _three_digits(run.same_crops_hours),
                 memory_text(run.memory),
             ]
             for run in self.runs
@@ -212,6 +214,16 @@ def plan(
         set_random_state(before)
 
 
+def _three_digits(value: float) -> str:
+    """A number as people write it.
+
+    Example:
+        >>> _three_digits(4583.0), _three_digits(0.02812)
+        ('4580', '0.0281')
+    """
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def _check(processes: Sequence[int], efficiency: float, step_seconds: float | None) -> None:
     if not processes or min(processes) < 1:
         raise ValueError(f"expected numbers of processes >= 1; got {tuple(processes)}")
@@ -219,6 +231,27 @@ def _check(processes: Sequence[int], efficiency: float, step_seconds: float | No
         raise ValueError(f"expected an efficiency in (0, 1]; got {efficiency}")
     if step_seconds is not None and not 0 < step_seconds < float("inf"):
         raise ValueError(f"expected step_seconds to be finite and > 0; got {step_seconds}")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Seconds of a step of n crops, ``once + each·n``, and the largest batch that it was measured with.
+
+    Attributes:
+        once: whatever the crops.
+        each: for each of them.
+        crops: of that batch.
+        seconds: of its steps.
+        memory: bytes that its process grew by.
+        other_precision: how many times as long its steps take in it.
+    """
+
+    once: float
+    each: float
+    crops: int
+    seconds: tuple[float, ...] = ()
+    memory: int | None = None
+    other_precision: float | None = None
 
 
 class _Timing:
@@ -232,52 +265,79 @@ class _Timing:
         )[0]
 
     def plan(self, processes: tuple[int, ...], efficiency: float, step_seconds: float | None, seconds: float) -> Plan:
-        recipe, run = self.recipe, self.run
-        micro = max(1, recipe.batch_size // run.accumulate)
-        times: list[float] = []
-        memory, other, crops = None, None, micro
-        if step_seconds is not None:
-            once, each = 0.0, step_seconds / recipe.batch_size
+        recipe, first = self.recipe, processes[0]
+        if step_seconds is None:
+            line = self.measured(seconds)
         else:
-            few = min(2 if recipe.gan else 1, micro)  # a discriminator normalizes over a batch, which one crop is not
-            least = min(self.steps(few, run.precision)[0])
-            crops = min(micro, int(few * seconds / (least * (_WARM_UP + _TIMED))))
-            crops, times, memory = self.fitting(max(crops, min(2 * few, micro)))
-            each = (min(times) - least) / (crops - few) if crops > few else least / few
-            each = min(max(0.0, each), least / few)
-            once = least - few * each
-            otherwise = "bf16" if run.precision == "fp32" else "fp32"
-            other = min(self.steps(crops, otherwise)[0]) / min(times)
-
-        def planned(count: int, crop: int = recipe.crop, scale: float = 1.0, precision: str = run.precision) -> Any:
-            parts = count * run.accumulate
-            batch = -(-recipe.batch_size // parts) * parts
-            pixels = (crop / recipe.crop) ** 2
-            step = scale * run.accumulate * (once + each * pixels * batch / parts) / (efficiency if count > 1 else 1.0)
-            hours = step * recipe.steps / 3600
-            same = hours * recipe.batch_size / batch
-            return PlannedRun(count, batch, crop, precision, step, hours, same, self.memory(batch // parts, crop))
-
-        runs = [planned(count) for count in processes]
-        unit = self.flow.multiple
-        others = {max(unit, round(part * recipe.crop / unit) * unit) for part in (0.5, 2.0)} - {recipe.crop}
-        runs += [planned(processes[0], crop) for crop in sorted(others)]
-        if other is not None:
-            runs.append(planned(processes[0], scale=other, precision="bf16" if run.precision == "fp32" else "fp32"))
+            line = _Line(0.0, step_seconds / recipe.batch_size, self.crops)
+        planned = partial(self.planned, line, efficiency)
+        runs = [planned(count) for count in processes] + [planned(first, crop=crop) for crop in self.other_crops()]
+        if line.other_precision is not None:
+            other = _OTHER[self.run.precision]
+            runs.append(planned(first, precision=other, scale=line.other_precision))
         return Plan(
-            recipe.name,
-            recipe.steps,
-            self.device() if step_seconds is None else "",
-            torch.get_num_threads(),
-            once,
-            each,
-            crops,
-            tuple(times),
-            memory,
-            self.memory(crops, recipe.crop),
-            efficiency,
-            tuple(runs),
+            recipe=recipe.name,
+            steps=recipe.steps,
+            device=self.device() if step_seconds is None else "",
+            threads=torch.get_num_threads(),
+            once=line.once,
+            each=line.each,
+            timed_crops=line.crops,
+            timed_seconds=line.seconds,
+            measured_memory=line.memory,
+            estimated_memory=self.memory(line.crops, recipe.crop),
+            efficiency=efficiency,
+            runs=tuple(runs),
         )
+
+    @property
+    def crops(self) -> int:
+        """Of a step of one process, or of a part of it."""
+        return max(1, self.recipe.batch_size // self.run.accumulate)
+
+    def measured(self, seconds: float) -> _Line:
+        """The line through steps of few crops, and of as many as there is time and memory for."""
+        few = min(2 if self.recipe.gan else 1, self.crops)  # a discriminator normalizes over a batch, not one crop
+        least = min(self.steps(few, self.run.precision)[0])
+        in_time = min(self.crops, int(few * seconds / (least * (_WARM_UP + _TIMED))))
+        crops, times, memory = self.fitting(max(in_time, min(2 * few, self.crops)))
+        each = (min(times) - least) / (crops - few) if crops > few else least / few
+        each = min(max(0.0, each), least / few)
+        other = min(self.steps(crops, _OTHER[self.run.precision])[0]) / min(times)
+        return _Line(least - few * each, each, crops, tuple(times), memory, other)
+
+    def planned(
+        self,
+        line: _Line,
+        efficiency: float,
+        processes: int,
+        *,
+        crop: int | None = None,
+        precision: str | None = None,
+        scale: float = 1.0,
+    ) -> PlannedRun:
+        """A run by the line, of crops of another side, or in a precision that takes so many times as long."""
+        recipe, parts = self.recipe, processes * self.run.accumulate
+        crop = crop or recipe.crop
+        each = -(-recipe.batch_size // parts)
+        step = self.run.accumulate * scale * (line.once + line.each * (crop / recipe.crop) ** 2 * each)
+        step /= efficiency if processes > 1 else 1.0
+        hours, batch = step * recipe.steps / 3600, each * parts
+        return PlannedRun(
+            processes=processes,
+            batch_size=batch,
+            crop=crop,
+            precision=precision or self.run.precision,
+            step_seconds=step,
+            hours=hours,
+            same_crops_hours=hours * recipe.batch_size / batch,
+            memory=self.memory(each, crop),
+        )
+
+    def other_crops(self) -> list[int]:
+        """Half and twice the side of the recipe's crops, as the model can take them."""
+        side, unit = self.recipe.crop, self.flow.multiple
+        return sorted({max(unit, round(part * side / unit) * unit) for part in (0.5, 2.0)} - {side})
 
     def device(self) -> str:
         """The device and its name."""
@@ -287,8 +347,7 @@ class _Timing:
     def memory(self, crops: int, crop: int) -> int:
         """Bytes of a step of one process, by the estimate."""
         set_memory(self.flow, self.run.memory)
-        passes = 2 if "rescaling" in self.recipe.passes else 1
-        return memory_estimate(self.flow, (crop, crop), batch=passes * crops, task="train")
+        return memory_estimate(self.flow, (crop, crop), batch=self.recipe.held_passes * crops, task="train")
 
     def fitting(self, crops: int) -> tuple[int, list[float], int | None]:
         """The times of steps of a batch, halved until it fits, and the bytes the process grew by."""

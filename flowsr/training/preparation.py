@@ -222,7 +222,7 @@ def build_trainer(flow: ImageModel, recipe: Recipe, run: Run, *, fabric: "Fabric
         (recipe.crop, recipe.crop),
         batch=recipe.batch_size // (run.accumulate * fabric.world_size),
         task="train",
-        passes=2 if "rescaling" in recipe.passes else 1,  # which encodes and decodes before it goes back
+        passes=recipe.held_passes,
         what="a training step",
         instead='take a smaller crop or batch_size, more accumulate, or memory="checkpoint" (--memory checkpoint)',
     )

@@ -146,6 +146,11 @@ class Recipe:
         }
         return tuple(name for name, weight in present.items() if weight)
 
+    @property
+    def held_passes(self) -> int:
+        """How many passes through the flow are held at once: rescaling encodes and decodes before it goes back."""
+        return 2 if "rescaling" in self.passes else 1
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
