@@ -36,7 +36,7 @@ def info(
         )
     if image is not None and size is not None:
         raise ValueError(f"expected --size with a model; got it with the image {printable(image)}: leave one out")
-    facts = describe(model, size=parse_size(size) if size else None) if image is None else describe_image(image)
+    facts = describe(model, size=None if size is None else parse_size(size)) if image is None else describe_image(image)
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
     name = printable(Path(model).name if image is None else image.name)
@@ -44,9 +44,8 @@ def info(
     for key, value in facts.items():
         if isinstance(value, dict) and value and key != "reasons":
             # The fields of a configuration have the names that Python has for them.
-            shown = value if key == "configuration" else in_words(value)
-            shown = memory_in_words(value) if key == "memory" else shown
-            reporter.result(facts_table(key.replace("_", " "), shown))
+            told = {"configuration": dict, "memory": memory_in_words}.get(key, in_words)
+            reporter.result(facts_table(key.replace("_", " "), told(value)))
     reporter.document(document("info", name=name, **facts))
 
 

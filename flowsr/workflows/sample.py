@@ -218,13 +218,12 @@ def _tiling(
     compared: bool,
     max_memory: int | None = None,
 ) -> Tiling:
-    """How to cut an image, with the memory that is taken beside a pass, for each value of the HR image."""
-    held = 1.0  # a draw's grey levels
+    """How to cut an image, beside what is held of its draws."""
+    each = 1.0  # byte for each value of a draw: grey levels
     if plan.moments or compared:
-        held = flow.dtype.itemsize * (4.0 + compared * plan.draws)  # values, a copy to write, sums, sums of squares
-    what = f"drawing for {printable(path)}"
-    held *= flow.config.image_channels * size[0] * size[1]
-    return plan_tiles(flow, size, task="draw", max_memory=max_memory, held=held, what=what)
+        each = flow.dtype.itemsize * (4.0 + compared * plan.draws)  # values, a copy to write, sums, sums of squares
+    held = each * flow.config.image_channels * size[0] * size[1]
+    return plan_tiles(flow, size, task="draw", max_memory=max_memory, held=held, what=f"drawing for {printable(path)}")
 
 
 def _finite(draws: Iterator[Tensor], source: Path) -> Iterator[Tensor]:
