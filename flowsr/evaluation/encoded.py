@@ -46,8 +46,8 @@ def encoded_lr(
         True
     """
     require(flow, Capability.LR_LATENT)
-    whole = Tiling.whole((hr.shape[-2], hr.shape[-1]), flow.multiple)
-    cut = whole if tiling is None else tiling.checked(whole)
+    whole = (hr.shape[-2], hr.shape[-1]), flow.multiple
+    cut = Tiling.whole(*whole) if tiling is None else tiling.checked(*whole)
     lr = cut.assemble(
         lambda tile: flow.encode(hr[..., *tile.window.times(flow.multiple)].to(flow.device)).lr, on_tile=on_tile
     )

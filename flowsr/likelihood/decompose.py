@@ -260,6 +260,8 @@ def decompose(
         )
     if lr_log_scale is not None and not -40 <= lr_log_scale <= 40:
         raise ValueError(f"expected a finite lr_log_scale from -40 to 40; got {lr_log_scale}")
+    if tiling is not None:
+        tiling = tiling.checked((hr.shape[-2], hr.shape[-1]), cast(ImageModel, model).multiple)
     options: dict[str, Any] = {"lr_log_scale": lr_log_scale, "lr_likelihood": lr_likelihood}
 
     def scored(image: Tensor) -> tuple[Term, ...]:
@@ -302,7 +304,6 @@ def _terms_in_tiles(
     **options: Any,
 ) -> tuple[Term, ...]:
     """The terms from those of tiles: their maps over the part that each tile stands for, put together or summed."""
-    tiling = tiling.checked(Tiling.whole((hr.shape[-2], hr.shape[-1]), model.multiple))
     per_lr = model.multiple // getattr(model, "upscale", 1)
     seen: list[Term] = []
 

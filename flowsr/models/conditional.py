@@ -246,8 +246,8 @@ class ConditionalModel(ImageModel):
         @torch.no_grad()
         def draw() -> Tensor:
             given, base = self._given(lr, temperature, lr_log_scale)
-            cut = Tiling.whole((self.upscale * lr.shape[-2], self.upscale * lr.shape[-1]), self.multiple)
-            cut = cut if tiling is None else tiling.checked(cut)
+            whole = (self.upscale * lr.shape[-2], self.upscale * lr.shape[-1]), self.multiple
+            cut = Tiling.whole(*whole) if tiling is None else tiling.checked(*whole)
             with base.noise_field(generator=generator, on_disk=len(cut) > 1) as noise:
 
                 def decoded(tile: Tile) -> Tensor:

@@ -114,12 +114,12 @@ class Tiling:
             found.append((slice(first, first + window), slice(start - first, stop - first), slice(start, stop)))
         return found
 
-    def checked(self, whole: "Tiling") -> Self:
-        """Itself; raises ValueError unless it is of the size and the cells of another tiling."""
-        if (self.size, self.cell) != (whole.size, whole.cell):
+    def checked(self, size: tuple[int, int], cell: int) -> Self:
+        """Itself; raises ValueError unless it is of this size and in cells of so many pixels a side."""
+        if (self.size, self.cell) != (size, cell):
             raise ValueError(
-                f"expected a tiling of {size_text(whole.size)} in cells of {whole.cell}; got one of "
-                f"{size_text(self.size)} in cells of {self.cell}: make it with plan_tiles(model, {whole.size}, …)"
+                f"expected a tiling of {size_text(size)} in cells of {cell}; got one of {size_text(self.size)} in "
+                f"cells of {self.cell}: make it with plan_tiles(model, {size}, …)"
             )
         return self
 

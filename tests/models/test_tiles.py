@@ -206,6 +206,10 @@ def test_draws_that_run_away_and_tilings_of_other_images_are_refused():
     lr = torch.rand(3, 6, 6)
     with pytest.raises(ValueError, match="expected a tiling of 24 × 24 pixels in cells of 4; got one of 8 × 24 pixels"):
         next(flow.stream(lr, num_samples=1, tiling=Tiling.whole((24, 8), 4)))
+    with pytest.raises(
+        ValueError, match="expected a tiling of 24 × 24 pixels in cells of 4; got one of 24 × 24 pixels"
+    ):
+        decompose(flow, torch.rand(3, 24, 24), lr, tiling=Tiling.whole((24, 24), 8))
     with pytest.raises(ValueError, match="expected sides of at least one"):
         Tiling(size=(24, 8), cell=4, core=(0, 2))
     torch.nn.init.constant_(next(flow.transform.mains[0].parameters()), math.nan)
