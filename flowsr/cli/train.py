@@ -107,14 +107,20 @@ def train(
         bool, typer.Option("--dry-run", help="Time a few steps, say what the run would take, and write nothing.")
     ] = False,
     processes: Annotated[
-        str, typer.Option(help="With --dry-run: numbers of processes to plan for.", metavar="N,N,…")
-    ] = "1,8,64",
+        str | None,
+        typer.Option(help="Of a dry run: numbers of processes to plan for.", metavar="N,N,…", show_default="1,8,64"),
+    ] = None,
     efficiency: Annotated[
-        float, typer.Option(help="With --dry-run: of several processes, as a part of ideal scaling.")
-    ] = 0.9,
+        float | None,
+        typer.Option(
+            help="Of a dry run: what several processes reach, as a part of ideal scaling.", show_default="0.9"
+        ),
+    ] = None,
     step_seconds: Annotated[
         float | None,
-        typer.Option(help="With --dry-run: of a step of the whole batch on one process.", show_default="measured"),
+        typer.Option(
+            help="Of a dry run: seconds of a step of the whole batch on one process.", show_default="measured"
+        ),
     ] = None,
     seed: Seed = 0,
     json: Json = False,
@@ -134,7 +140,12 @@ def train(
     """
     first = is_first_process()
     reporter = Reporter(quiet=quiet or not first, json_only=json and first)
-    counts = _numbers(processes, int, "--processes")
+    counts = None if processes is None else _numbers(processes, int, "--processes")
+    asked = {"processes": counts, "efficiency": efficiency, "step_seconds": step_seconds}
+    planned = {name: value for name, value in asked.items() if value is not None}
+    if planned and not dry_run:
+        option = f"--{next(iter(planned)).replace('_', '-')}"
+        raise ValueError(f"expected {option} with --dry-run; got a run: add it, or start processes by torchrun")
     factors = _check(folders, out, resume=resume, device=device, scales=scales, writes=not dry_run)
 
     import torch
@@ -188,9 +199,7 @@ def train(
             recipe=chosen,
             run=run,
             start=start.value if start is not None else None,
-            processes=counts,
-            efficiency=efficiency,
-            step_seconds=step_seconds,
+            **planned,
         )
         return
     with remarks(reporter):

@@ -64,6 +64,8 @@ def test_help_shows_defaults_in_words_and_whole_paragraphs():
         ("train", "--lr-folder"): "bicubic",
         ("train", "--validation"): "those held out",
         ("train", "--vgg"): "torchvision's cache",
+        ("train", "--processes"): "1,8,64",
+        ("train", "--efficiency"): "0.9",
         ("evaluate", "--lr"): "bicubic of the HR images, 8 bits",
         ("evaluate", "--temperature"): "0 and 0.8; rescaling: 0 and 1",
         ("evaluate", "--crop-to-multiple"): "16, or what the model needs",

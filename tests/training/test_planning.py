@@ -133,4 +133,6 @@ def test_a_dry_run_writes_nothing(images, tmp_path):
     given = run(*command, "--step-seconds", "36", "--quiet")
     assert given.exit_code == 0 and not given.stdout and not out.exists()
     assert refused(run(*command[:-1], "1,many"), "expected whole numbers with commas between for --processes")
+    run_of_eight = [part for part in command[:-1] if part != "--dry-run"] + ["8"]
+    assert refused(run(*run_of_eight), "expected --processes with --dry-run; got a run") and not out.exists()
     assert refused(run(*command, "--efficiency", "2"), "expected an efficiency in (0, 1]; got 2.0")
