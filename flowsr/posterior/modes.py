@@ -203,8 +203,7 @@ def saddle_rise(problem: InverseProblem, u: Tensor) -> float:
     lengths = torch.tensor([0.03, 0.1, 0.3, 1.0], device="cpu").to(u)[:, None]
     with torch.no_grad():
         here, up, down = (
-            torch.cat([log_joint(problem, part) for part in points.split(16)]).double()
-            for points in (u[None], u + lengths * line, u - lengths * line)
+            log_joint(problem, points).double() for points in (u[None], u + lengths * line, u - lengths * line)
         )
     rises = (torch.minimum(up, down) - here).nan_to_num(-math.inf)
     rise = float(rises.max())
