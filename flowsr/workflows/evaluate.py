@@ -66,7 +66,9 @@ def evaluate_files(
             on_image(printable(path.name))
         return row
 
-    found = processes.each(files, measure, check=check)
+    with processes.joined():
+        processes.each(files, check)  # all before the first is measured, as a damaged file shall show now
+        found = processes.each(files, measure)
     rows = {printable(path.name): row for path, row in zip(files, found, strict=True)}
     many = f"{len(files)} image{'s' if len(files) != 1 else ''}"
     heading = f"{title or 'Model'} on {many}, cropped from the top left to multiples of {resolved.multiple}"

@@ -82,16 +82,12 @@ class Processes:
                 raise ValueError(value)
         return [value for _, value in outcomes]
 
-    def each(
-        self, items: Sequence[Item], work: Callable[[Item], Found], *, check: Callable[[Item], Any] | None = None
-    ) -> list[Found]:
+    def each(self, items: Sequence[Item], work: Callable[[Item], Found]) -> list[Found]:
         """Share items out, do the work of one's own, and return everybody's results in the order of the items.
 
         Args:
             items: the same in all processes.
             work: of an item; its result must be one that can be pickled, without tensors on an accelerator.
-            check: called with each item before the work on any is begun anywhere, as a damaged file shall show now and
-                not after hours.
 
         Raises:
             ValueError: with the message of another process's error, see :meth:`gather`.
@@ -102,11 +98,8 @@ class Processes:
         """
         own = self.share(items)
         found: list[Found | None] = [None] * len(items)
-        with self.joined():
-            if check is not None:
-                self.gather(lambda: [check(item) for item in own] and None)
-            for rank, results in enumerate(self.gather(lambda: [work(item) for item in own])):
-                found[rank :: self.count] = results
+        for rank, results in enumerate(self.gather(lambda: [work(item) for item in own])):
+            found[rank :: self.count] = results
         return cast(list[Found], found)
 
     @contextmanager

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 import flowsr
 from flowsr.errors import ImageError
 from flowsr.images import write_image
+from flowsr.workflows.evaluate import evaluate_files
 from flowsr.workflows.processes import Processes
 
 COMMANDS = {
@@ -100,17 +100,13 @@ def test_a_damaged_image_in_one_process_stops_all(place, tmp_path, name):
     assert not (tmp_path / "out").exists(), "the image that is good is in the other process, and not begun"
 
 
-def test_items_keep_their_order_and_are_checked_before_any_is_begun():
-    done = []
-    assert Processes().each("abc", lambda item: done.append(item) or item.upper(), check=str.islower) == list("ABC")
-
-    def refuse(item):
-        if item == "b":
-            raise ImageError("b is damaged")
-
-    with pytest.raises(ImageError, match="b is damaged"):
-        Processes().each("abc", done.append, check=refuse)
-    assert done == list("abc")
+def test_files_are_looked_at_before_any_is_measured(place, tmp_path):
+    files, done = [tmp_path / "0.png", tmp_path / "1.png"], []
+    write_image(files[0], torch.rand(3, 32, 32))
+    files[1].write_text("not an image")
+    with pytest.raises(ImageError, match=r"1\.png"):
+        evaluate_files(flowsr.load(place / "model.safetensors"), files, on_image=done.append)
+    assert not done
 
 
 def test_results_of_several_processes_are_put_in_the_order_of_the_items(monkeypatch):
@@ -125,6 +121,5 @@ def test_results_of_several_processes_are_put_in_the_order_of_the_items(monkeypa
             return [[item**2 for item in items[other::3]] for other in range(3)]
 
         monkeypatch.setattr(Processes, "gather", gather)
-        monkeypatch.setattr(Processes, "joined", lambda self: nullcontext())
         assert own.each(items, lambda item: item**2) == [item**2 for item in items]
         assert asked == [[item**2 for item in items[rank::3]]]
