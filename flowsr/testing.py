@@ -51,10 +51,8 @@ def randomize(module: ModuleType, *, strength: float = 0.2, generator: torch.Gen
     """
     for parameter in module.parameters():
         fan_in = max(1, parameter.numel() // parameter.shape[0]) if parameter.dim() > 1 else 1
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device=place_of(generator)).to(
-            parameter
-        )
-        parameter.add_(strength / math.sqrt(fan_in) * noise)
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device=place_of(generator))
+        parameter.add_(strength / math.sqrt(fan_in) * noise.to(parameter))
     return module
 
 

@@ -251,9 +251,8 @@ def model_pairs(
     if count < 1:
         raise ValueError(f"expected count >= 1; got {count}")
     generator = torch.Generator().manual_seed(seed)
-    lr = lr_prior(
-        torch.randn((count, *lr_prior.mean.shape), generator=generator, device=generator.device).to(lr_prior.mean)
-    ).clamp(-0.25, 1.25)
+    noise = torch.randn((count, *lr_prior.mean.shape), generator=generator, device=generator.device)
+    lr = lr_prior(noise.to(lr_prior.mean)).clamp(-0.25, 1.25)
     sampler = flow_sampler(flow, lr_log_scale=lr_log_scale)
     return torch.cat([sampler(small, 1, generator) for small in lr]), lr
 

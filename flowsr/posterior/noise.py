@@ -101,10 +101,8 @@ class LaplaceNoise(Noise):
         return (observation - clean) / (math.sqrt(2.0) * self.scale)
 
     def simulate(self, clean: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        uniform = (
-            torch.rand(clean.shape, generator=generator, device=place_of(generator)).to(clean).clamp(1e-7, 1 - 1e-7)
-            - 0.5
-        )
+        uniform = torch.rand(clean.shape, generator=generator, device=place_of(generator)).to(clean)
+        uniform = uniform.clamp(1e-7, 1 - 1e-7) - 0.5
         return clean - self.scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
 
     def information(self, clean: Tensor) -> Tensor:

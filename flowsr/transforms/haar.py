@@ -57,9 +57,8 @@ class Haar(ImageTransform):
         bands = z.unflatten(-3, (4, shape[-3]))
         with full_precision(z):
             blocks = torch.einsum("kp,...kchw->...cphw", self.signs.to(z.dtype), bands)
-        return depth_to_space(channels_last(blocks.flatten(-4, -3)), 2), constant_ladj(
-            z, math.log(2.0) * math.prod(z.shape[-3:])
-        )
+        ladj = constant_ladj(z, math.log(2.0) * math.prod(z.shape[-3:]))
+        return depth_to_space(channels_last(blocks.flatten(-4, -3)), 2), ladj
 
     def inv_call_and_ladj(self, x: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
         self.inverse_shape(x.shape)
