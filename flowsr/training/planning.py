@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,8 +106,8 @@ class Plan(Result):
         rows = [
             [
                 str(run.processes),
-                f"{run.batch_size}",
-                f"{run.crop}",
+                str(run.batch_size),
+                str(run.crop),
                 run.precision,
                 _three_digits(run.step_seconds),
                 _three_digits(run.hours),
@@ -116,8 +117,8 @@ class Plan(Result):
             for run in self.runs
         ]
         head = ["processes", "batch", "crop", "precision", "s/step", "hours", "same crops", "memory each"]
-        title = f"{self.steps} steps of {self.recipe}"
-        return text_table(head, rows, title=title, notes=["", *self.assumptions])
+        notes = [line for sentence in self.assumptions for line in wrap(sentence, 76)]
+        return text_table(head, rows, title=f"{self.steps} steps of {self.recipe}", notes=["", *notes])
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -127,27 +128,27 @@ class Plan(Result):
 
     @property
     def assumptions(self) -> list[str]:
-        """What the figures rest on, a line each."""
+        """What the figures rest on, a sentence each."""
         grown = "" if self.measured_memory is None else f"; the process grew by {memory_text(self.measured_memory)}"
         estimated = f"{self.timed_crops} crops are held to take {memory_text(self.estimated_memory)}{grown}."
         return [
-            *(self._measured if self.device else ["The time of a step was given, not measured."]),
+            self._measured if self.device else "The time of a step was given, not measured.",
             f"Several processes are assumed to reach {self.efficiency:.0%} of ideal scaling.",
             "Time and memory are assumed to grow with the pixels of a crop.",
-            "A batch larger than the recipe's is another recipe: 'same crops' is the time",
-            "until as many crops have been seen. Validation and checkpoints are left out.",
+            "A batch larger than the recipe's is another recipe: 'same crops' is the time until as many are seen.",
+            "Validation and checkpoints are left out.",
             "Memory is the estimate beside the weights, in fp32.",
             *([estimated] if self.device else []),
         ]
 
     @property
-    def _measured(self) -> list[str]:
-        cores = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device == "cpu" else ""
-        return [
-            f"A step of n crops takes {self.once:.3g} s + n·{self.each:.3g} s on {self.device}{cores}: the fastest",
-            f"of {_TIMED}, up to {self.timed_crops} crops, which took {min(self.timed_seconds):.3g} to "
-            f"{max(self.timed_seconds):.3g} s.",
-        ]
+    def _measured(self) -> str:
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device == "cpu" else ""
+        taken = f"{min(self.timed_seconds):.3g} to {max(self.timed_seconds):.3g} s"
+        return (
+            f"A step of n crops takes {self.once:.3g} s + n·{self.each:.3g} s on {self.device}{threads}: the fastest "
+            f"of {_TIMED}, up to {self.timed_crops} crops, which took {taken}."
+        )
 
 
 def plan(
@@ -273,8 +274,7 @@ class _Timing:
         planned = partial(self.planned, line, efficiency)
         runs = [planned(count) for count in processes] + [planned(first, crop=crop) for crop in self.other_crops()]
         if line.other_precision is not None:
-            other = _OTHER[self.run.precision]
-            runs.append(planned(first, precision=other, scale=line.other_precision))
+            runs.append(planned(first, precision=_OTHER[self.run.precision], scale=line.other_precision))
         return Plan(
             recipe=recipe.name,
             steps=recipe.steps,

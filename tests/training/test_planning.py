@@ -52,6 +52,7 @@ def test_a_line_through_two_timings_is_carried_over_to_processes(images, monkeyp
     assert (other.precision, other.step_seconds) == ("bf16", pytest.approx(5.0))
     assert eight.memory < one.memory < double.memory and half.memory < one.memory
     text = found.to_text()
+    assert all(sentence.endswith(".") for sentence in found.assumptions) and max(map(len, text.splitlines())) < 80
     assert "7200 steps of nll" in text and "assumed to reach 80% of ideal scaling" in text
 
 
