@@ -27,8 +27,8 @@ import torch
 import flowsr
 from benchmarks.convolutions import bare, convolutions_of
 from benchmarks.graphs import captured, compiled
+from flowsr._support.free_memory import keep_freed_memory
 from flowsr._support.json import write_json
-from flowsr.cli.app import keep_freed_memory
 from flowsr.models.conditional import ConditionalModel, require_conditional
 from flowsr.models.registry import from_preset
 from flowsr.plots import PALETTE, new_figure, plain_axes, save_figure

@@ -1,4 +1,4 @@
-"""How much memory there is for this process: the system's, a container's limit, the shell's, or an accelerator's."""
+"""How much memory there is for this process, by the system, a container, the shell or an accelerator; freed memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ _CGROUPS = (
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
 )
 """For each version of control groups: under which folder, and in which files, limits, use and statistics stand."""
+_TRIM_THRESHOLD = -1  # of glibc's malloc.h, as the next
+_MMAP_THRESHOLD = -3
 
 
 def free_memory(device: torch.device | str = "cpu") -> int | None:
@@ -63,10 +65,29 @@ def used_memory(device: torch.device | str = "cpu") -> int:
     return int(pages[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
 
 
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory in place of giving it back to the system; whether it could be told so.
+
+    A flow makes and frees tensors of megabytes at every layer. By default glibc returns such memory to the system at
+    once, and gets it back page by page: up to a fifth of the time of a decoding on a CPU, as ``python -m
+    benchmarks.bench decode-2x20`` shows without and with ``--give-memory-back``. The price is that the process holds
+    the most memory that it ever needed until it ends. That is for a program to choose, not for a library, so only the
+    command ``flowsr`` does it.
+    """
+    mallopt = _of_c_library("mallopt")
+    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, 2**25) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
 def give_back_freed_memory() -> None:
     """Let the C library give the system what was freed and kept, where it can: between two works that take much."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+    trim = _of_c_library("malloc_trim")
+    if trim is not None:
         trim(0)
+
+
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of Linux's C library; not every one has it."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def parse_memory(text: str) -> int:

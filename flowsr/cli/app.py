@@ -1,8 +1,6 @@
 """The application: which commands there are, in the order of the help."""
 
-import ctypes
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -20,28 +18,6 @@ from flowsr.cli.sample import sample
 from flowsr.cli.score import score
 from flowsr.cli.study import study
 from flowsr.cli.train import train
-
-_TRIM_THRESHOLD = -1  # of glibc's malloc.h, as the next
-_MMAP_THRESHOLD = -3
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory in place of giving it back to the system; whether it could be told so.
-
-    A flow makes and frees tensors of megabytes at every layer. By default glibc returns such memory to the system at
-    once, and gets it back page by page: up to a sixth of the time of a decoding on a CPU, as
-    ``python -m benchmarks.bench small-4x40`` shows with and without. The price is that the process
-    holds the most memory that it ever needed until it ends. That is for a program to choose, not for a library, so only
-    the command ``flowsr`` does it.
-    """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
-    if mallopt is None:
-        return False
-    largest = 2**31 - 1
-    return bool(mallopt(_MMAP_THRESHOLD, 2**25) and mallopt(_TRIM_THRESHOLD, largest))
-
 
 app = typer.Typer(
     cls=GuardedGroup,

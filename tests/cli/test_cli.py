@@ -385,7 +385,7 @@ def test_mistakes_get_one_sentence_and_write_nothing(name, model, lr, tmp_path, 
 
 def test_a_bug_keeps_its_traceback_and_a_mistake_shows_it_on_request(monkeypatch, tmp_path):
     assert isinstance(run("--traceback", "info", "--model", tmp_path / "none").exception, FileNotFoundError)
-    monkeypatch.setattr("flowsr.cli.info.describe", lambda name: 1 / 0)
+    monkeypatch.setattr("flowsr.cli.info.describe", lambda name, **_: 1 / 0)
     result = run("info", "--model", "sr-x4")
     assert isinstance(result.exception, ZeroDivisionError)
 
@@ -464,7 +464,7 @@ def test_a_real_process_says_one_sentence(tmp_path):
 
 _FREED = """
 import ctypes, sys
-from flowsr.cli.app import keep_freed_memory
+from flowsr._support.free_memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
