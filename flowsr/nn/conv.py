@@ -72,6 +72,7 @@ class _Convolution(nn.Module):
     """Base of the convolutions: their kernel is a function of parameters, and is made ready once while they stay."""
 
     mark_border = False
+    makes_new_memory = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flowsr.nn.conv import NormedConv2d, ZeroConv2d
-from flowsr.nn.prepared import rectify
+from flowsr.nn.prepared import rectified
 
 
 class FCN(nn.Module):
@@ -52,8 +52,8 @@ class FCN(nn.Module):
         context: Float[Tensor, "*context features height width"] | None = None,
     ) -> Float[Tensor, "*batch out height width"]:
         """Compute shift and scale; the batch of ``context`` must broadcast against that of ``x``."""
-        h = rectify(self.conv1(x, context))
-        return self.conv3(rectify(self.conv2(h)))
+        h = rectified(self.conv1, x, context)
+        return self.conv3(rectified(self.conv2, h))
 
 
 class Parallel(nn.ModuleList):

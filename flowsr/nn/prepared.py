@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _global_forward_hooks
 
 T = TypeVar("T")
 
@@ -19,11 +20,13 @@ class Prepared:
     """Values made from parameters, made again when these change.
 
     A value is kept only where no gradient of the parameters is wanted: without gradients, or with parameters that are
-    frozen. A parameter has changed if it is another tensor, lies elsewhere, or was written to in place; a pass that
-    wants its gradient, as of a training step, lets go of everything, so that even optimizers that write behind
-    autograd's back (``parameter.data``, as Pyro's do) are noticed. Copies and pickles start empty.
+    frozen. A parameter has changed if it is another tensor, lies elsewhere, or was written to in place; on CPUs also
+    if its sum is another one, as averages of weights are often exchanged behind autograd's back (``parameter.data``).
+    On other devices, where looking at numbers means waiting for them, such writes are noticed by the next pass that
+    wants the gradient, as of a training step, which lets go of everything; before, ``load_state_dict`` or an
+    operation in place under ``torch.no_grad()`` makes them known. Copies and pickles start empty.
 
-    Cost: a comparison of a few numbers per call; memory for the values.
+    Cost: a comparison of a few numbers per call, and on CPUs a sum of the parameters; memory for the values.
 
     Example:
         >>> weight, prepared = nn.Parameter(torch.ones(2)), Prepared()
@@ -55,7 +58,7 @@ class Prepared:
             self._kept.clear()
             return make()
         tensors = (*parameters, *buffers)
-        marks = [(p.data_ptr(), p._version, p.dtype) for p in tensors]
+        marks = [(p.data_ptr(), p._version, p.dtype, _sum(p)) for p in tensors]
         found = self._kept.get(key)
         if found is None or found[0] != marks:
             # Not as tensors of inference mode, which no later pass with gradients could use.
@@ -67,6 +70,11 @@ class Prepared:
 
     def __reduce__(self) -> tuple[type["Prepared"], tuple[()]]:
         return Prepared, ()
+
+
+def _sum(x: Tensor) -> float | None:
+    """The sum of a tensor, in which hardly a write goes unseen; None where reading it would make a device wait."""
+    return float(x.detach().sum()) if x.device.type == "cpu" else None
 
 
 def _are_fixed(parameters: Sequence[Tensor]) -> bool:
@@ -96,11 +104,22 @@ def convolved_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if autocast else weight.dtype
 
 
-def rectify(x: Tensor, slope: float = 0.0) -> Tensor:
-    """ReLU, or LeakyReLU, of what nobody else needs: in place where no gradient is wanted.
+def rectified(layer: nn.Module, *inputs: Tensor | None, slope: float = 0.0) -> Tensor:
+    """ReLU, or LeakyReLU, of what a layer gives: in place where no gradient is wanted and nobody else sees it.
 
     Memory that is not asked for is the cheapest: large tensors come page by page from the system.
+
+    Args:
+        layer: a convolution, whose result is new memory; what others give, or hooks have seen, is left as it is.
+        inputs: of the layer.
+        slope: of negative values.
     """
-    if x.requires_grad:  # in place on a view, autograd would copy
-        return F.leaky_relu(x, slope) if slope else torch.relu(x)
-    return F.leaky_relu_(x, slope) if slope else torch.relu_(x)
+    x: Tensor = layer(*inputs)
+    # In place on a view, autograd would copy.
+    in_place = not x.requires_grad and getattr(layer, "makes_new_memory", False) and not _is_hooked(layer)
+    return F.leaky_relu(x, slope, in_place) if slope else F.relu(x, in_place)
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    """Whether somebody may hold on to what a layer gives, or has put something of his own in its place."""
+    return bool(layer._forward_hooks or _global_forward_hooks)

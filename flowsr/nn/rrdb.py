@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowsr.nn.conv import Conv2d
-from flowsr.nn.prepared import channels_last, convolved_dtype, rectify
+from flowsr.nn.prepared import channels_last, convolved_dtype, rectified
 
 _ESRGAN = """@inproceedings{wang2018esrgan,
   title     = {{ESRGAN}: Enhanced Super-Resolution Generative Adversarial Networks},
@@ -50,7 +50,7 @@ class DenseBlock(nn.Module):
         # As the convolutions take and give them, or every concatenation would change order and dtype again.
         x = channels_last(x.to(convolved_dtype(x, cast(Conv2d, last).weight)))
         for conv in inner:
-            x = torch.cat([x, rectify(conv(x), 0.2)], -3)
+            x = torch.cat([x, rectified(conv, x, slope=0.2)], -3)
         return last(x)
 
 

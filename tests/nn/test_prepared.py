@@ -14,6 +14,7 @@ from torch.func import functional_call, jacrev, jvp, vmap
 import flowsr
 from flowsr.images import make_lr
 from flowsr.nn import FCN, Conv2d, DenseBlock, Prepared, channels_last
+from flowsr.nn.prepared import rectified
 from flowsr.testing import randomize
 from flowsr.transforms import InvertibleConv1x1, InvertibleConv1x1Orthogonal, InvertibleConv1x1PLU
 
@@ -125,6 +126,16 @@ def step_of_pyro(transform):
     transform.zero_grad()
 
 
+def exchange_data(transform):
+    """Averages of weights are put in the place of weights by ``parameter.data`` too, with no step in between."""
+    for parameter in transform.parameters():
+        parameter.data.copy_(1.01 * parameter.data)
+
+
+def exchange_data_at_once(transform):
+    torch._foreach_mul_([parameter.data for parameter in transform.parameters()], 1.01)
+
+
 def new_parameters(transform):
     for module in transform.modules():
         for name, value in list(module._parameters.items()):
@@ -146,6 +157,8 @@ CHANGES = [
     exchange_memory,
     step,
     step_of_pyro,
+    exchange_data,
+    exchange_data_at_once,
     new_parameters,
 ]
 
@@ -302,3 +315,35 @@ def test_activations_have_their_channels_last_where_that_is_faster():
     torch.testing.assert_close(channels_last(x), x, rtol=0, atol=0)
     with torch.no_grad():
         assert DenseBlock(8, 4, growth=3)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_what_hooks_see_and_put_in_place_stays_as_it_is(slope):
+    conv, x = Conv2d(3, 4), torch.randn(2, 3, 4, 4)
+    expected = torch.nn.functional.leaky_relu(conv(x), slope).detach()
+    seen = []
+    with torch.no_grad():
+        hook = conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        assert torch.allclose(rectified(conv, x, slope=slope), expected) and (seen[0] < 0).any()
+        hook.remove()
+        patch = torch.full((2, 4, 4, 4), -1.0)
+        hook = conv.register_forward_hook(lambda module, inputs, output: patch)
+        assert (rectified(conv, x, slope=slope) == -slope).all() and (patch == -1).all()
+        hook.remove()
+        hook = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: patch)
+        assert (rectified(conv, x, slope=slope) == -slope).all() and (patch == -1).all()
+        hook.remove()
+        assert (rectified(nn.Identity(), x, slope=slope) >= x).all() and (x < 0).any(), "other layers may give views"
+
+
+@pytest.mark.parametrize("build", [lambda: FCN(3, 4, hidden_channels=5), lambda: DenseBlock(3, 4, growth=2)])
+def test_hooks_see_what_convolutions_give(build):
+    network, x, seen = build(), torch.randn(2, 3, 4, 4), {}
+    randomize(network)
+    for name, module in network.named_modules():
+        if hasattr(module, "convolve"):
+            module.register_forward_hook(lambda m, i, output, name=name: seen.setdefault(name, []).append(output))
+    network(x)
+    with torch.no_grad():
+        network(x)
+    assert len(seen) >= 3 and all(torch.allclose(*pair, atol=1e-6) for pair in seen.values())
