@@ -46,7 +46,8 @@ def free_memory(device: torch.device | str = "cpu") -> int | None:
         return None
     count = os.environ.get("LOCAL_WORLD_SIZE", "1")
     shared = [free // max(1, int(count) if count.isdigit() else 1) for free in (*_of_system(), *_of_control_groups())]
-    return max(0, min([*shared, *_of_limits()], default=0)) or None
+    told = [*shared, *_of_limits()]
+    return max(0, min(told)) if told else None
 
 
 def used_memory(device: torch.device | str = "cpu") -> int:

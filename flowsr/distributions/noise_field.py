@@ -7,12 +7,16 @@ in tiles has the noise of the image drawn whole, and tiles that overlap agree wh
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from flowsr._support.free_memory import memory_text
+from flowsr._support.names import printable
 
 _RUN = 2**20
 """How many numbers a field on disk draws at once: a multiple of 16, the group that torch draws normals in."""
@@ -85,7 +89,7 @@ class NoiseField:
         on_disk: keep the noise in a temporary file, in the folder of :func:`tempfile.gettempdir`.
 
     Raises:
-        OSError: if the disk is full.
+        OSError: if the disk is full, with nothing left there.
 
     Example:
         >>> options = {"parts": (3, 9), "dtype": torch.float32, "device": torch.device("cpu")}
@@ -116,11 +120,21 @@ class NoiseField:
         self._kind = np.dtype("float32" if dtype == torch.float32 else "float64")
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
         place = device if generator is None else generator.device
-        for part in self._shapes:
-            for run in _runs(math.prod(part), place):
-                noise = torch.randn(run, dtype=torch.float64, device=place, generator=generator)
-                self._file.write(noise.to("cpu", kept).numpy().tobytes())
-        self._file.flush()
+        try:
+            for part in self._shapes:
+                for run in _runs(math.prod(part), place):
+                    noise = torch.randn(run, dtype=torch.float64, device=place, generator=generator)
+                    self._file.write(noise.to("cpu", kept).numpy().tobytes())
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):  # closing writes what is left over
+                self.close()
+            size = memory_text(self._kind.itemsize * sum(map(math.prod, self._shapes)))
+            raise OSError(
+                f"expected room for the noise of a large image, {size}, in the temporary folder "
+                f"{printable(tempfile.gettempdir())}; it cannot be written ({error.strerror}): make room, or name "
+                "another folder in the environment variable TMPDIR"
+            ) from error
 
     def window(self, rows: slice, columns: slice) -> Tensor:
         """The noise ``(*batch, channels, rows, columns)`` at these places."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowsr._support.free_memory import memory_text
+from flowsr._support.free_memory import memory_text, used_memory
 from flowsr._support.shapes import add_ladj, per_pixel
 from flowsr.errors import OutOfMemoryError
 from flowsr.images import bicubic_up, size_text
@@ -92,7 +92,10 @@ def plan_tiles(
     if found is None:
         smallest = replace(whole, core=(1, 1), halo=halo)
         least = held + memory_estimate(model, smallest.window, task=task) / _SAFE
-        left = "may be taken" if max_memory is None else f"of {memory_text(max_memory)} are left"
+        left = "may be taken"
+        if max_memory is not None:
+            own = memory_text(used_memory(model.device))
+            left = f"of {memory_text(max_memory)} are left beside the {own} that the process takes without"
         raise OutOfMemoryError(
             f"expected work that fits into memory; {what}, {size_text(size)}, takes about {memory_text(least)} at "
             f"least, in tiles, and {memory_text(budget)} {left}: take a smaller image, or give more memory"
@@ -158,8 +161,10 @@ def measured_halo(model: ImageModel, task: TileTask) -> int:
 
 
 def _version(model: ImageModel) -> int:
-    """A number that is another one when weights have changed in place."""
-    return sum(weight._version for weight in model.state_dict(keep_vars=True).values() if not weight.is_inference())
+    """A number that is another one when weights have changed: a hash of their sums."""
+    # Not of autograd's counts, which do not know of writes into ``parameter.data``.
+    sums = [weight.detach().double().sum() for weight in model.state_dict(keep_vars=True).values()]
+    return hash(tuple(torch.stack(sums).tolist()))
 
 
 def _reach(model: ImageModel, task: TileTask, cells: int) -> int | None:

@@ -74,7 +74,7 @@ class Prepared:
 
 def _sum(x: Tensor) -> float | None:
     """The sum of a tensor, in which hardly a write goes unseen; None where reading it would make a device wait."""
-    return float(x.detach().sum()) if x.device.type == "cpu" else None
+    return float(x.sum()) if x.device.type == "cpu" else None
 
 
 def _are_fixed(parameters: Sequence[Tensor]) -> bool:

@@ -149,6 +149,15 @@ def test_out_of_memory_is_a_sentence_whatever_it_was_taken_for():
     assert shortage(RuntimeError("a bug")) == "" and shortage(OutOfMemoryError("its own words")) == ""
 
 
+def test_no_memory_is_not_a_lack_of_limits(monkeypatch):
+    for told, free in (([0, 5], 0), ([-3], 0), ([7, 5], 5), ([], None)):
+        monkeypatch.setattr("flowsr._support.free_memory._of_system", lambda told=told: iter(told))
+        for other in ("_of_control_groups", "_of_limits"):
+            monkeypatch.setattr(f"flowsr._support.free_memory.{other}", lambda: iter(()))
+        if sys.platform == "linux":
+            assert free_memory("cpu") == free
+
+
 def test_a_limit_of_the_shell_counts(tmp_path):
     code = "from flowsr._support.free_memory import free_memory; print(free_memory())"
     free = free_memory()

@@ -1,6 +1,10 @@
 """Large images in tiles: the numbers of the whole image, of one field of noise, in a stated memory."""
 
 import math
+import os
+import re
+import subprocess
+import sys
 from itertools import product
 
 import pytest
@@ -167,6 +171,7 @@ def test_the_fewest_pixels_are_computed():
 def test_what_does_not_fit_in_tiles_either_is_refused():
     flow = flowsr.load("sr-x4-small")
     said = r"drawing for a\.png, 9000 × 8000 pixels, takes about [0-9.]+ MB at least, in tiles, and 0\.0 MB of 64\.0 MB"
+    said += r" are left beside the [0-9.]+ .B that the process takes"
     with pytest.raises(OutOfMemoryError, match=said):
         plan_tiles(flow, (8000, 9000), task="draw", max_memory=64_000_000, what="drawing for a.png")
 
@@ -192,13 +197,37 @@ def test_a_model_that_looks_everywhere_is_refused():
             measured_halo(flow, task)
 
 
-def test_halos_are_measured_anew_for_other_weights():
+@pytest.mark.parametrize("data", [False, True])
+def test_halos_are_measured_anew_for_other_weights(data):
     flow = tiny("sr-x4", strength=0.01)
     before = measured_halo(flow, "draw")
     with torch.no_grad():
         for weight in flow.parameters():
-            weight.mul_(20)
+            (weight.data if data else weight).mul_(20)
     assert measured_halo(flow, "draw") > before
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_nothing_open():
+    code = """
+import os, resource, torch
+from flowsr.distributions import NoiseField
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+options = {"parts": (3, 9), "dtype": torch.float32, "device": torch.device("cpu"), "on_disk": True}
+before = len(os.listdir("/proc/self/fd"))
+try:
+    NoiseField((12, 50, 70), **options)
+except OSError as error:
+    print(error, len(os.listdir("/proc/self/fd")) - before)
+NoiseField((12, 2, 2), **options).close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "TMPDIR": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    said = (
+        r"expected room for the noise of a large image, 0\.2 MB, in the temporary folder .+; it cannot be written .*: "
+    )
+    assert re.match(said + "make room, or name another folder in the environment variable TMPDIR 0", done.stdout)
 
 
 def test_draws_that_run_away_and_tilings_of_other_images_are_refused():
