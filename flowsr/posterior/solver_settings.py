@@ -17,6 +17,9 @@ from flowsr.posterior.solution import Solution
 Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
 Guide = Literal["normal", "lowrank", "flow"]
 _STARTS = ("draw", "mode", "laplace")
+_LEAST = {"num_samples": 4, "num_warmup": 0, "num_chains": 1, "steps": 1, "num_particles": 1}
+_LEAST |= {"max_tree_depth": 1, "num_steps": 1, "rank": 1}
+_OPTIONAL = ("num_steps", "rank")
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,18 @@ class SolverSettings:
                 raise ValueError(
                     f"expected {name} to be one of {', '.join(get_args(known))}; got {getattr(self, name)!r}"
                 )
-        counts = (self.num_samples, self.num_chains, self.steps, self.num_particles, self.num_warmup)
-        if self.num_samples < 4 or min(counts[1:4]) < 1 or self.num_warmup < 0:
-            raise ValueError(
-                "expected num_samples >= 4, num_chains, steps and num_particles >= 1, num_warmup >= 0; got "
-                f"{', '.join(map(str, counts[:4]))} and {self.num_warmup}"
-            )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"expected an integer {name} >= {least}; got {value!r}")
         if self.target_accept is not None and not 0 < self.target_accept < 1:
             raise ValueError(f"expected target_accept in (0, 1); got {self.target_accept}")
         if not 0 < self.trajectory < math.inf or not 0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"expected finite trajectory and learning_rate > 0; got {self.trajectory} and {self.learning_rate}"
             )
-        for name in ("max_tree_depth", "num_steps", "rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value}")
 
     @property
     def optimizes(self) -> bool:
@@ -79,6 +78,8 @@ class SolverSettings:
                 raise ValueError(
                     f"expected start to be a whitened vector {wanted}; got shape {tuple(self.start.shape)}"
                 )
+            if self.start.is_complex():
+                raise ValueError(f"expected start to be real; got dtype {self.start.dtype}: take its real part")
             if not bool(torch.isfinite(self.start).all()):
                 raise ValueError("expected a finite start; got NaN or infinity in it: take start='draw'")
         elif self.start not in _STARTS:

@@ -358,6 +358,7 @@ MISTAKES = {
     "info of no image": (lambda d, m, i: ("info", d / "no.png"), ["no.png does not exist", "behind --model"]),
     "info of a folder": (lambda d, m, i: ("info", i.parent), ["expected an image", "is a folder: give a file in it"]),
     "info of a size that is none": (lambda d, m, i: ("info", "--size", "512"), ["expected a size as HEIGHTxWIDTH"]),
+    "info of a size of nothing": (lambda d, m, i: ("info", "--size", ""), ["expected a size as HEIGHTxWIDTH"]),
     "info of an image's memory": (lambda d, m, i: ("info", i, "--size", "9x9"), ["expected --size with a model"]),
     "info of two things": (lambda d, m, i: ("info", i, "-m", m), ["expected an image or a model"]),
     "import of nothing": (lambda d, m, i: ("import", d / "no.pth", d / "o.safetensors"), ["no.pth does not exist"]),

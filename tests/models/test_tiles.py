@@ -1,5 +1,6 @@
 """Large images in tiles: the numbers of the whole image, of one field of noise, in a stated memory."""
 
+import copy
 import math
 import os
 import re
@@ -205,6 +206,23 @@ def test_halos_are_measured_anew_for_other_weights(data):
         for weight in flow.parameters():
             (weight.data if data else weight).mul_(20)
     assert measured_halo(flow, "draw") > before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_does_not_hide_how_far_a_model_looks(dtype):
+    flow = tiny("sr-x4", strength=0.1)
+    halos = [measured_halo(flow, task) for task in ("draw", "encode")]
+    half = copy.deepcopy(flow).to(dtype)
+    assert [measured_halo(half, task) for task in ("draw", "encode")] == pytest.approx(halos, abs=1) and min(halos) > 2
+    assert half.dtype == dtype
+
+
+def test_a_model_that_gives_no_numbers_has_no_halo():
+    flow = tiny("sr-x4")
+    torch.nn.init.constant_(next(flow.transform.mains[0].parameters()), math.nan)
+    for task in ("draw", "encode"):
+        with pytest.raises(NonFiniteError, match=r"finite values of HCFlow for a photograph.*check its weights"):
+            measured_halo(flow, task)
 
 
 def test_a_full_disk_is_said_in_words_and_leaves_nothing_open():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any, cast
 
 import pyro
 import pytest
@@ -330,7 +331,7 @@ def test_what_hooks_see_and_put_in_place_stays_as_it_is(slope):
         hook = conv.register_forward_hook(lambda module, inputs, output: patch)
         assert (rectified(conv, x, slope=slope) == -slope).all() and (patch == -1).all()
         hook.remove()
-        hook = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: patch)
+        hook = nn.modules.module.register_module_forward_hook(cast(Any, lambda module, inputs, output: patch))
         assert (rectified(conv, x, slope=slope) == -slope).all() and (patch == -1).all()
         hook.remove()
         assert (rectified(nn.Identity(), x, slope=slope) >= x).all() and (x < 0).any(), "other layers may give views"

@@ -343,6 +343,12 @@ def test_gradients_are_asked_for_where_they_are_needed(operator, message):
         ({"max_tree_depth": 0}, "max_tree_depth >= 1"),
         ({"method": "pcn", "num_steps": 0}, "num_steps >= 1"),
         ({"method": "svi", "guide": "lowrank", "rank": 0}, "rank >= 1"),
+        ({"start": "laplace", "rank": 1.5}, r"an integer rank >= 1; got 1\.5"),
+        ({"num_samples": True}, "an integer num_samples >= 4; got True"),
+        ({"num_warmup": -1}, "an integer num_warmup >= 0; got -1"),
+        ({"num_chains": None}, "an integer num_chains >= 1; got None"),
+        ({"method": "svi", "steps": "many"}, "an integer steps >= 1; got 'many'"),
+        ({"start": torch.zeros(12, dtype=torch.complex64)}, "start to be real; got dtype torch.complex64"),
         ({"method": "svi", "learning_rate": 1e30}, "lower learning_rate"),
     ],
 )
