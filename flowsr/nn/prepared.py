@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _global_forward_hooks
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Prepared:
             make: computes it; with gradients of the parameters, where they are wanted.
             buffers: what else it depends on, that nobody differentiates.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or _is_traced():
             return make()
         if not _are_fixed(parameters):
             self._kept.clear()
@@ -75,6 +76,13 @@ class Prepared:
 def _sum(x: Tensor) -> float | None:
     """The sum of a tensor, in which hardly a write goes unseen; None where reading it would make a device wait."""
     return float(x.sum()) if x.device.type == "cpu" else None
+
+
+def _is_traced() -> bool:
+    """Whether tensors are not what they seem: torch runs with fake ones, or writes down what is done to them."""
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())
 
 
 def _are_fixed(parameters: Sequence[Tensor]) -> bool:
@@ -100,7 +108,9 @@ def channels_last(x: Tensor) -> Tensor:
 def convolved_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """The dtype that a convolution runs in: autocast's where it is on, which leaves float64 alone."""
     device = x.device.type
-    autocast = torch.is_autocast_enabled(device) and torch.float64 not in (x.dtype, weight.dtype)
+    # Asking whether autocast is on fails for a device that has none, such as "meta".
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    autocast = autocast and torch.float64 not in (x.dtype, weight.dtype)
     return torch.get_autocast_dtype(device) if autocast else weight.dtype
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pyro
@@ -9,8 +10,10 @@ import pytest
 import torch
 from cases import CASES, tiny
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import flowsr
 from flowsr.images import make_lr
@@ -348,3 +351,38 @@ def test_hooks_see_what_convolutions_give(build):
     with torch.no_grad():
         network(x)
     assert len(seen) >= 3 and all(torch.allclose(*pair, atol=1e-6) for pair in seen.values())
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_fake_tensors_and_traces_leave_nothing_behind(trained):
+    network, x = FCN(3, 4, hidden_channels=5).requires_grad_(trained), torch.randn(2, 3, 4, 4)
+    randomize(network)
+    expected = network(x).detach()
+    with torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert network(torch.randn(2, 3, 4, 4)).shape == expected.shape
+        assert torch.allclose(network(x), expected, atol=1e-6)
+        traced = make_fx(network)(x)
+        assert torch.allclose(traced(x + 1), network(x + 1), atol=1e-6)
+        assert torch.allclose(network(x), expected, atol=1e-6)
+
+
+def test_shapes_are_known_without_numbers():
+    network = FCN(3, 4, hidden_channels=5).to("meta")
+    with torch.no_grad():
+        assert network(torch.empty(2, 3, 4, 4, device="meta")).shape == (2, 4, 4, 4)
+
+
+def test_threads_that_decode_and_train_beside_each_other_give_what_one_gives():
+    transform = tiny("sr-x4", strength=0.1).double().transform
+    z = torch.randn(2, 48, 2, 2, dtype=torch.float64)
+    expected = unkept(transform, z, None)
+
+    def work(number):
+        if number % 2:
+            _loss(transform)  # lets go of what is kept
+        with torch.no_grad():
+            return error(passes(transform, z, None), expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(work, range(24))) <= 1e-12
