@@ -6,28 +6,33 @@ the same at every call.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
 from torch.nn import functional as F
 from torch.nn.modules.module import _global_forward_hooks
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 T = TypeVar("T")
 
+_GLANCED = 81
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Prepared:
     """Values made from parameters, made again when these change.
 
     A value is kept only where no gradient of the parameters is wanted: without gradients, or with parameters that are
-    frozen. A parameter has changed if it is another tensor, lies elsewhere, or was written to in place; on CPUs also
-    if its sum is another one, as averages of weights are often exchanged behind autograd's back (``parameter.data``).
-    On other devices, where looking at numbers means waiting for them, such writes are noticed by the next pass that
-    wants the gradient, as of a training step, which lets go of everything; before, ``load_state_dict`` or an
-    operation in place under ``torch.no_grad()`` makes them known. Copies and pickles start empty.
+    frozen. A parameter has changed if it is another tensor, lies elsewhere, or was written to in place. Writes behind
+    autograd's back (``parameter.data``), by which averages of weights are often exchanged, leave no such trace. On CPUs
+    they are noticed by some of the numbers, spread over the parameter: which a change of all of it does not miss, and
+    one of single numbers may. Elsewhere, where looking at numbers means waiting for them, the next pass that wants
+    gradients notices them, as it lets go of everything; ``load_state_dict``, or an operation in place under
+    ``torch.no_grad()``, is noticed everywhere. Copies and pickles start empty.
 
-    Cost: a comparison of a few numbers per call, and on CPUs a sum of the parameters; memory for the values.
+    Cost: a comparison of a few numbers per call; memory for the values.
 
     Example:
         >>> weight, prepared = nn.Parameter(torch.ones(2)), Prepared()
@@ -40,7 +45,7 @@ class Prepared:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Any, list[Tensor], Any]] = {}
+        self._kept: dict[Hashable, _Kept] = {}
 
     def __call__(
         self, key: Hashable, parameters: Sequence[Tensor], make: Callable[[], T], *, buffers: Sequence[Tensor] = ()
@@ -59,27 +64,51 @@ class Prepared:
             self._kept.clear()
             return make()
         tensors = (*parameters, *buffers)
-        marks = [(p.data_ptr(), p._version, p.dtype, _sum(p)) for p in tensors]
         found = self._kept.get(key)
-        if found is None or found[0] != marks:
+        if found is None or not found.is_of(tensors):
             # Not as tensors of inference mode, which no later pass with gradients could use.
             with torch.inference_mode(False), torch.no_grad():
-                value = make()
-            # Holding on to the memory, so that another tensor cannot come to lie in the same place.
-            found = self._kept[key] = (marks, [p.detach() for p in tensors], value)
-        return cast(T, found[2])
+                found = self._kept[key] = _Kept(tensors, make())
+        return found.value
 
     def __reduce__(self) -> tuple[type["Prepared"], tuple[()]]:
         return Prepared, ()
 
 
-def _sum(x: Tensor) -> float | None:
-    """The sum of a tensor, in which hardly a write goes unseen; None where reading it would make a device wait."""
-    return float(x.sum()) if x.device.type == "cpu" else None
+class _Kept:
+    """A value, and what the tensors that it was made from looked like."""
+
+    def __init__(self, tensors: Sequence[Tensor], value: Any) -> None:
+        self.value = value
+        # Holding on to the memory, so that another tensor cannot come to lie in the same place.
+        self._tensors = [x.detach() for x in tensors]
+        self._glances = [_glance(x) for x in self._tensors]
+        self._looked = self._look(tensors)
+
+    def is_of(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors are these and look as they did."""
+        return self._look(tensors) == self._looked
+
+    def _look(self, tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+        return [
+            (x.data_ptr(), x._version, x.dtype, None if glance is None else glance.tobytes())
+            for x, glance in zip(tensors, self._glances, strict=True)
+        ]
+
+
+def _glance(x: Tensor) -> Any:
+    """Bits of some numbers of a tensor, as a view of its memory; None where reading it would make a device wait."""
+    if x.device.type != "cpu":
+        return None
+    each = max(1, int(_GLANCED ** (1 / max(1, x.dim()))))  # along each axis
+    every = (slice(None, None, -(-side // each) or 1) for side in x.shape)
+    return x.view(_BITS[x.dtype.itemsize]).numpy()[(*every, ...)]
 
 
 def _is_traced() -> bool:
-    """Whether tensors are not what they seem: torch runs with fake ones, or writes down what is done to them."""
+    """Whether tensors are not what they seem: torch transforms functions, fakes them, or writes down what is done."""
+    if peek_interpreter_stack() is not None:
+        return True
     if not torch._C._len_torch_dispatch_stack():
         return False
     return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())

@@ -25,8 +25,8 @@ from flowsr.models.memory import memory_estimate
 name, side, train = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "train"
 flow = flowsr.models.from_preset(name)
 estimated = memory_estimate(flow, (side, side), task=sys.argv[3])
-peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
-before = peak()
+status = lambda name: int(open("/proc/self/status").read().split(name)[1].split()[0]) * 1024
+before = status("VmRSS:")
 hr = torch.rand(1, 3, side, side)
 lr = None if name.startswith("glow") else torch.rand(1, 3, side // 4, side // 4)
 with torch.set_grad_enabled(train):
@@ -36,7 +36,7 @@ with torch.set_grad_enabled(train):
         total = sum(term.value.sum() for term in flow.log_likelihood_terms(hr, lr))
     if train:
         total.backward()
-print(json.dumps([estimated, peak() - before]))
+print(json.dumps([estimated, status("VmHWM:") - before]))
 """
 
 
@@ -45,7 +45,7 @@ print(json.dumps([estimated, peak() - before]))
     ("preset", "side", "task"),
     [
         ("sr-x4-small", 512, "encode"),
-        ("sr-x4-small", 512, "draw"),
+        pytest.param("sr-x4-small", 512, "draw", marks=pytest.mark.slow),
         pytest.param("rescaling-x4-small", 640, "encode", marks=pytest.mark.slow),
         pytest.param("sr-x4-small", 1024, "draw", marks=pytest.mark.slow),
         pytest.param("sr-x4-small", 320, "train", marks=pytest.mark.slow),
@@ -54,11 +54,13 @@ print(json.dumps([estimated, peak() - before]))
 )
 def test_estimates_are_near_what_is_measured(preset, side, task):
     command = [sys.executable, "-c", _MEASURE, preset, str(side), task]
-    estimated, measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert 0.75 < estimated / measured < 1.25 or (task == "train" and 0.6 < estimated / measured < 1.7), (
-        estimated / 2**20,
-        measured / 2**20,
-    )
+    runs = [
+        subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(3 if task == "draw" else 1)
+    ]
+    # What is given back in time differs from run to run: what takes most must fit.
+    (estimated, *_), measured = zip(*(json.loads(run.stdout) for run in runs), strict=True)
+    low, high = (0.6, 1.7) if task == "train" else (0.75, 1.25)
+    assert low < estimated / max(measured) < high, (estimated, measured)
 
 
 @pytest.mark.parametrize(
