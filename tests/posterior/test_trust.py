@@ -10,7 +10,7 @@ import torch
 from cases import tiny_flow
 
 from flowsr.posterior import GaussianNoise, Identity, InverseProblem, LinearGaussianFlow, PoissonNoise, pareto_k, solve
-from flowsr.posterior.diagnostics import start_remarks
+from flowsr.posterior.diagnostics import chains_settled, start_remarks
 from flowsr.posterior.modes import (
     _softest_direction,
     antithetic_draws,
@@ -437,3 +437,12 @@ def test_a_guide_with_correlations_cures_k_hat():
     assert any("k-hat" in remark and "guide='lowrank'" in remark for remark in independent.diagnostics.remarks)
     followed = solve(problem, "svi", guide="lowrank", rank=2, steps=2500, num_particles=16, learning_rate=0.01)
     assert not any("k-hat" in remark for remark in followed.diagnostics.remarks), followed.to_text()
+
+
+def test_chains_are_settled_where_each_agrees_with_itself_half_as_far_as_they_differ():
+    drifting = torch.randn(2, 400, generator=torch.Generator().manual_seed(0))
+    drifting[:, 200:] += 4  # each alone has an R-hat of 2.12
+    assert not chains_settled({"a": drifting}, {"a": 3.0}) and chains_settled({"a": drifting}, {"a": 3.4})
+    still = drifting[:, 200:]
+    assert not chains_settled({"a": still}, {"a": 1.19}) and chains_settled({"a": still}, {"a": 1.3})
+    assert not chains_settled({"a": drifting[:1]}, {"a": 9.0})
