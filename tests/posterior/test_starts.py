@@ -165,6 +165,7 @@ def test_chains_start_at_draws_of_the_guide_and_keep_its_coordinates():
     begin = time.perf_counter()
     solution = solve(problem, "nuts", start=guide, num_samples=4, num_warmup=0, max_tree_depth=1)
     assert len(solution.latents) == 4 and sum(solution.seconds.values()) < time.perf_counter() - begin
+    assert solution.diagnostics.divergences == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ gain
