@@ -106,7 +106,7 @@ def test_a_signal_to_the_whole_group_saves_and_exits(interruptible, images, tmp_
     assert (out / "model.safetensors").exists()
 
 
-def test_a_terminal_that_is_closed_stops_a_run_as_sigterm_does(images, tmp_path):
+def test_a_terminal_that_is_closed_stops_a_run_as_sigterm_does(interruptible, images, tmp_path):
     """It sends SIGHUP, the shell in it perhaps another, and nothing can be printed any more."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "flowsr", "train", str(images), "--out", str(out), "--device", "cpu"]
