@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -160,7 +160,7 @@ class NoiseField:
         if self._file is not None:
             self._file.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "NoiseField":
         return self
 
     def __exit__(

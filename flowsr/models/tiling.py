@@ -7,7 +7,7 @@ image a window ends where the image does, so that it sees the same zero padding.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -72,7 +72,7 @@ class Tiling:
             raise ValueError(f"expected sides of at least one, and a halo of at least none; got {self}")
 
     @classmethod
-    def whole(cls, size: tuple[int, int], cell: int) -> Self:
+    def whole(cls, size: tuple[int, int], cell: int) -> "Tiling":
         """One tile for all."""
         rows, columns = (-(-side // cell) for side in size)
         return cls(size=size, cell=cell, core=(rows, columns))
@@ -114,7 +114,7 @@ class Tiling:
             found.append((slice(first, first + window), slice(start - first, stop - first), slice(start, stop)))
         return found
 
-    def checked(self, size: tuple[int, int], cell: int) -> Self:
+    def checked(self, size: tuple[int, int], cell: int) -> "Tiling":
         """Itself; raises ValueError unless it is of this size and in cells of so many pixels a side."""
         if (self.size, self.cell) != (size, cell):
             raise ValueError(

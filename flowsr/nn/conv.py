@@ -94,7 +94,9 @@ class _Convolution(nn.Module):
 
         def make() -> tuple[Tensor, Tensor]:
             weight, bias = self.kernel(*sources)
-            return channels_last(weight.to(dtype)), bias.to(dtype)
+            # Not a copy of each kernel for the way back: in the midst of short-lived memory they cost twice their size.
+            weight = weight.to(dtype)
+            return weight if weight.requires_grad else channels_last(weight), bias.to(dtype)
 
         weight, bias = self._prepared(dtype, sources, make)
         if context is None:

@@ -23,6 +23,7 @@ import torch
 from flowsr._support.free_memory import memory_text
 from flowsr.errors import OutOfMemoryError
 from flowsr.models import ImageModel
+from flowsr.models.hcflow import Start
 from flowsr.models.memory import memory_estimate
 from flowsr.results import Result, text_table
 from flowsr.training.crops import CropBatches
@@ -35,8 +36,6 @@ from flowsr.training.wrapper import set_memory
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-    from flowsr.models.hcflow import Start
 
 _WARM_UP, _TIMED = 1, 3
 _OTHER = {"fp32": "bf16", "bf16": "fp32"}

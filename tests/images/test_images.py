@@ -326,7 +326,7 @@ def test_a_failing_encoder_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("flowsr.images.files.encode", fail)
+    monkeypatch.setattr("flowsr.images.files.write", fail)
     with pytest.raises(OSError, match="disk full"):
         write_image(path, torch.ones(1, 2, 2), overwrite=True)
     assert [child.name for child in tmp_path.iterdir()] == ["image.png"]
