@@ -96,7 +96,8 @@ class _Convolution(nn.Module):
             weight, bias = self.kernel(*sources)
             # Not a copy of each kernel for the way back: in the midst of short-lived memory they cost twice their size.
             weight = weight.to(dtype)
-            return weight if weight.requires_grad else channels_last(weight), bias.to(dtype)
+            wanted = torch.is_grad_enabled() and weight.requires_grad
+            return weight if wanted else channels_last(weight), bias.to(dtype)
 
         weight, bias = self._prepared(dtype, sources, make)
         if context is None:
