@@ -49,6 +49,7 @@ def downscale(
     Images of any size: sides that are not multiples of the factor are padded by reflection, and the size is kept in
     the PNG file. Edit, convert or recompress the file, and what it hides is lost.
     """
+    from flowsr.workflows.processes import Processes
     from flowsr.workflows.rescale import check_downscale, downscale_file, lr_name
 
     reporter = Reporter(quiet=quiet, json_only=json)
@@ -63,14 +64,14 @@ def downscale(
     opened = open_model(model, device=device, dtype=dtype)
     check_rescaling(opened)
     flow = require_conditional(opened, what="making images small")
-    results: list[Rescaled] = []
-    tilings = {path: check_downscale(flow, path, max_memory=most) for path in files}
-    with reporter.progress("Downscaling", sum(map(len, tilings.values()))) as advance:
-        for path in files:
-            step = partial(advance, printable(path.name))
-            results.append(
-                downscale_file(flow, path, targets[path], overwrite=force, tiling=tilings[path], on_tile=step)
-            )
+    results = Processes().in_tiles(
+        files,
+        lambda path: check_downscale(flow, path, max_memory=most),
+        lambda path, tiling, advance: downscale_file(
+            flow, path, targets[path], overwrite=force, tiling=tiling, on_tile=partial(advance, printable(path.name))
+        ),
+        progress=lambda tiles: reporter.progress("Downscaling", tiles),
+    )
     for result in results:
         size = size_text(result.size) + (", padded" if result.padded else "")
         reporter.result(f"{printable(result.file)}: {size}; {result.encoded_lr_psnr}")
@@ -106,6 +107,7 @@ def upscale(
     RGB and luma, border as wide as the factor, rounded to 8 bits.
     """
     from flowsr.images import pair_by_name
+    from flowsr.workflows.processes import Processes
     from flowsr.workflows.rescale import check_upscale, hr_name, parse_size, stored_size, upscale_file
     from flowsr.workflows.sample import DrawPlan
 
@@ -128,24 +130,23 @@ def upscale(
             "Note: this is a rescaling model, which expects LR images that `flowsr downscale` made with it; on others "
             "its results degrade."
         )
-    results: list[Rescaled] = []
-    tilings = {path: check_upscale(flow, path, compared=path in truths, max_memory=most) for path in files}
-    with reporter.progress("Upscaling", sum(map(len, tilings.values()))) as advance:
-        for path in files:
-            results.append(
-                upscale_file(
-                    flow,
-                    path,
-                    targets[path],
-                    temperature=plan.temperatures[0],
-                    seed=seed,
-                    size=crop,
-                    original=truths.get(path),
-                    overwrite=force,
-                    tiling=tilings[path],
-                    on_tile=partial(advance, printable(path.name)),
-                )
-            )
+    results = Processes().in_tiles(
+        files,
+        lambda path: check_upscale(flow, path, compared=path in truths, max_memory=most),
+        lambda path, tiling, advance: upscale_file(
+            flow,
+            path,
+            targets[path],
+            temperature=plan.temperatures[0],
+            seed=seed,
+            size=crop,
+            original=truths.get(path),
+            overwrite=force,
+            tiling=tiling,
+            on_tile=partial(advance, printable(path.name)),
+        ),
+        progress=lambda tiles: reporter.progress("Upscaling", tiles),
+    )
     for result in results:
         if result.card is not None:
             reporter.result(card_table(result.card))

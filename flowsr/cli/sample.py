@@ -1,7 +1,7 @@
 """``flowsr sample``: HR images drawn for LR images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,10 +26,6 @@ from flowsr.cli.options import (
     parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
-
-if TYPE_CHECKING:
-    from flowsr.models import Tiling
-    from flowsr.workflows.sample import Draws
 
 _LISTING = "samples.json"
 
@@ -94,20 +90,14 @@ def sample(
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
         )
-    with processes.joined():
-        tilings = processes.each(
-            files, lambda path: check_file(flow, path, plan=plan, hr=truths.get(path), max_memory=most)
-        )
-        own = sum(len(tiling) for tiling in processes.share(tilings))
-        with reporter.progress("Sampling", plan.draws * own) as advance:
-
-            def draw(item: tuple[Path, "Tiling"]) -> "Draws":
-                path, tiling = item
-                return superresolve_file(
-                    flow, path, out, plan=plan, hr=truths.get(path), tiling=tiling, on_tile=advance
-                )
-
-            results = processes.each(list(zip(files, tilings, strict=True)), draw)
+    results = processes.in_tiles(
+        files,
+        lambda path: check_file(flow, path, plan=plan, hr=truths.get(path), max_memory=most),
+        lambda path, tiling, advance: superresolve_file(
+            flow, path, out, plan=plan, hr=truths.get(path), tiling=tiling, on_tile=advance
+        ),
+        progress=lambda tiles: reporter.progress("Sampling", plan.draws * tiles),
+    )
     if not processes.first:
         return
     found = document(

@@ -1,5 +1,6 @@
 """``flowsr score``: what images cost under a model, in bits, term by term."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,32 +84,30 @@ def score(
     from flowsr.plots import save_figure
 
     flow = open_model(model, device=processes.device(device), dtype=dtype)
-    with processes.joined():
-        tilings = processes.each(
-            files, lambda path: check_score(flow, path, lr_of.get(path), maps=out is not None, max_memory=most)
+
+    def told(path: Path, tiling: "Tiling", advance: Callable[..., None]) -> tuple[dict[str, Any], str]:
+        """An image's score as JSON and as text; its figure is written by the process that made it."""
+        scored = score_file(
+            flow,
+            path,
+            lr=lr_of.get(path),
+            num_samples=num_samples,
+            seed=seed,
+            maps=out is not None,
+            official=official,
+            tiling=tiling,
+            on_tile=partial(advance, printable(path.name)),
         )
-        own = sum(len(tiling) for tiling in processes.share(tilings))
-        with reporter.progress("Scoring", num_samples * own) as advance:
+        if out is not None:
+            save_figure(scored.plot(), out / pictures[path], overwrite=force)
+        return to_plain(scored.to_dict()), scored.to_text()
 
-            def told(item: tuple[Path, "Tiling"]) -> tuple[dict[str, Any], str]:
-                """An image's score as JSON and as text; its figure is written by the process that made it."""
-                path, tiling = item
-                scored = score_file(
-                    flow,
-                    path,
-                    lr=lr_of.get(path),
-                    num_samples=num_samples,
-                    seed=seed,
-                    maps=out is not None,
-                    official=official,
-                    tiling=tiling,
-                    on_tile=partial(advance, printable(path.name)),
-                )
-                if out is not None:
-                    save_figure(scored.plot(), out / pictures[path], overwrite=force)
-                return to_plain(scored.to_dict()), scored.to_text()
-
-            results = processes.each(list(zip(files, tilings, strict=True)), told)
+    results = processes.in_tiles(
+        files,
+        lambda path: check_score(flow, path, lr_of.get(path), maps=out is not None, max_memory=most),
+        told,
+        progress=lambda tiles: reporter.progress("Scoring", num_samples * tiles),
+    )
     if not processes.first:
         return
     images = [facts for facts, _ in results]

@@ -1,8 +1,8 @@
 """Several processes, as torchrun starts them, sharing work out by rank and merging what they found."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -11,6 +11,9 @@ from flowsr.errors import FlowsrError
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Tiles = TypeVar("Tiles", bound=Sized)
+Advance = Callable[..., None]
+"""Moves a progress bar on."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,37 @@ class Processes:
         for rank, results in enumerate(self.gather(lambda: [work(item) for item in own])):
             found[rank :: self.count] = results
         return cast(list[Found], found)
+
+    def in_tiles(
+        self,
+        items: Sequence[Item],
+        plan: Callable[[Item], Tiles],
+        work: Callable[[Item, Tiles, Advance], Found],
+        *,
+        progress: Callable[[int], AbstractContextManager[Advance]],
+    ) -> list[Found]:
+        """Plan all items before the work on any is begun, as a damaged file shall show now; then share out the work.
+
+        Args:
+            items: the same in all processes.
+            plan: looks at an item; how it is cut.
+            work: of an item, with its tiles and what to call after each of them; as of :meth:`each`.
+            progress: shows the progress of as many tiles as this process has.
+
+        Raises:
+            ValueError: with the message of another process's error, see :meth:`gather`.
+
+        Example:
+            >>> from contextlib import nullcontext
+            >>> one_bar = lambda tiles: nullcontext(lambda: print("one of", tiles))
+            >>> Processes().in_tiles("a", lambda _: range(2), lambda item, tiles, tick: tick(), progress=one_bar)
+            one of 2
+            [None]
+        """
+        with self.joined():
+            plans = self.each(items, plan)
+            with progress(sum(map(len, self.share(plans)))) as advance:
+                return self.each(list(zip(items, plans, strict=True)), lambda pair: work(*pair, advance))
 
     @contextmanager
     def joined(self) -> Iterator[None]:
