@@ -220,9 +220,6 @@ def _chains(chains: int, device: str) -> tuple[Work, Work]:
     problem = InverseProblem(flow, torch.full((3, 8, 8), 0.5), Mask(left), observation, GaussianNoise(0.1))
     decode, asked = flow.decode, [0]
 
-    def log_likelihood(u: torch.Tensor) -> torch.Tensor:
-        return problem.log_likelihood(problem.decode(u))
-
     def counting(lr: Any, z: Any = None) -> torch.Tensor:
         asked[0] += z[0].shape[:-3].numel() if any(part.requires_grad for part in z) else 0
         return decode(lr, z)
@@ -231,13 +228,13 @@ def _chains(chains: int, device: str) -> tuple[Work, Work]:
         asked[0] = 0
         flow.decode = counting  # type: ignore[method-assign]
         starts = torch.randn(chains, problem.dims, device=device, generator=torch.Generator(device).manual_seed(0))
-        sample_chains(log_likelihood, starts, HMC(trajectory=0.5), num_samples=10, num_warmup=10, seed=0)
+        sample_chains(problem.latent_log_likelihood, starts, HMC(trajectory=0.5), num_samples=10, num_warmup=10, seed=0)
         flow.decode = decode  # type: ignore[method-assign]
 
     def alone() -> None:
         for _ in range(-(-asked[0] // chains)):
             u = torch.zeros(chains, problem.dims, device=device, requires_grad=True)
-            energy = 0.5 * u.square().sum() - log_likelihood(u).sum()
+            energy = 0.5 * u.square().sum() - problem.latent_log_likelihood(u).sum()
             torch.autograd.grad(energy, u)
 
     flow.requires_grad_(False)

@@ -24,7 +24,7 @@ def run_batch(problem: InverseProblem, settings: SolverSettings) -> Found:
             settings.advance()
 
     run = sample_chains(
-        lambda u: problem.log_likelihood(problem.decode(u)),
+        problem.latent_log_likelihood,
         start.places,
         kernel,
         num_samples=settings.num_samples,
@@ -54,7 +54,7 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
     from pyro.infer import MCMC, NUTS
 
     start = make_start(problem, settings)
-    check_starts(lambda u: problem.log_likelihood(problem.decode(u)), start.places, batch=1)
+    check_starts(problem.latent_log_likelihood, start.places, batch=1)
     seconds = {"warmup": 0.0, "sampling": 0.0}
     chains, acceptance, divergences = [], [], 0
     for place in start.places:

@@ -36,7 +36,7 @@ def laplace_coordinates(
         rank: see :func:`informed_directions`.
     """
     coordinates = Coordinates.of_precision(mean, *informed_directions(problem, points, rank=rank))
-    target = Target(lambda u: problem.log_likelihood(problem.decode(u)), coordinates)
+    target = Target(problem.latent_log_likelihood, coordinates)
     return replace(coordinates, mean=coordinates.to_latents(_lowest(target, torch.zeros_like(mean)[None]))[0])
 
 

@@ -16,7 +16,7 @@ from flowsr.plots import PALETTE, plain_axes
 from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.inverse_problem import InverseProblem, isolated
 from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson, white_noise
-from flowsr.posterior.target import LogLikelihood, Target
+from flowsr.posterior.target import LogLikelihood, Target, in_parts
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def log_evidence(
         problem.check_differentiable("log_evidence", instead="gradients=False")
     with isolated(problem, seed):
         return temper(
-            lambda u: problem.log_likelihood(problem.decode(u)),
+            problem.latent_log_likelihood,
             torch.zeros(problem.dims, device="cpu").to(problem.lr),
             num_particles=num_particles,
             num_runs=num_runs,
@@ -314,7 +314,7 @@ class _Swarm:
     @torch.no_grad()
     def _likelihoods(self, u: Tensor) -> Tensor:
         """In float64; an impossible particle has weight zero."""
-        values = torch.cat([self.log_likelihood(part) for part in u.split(self.batch or len(u))]).double()
+        values = in_parts(self.log_likelihood, u, self.batch).double()
         values = torch.where(values.isnan(), -math.inf, values)
         if float(values.isfinite().double().mean()) < 0.1:
             raise ValueError(

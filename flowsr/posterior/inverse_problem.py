@@ -272,6 +272,13 @@ class InverseProblem:
         distribution = self.noise.distribution(self.observe(hr), event_dim=self.observation.dim())
         return distribution.log_prob(self.observation)
 
+    def latent_log_likelihood(self, u: Tensor) -> Tensor:
+        """``log p(observation | hr)`` in nats of the HR images of whitened vectors ``(n, dims)``, one per image.
+
+        Cost: a decoding pass of n images.
+        """
+        return self.log_likelihood(self.decode(u))
+
     def batch(self, most: int, *, gradients: bool = True) -> int:
         """How many images of ``most`` fit into the free memory at once, with the way back to their latents or without.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.kernels import ChainKernel
-from flowsr.posterior.target import LogLikelihood, Target
+from flowsr.posterior.target import LogLikelihood, Target, in_parts
 
 
 @dataclass
@@ -123,7 +123,7 @@ def sample_chains(
 @torch.no_grad()
 def check_starts(log_likelihood: LogLikelihood, starts: Tensor, *, batch: int | None = None) -> None:
     """Raise ValueError unless the likelihood is finite where each chain starts, ``(chains, dims)``."""
-    values = torch.cat([log_likelihood(part) for part in starts.split(batch or len(starts))])
+    values = in_parts(log_likelihood, starts, batch)
     for number, value in enumerate(values.tolist(), start=1):
         if not math.isfinite(value):
             raise ValueError(

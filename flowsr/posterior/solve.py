@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from flowsr.posterior.guides import fit_guide
 from flowsr.posterior.inverse_problem import InverseProblem, isolated
 from flowsr.posterior.modes import find_mode, unvisited_modes
 from flowsr.posterior.solution import Solution
-from flowsr.posterior.solver_settings import Found, Guide, Method, SolverSettings
+from flowsr.posterior.solver_settings import Found, Guide, Method, Place, SolverSettings
 from flowsr.statistics.scalar_summaries import image_summaries
 
 SOLVERS: dict[Method, Callable[[InverseProblem, SolverSettings], Found]] = {
@@ -52,7 +51,7 @@ def solve(
     num_samples: int = 500,
     num_warmup: int = 300,
     num_chains: int = 4,
-    start: Literal["draw", "mode", "laplace"] | Tensor | Solution = "draw",
+    start: Place | Tensor | Solution = "draw",
     seed: int = 0,
     target_accept: float | None = None,
     trajectory: float = 1.5,

@@ -16,7 +16,7 @@ from flowsr.posterior.solution import Solution
 
 Method = Literal["nuts", "hmc", "pcn", "langevin", "svi", "map"]
 Guide = Literal["normal", "lowrank", "flow"]
-_STARTS = ("draw", "mode", "laplace")
+Place = Literal["draw", "mode", "laplace"]
 _LEAST = {"num_samples": 4, "num_warmup": 0, "num_chains": 1, "steps": 1, "num_particles": 1}
 _LEAST |= {"max_tree_depth": 1, "num_steps": 1, "rank": 1}
 _OPTIONAL = ("num_steps", "rank")
@@ -30,7 +30,7 @@ class SolverSettings:
     num_samples: int
     num_warmup: int
     num_chains: int
-    start: str | Tensor | Solution
+    start: Place | Tensor | Solution
     seed: int
     target_accept: float | None
     trajectory: float
@@ -82,10 +82,9 @@ class SolverSettings:
                 raise ValueError(f"expected start to be real; got dtype {self.start.dtype}: take its real part")
             if not bool(torch.isfinite(self.start).all()):
                 raise ValueError("expected a finite start; got NaN or infinity in it: take start='draw'")
-        elif self.start not in _STARTS:
-            raise ValueError(
-                f"expected start to be {', '.join(_STARTS)}, a whitened vector or a Solution; got {self.start!r}"
-            )
+        elif self.start not in get_args(Place):
+            places = ", ".join(get_args(Place))
+            raise ValueError(f"expected start to be {places}, a whitened vector or a Solution; got {self.start!r}")
         if self.method != "pcn":
             problem.check_differentiable(f"method {self.method!r}")
         elif isinstance(self.start, str) and self.start != "draw":

@@ -14,6 +14,11 @@ LogLikelihood = Callable[[Tensor], Tensor]
 """Of latents ``(n, dims)``: n values in nats; what is not finite is impossible."""
 
 
+def in_parts(function: LogLikelihood, u: Tensor, batch: int | None) -> Tensor:
+    """What a function gives of vectors ``(n, dims)``, asked for so many of them at once; for all without a number."""
+    return torch.cat([function(part) for part in u.split(batch or len(u))])
+
+
 class Target:
     """The energy ``U(u) = |u|²/2 − β·ℓ(u)`` of latents with prior N(0, I), in coordinates v.
 
@@ -49,15 +54,12 @@ class Target:
     def energy(self, v: Tensor) -> Tensor:
         """U of each chain, ``(chains,)`` in float64; infinite where the likelihood is not finite."""
         with torch.no_grad():
-            return torch.cat([self._energy(part) for part in self._parts(v)])
+            return in_parts(self._energy, v, self.batch)
 
     def slope(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient with respect to v, ``(chains,)`` and ``(chains, dims)``; zero where U is infinite."""
-        energies, slopes = zip(*map(self._slope, self._parts(v)), strict=True)
+        energies, slopes = zip(*map(self._slope, v.split(self.batch or len(v))), strict=True)
         return torch.cat(energies), torch.cat(slopes)
-
-    def _parts(self, v: Tensor) -> tuple[Tensor, ...]:
-        return v.split(self.batch or len(v))
 
     def _slope(self, v: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
