@@ -1,8 +1,8 @@
 """Repeated passes with less of Python in between: CUDA graphs and ``torch.compile``, for rows of the benchmark.
 
 A graph replays kernels with their inputs and results in place, so it serves draw after draw of one LR image; nothing
-in it may wait for the device. What depends on the weights alone (inverses and determinants of 1x1 convolutions, numbers
-made tensors) would, and is computed once, before.
+in it may wait for the device. Numbers made tensors would, and are brought there once, before; what depends on the
+weights alone is made ready by a pass before that.
 """
 
 from collections.abc import Callable
@@ -11,41 +11,39 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_OF_WEIGHTS = (torch.linalg.inv, torch.linalg.slogdet)
 _WARM_UP = 3
 
 
 class Remembering(TorchFunctionMode):
-    """Within its first context it notes what depends on weights alone; in later ones it gives that back, in order.
+    """Within its first context it notes the tensors made of numbers; in later ones it gives them back, in order.
 
     Example:
         >>> again = Remembering()
         >>> for scale in (1.0, 2.0):
         ...     with again:
-        ...         found = torch.linalg.inv(scale * torch.eye(1)) + torch.as_tensor(1.0)
-        >>> found  # the inverse is that of the first time
-        tensor([[2.]])
+        ...         found = torch.as_tensor(scale)
+        >>> found  # that of the first time
+        tensor(1.)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[Any, list[Any]] = {}
-        self._next: dict[Any, int] | None = None
+        self._known: list[torch.Tensor] = []
+        self._next: int | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number = func is torch.as_tensor and not isinstance(args[0], torch.Tensor)
-        if func not in _OF_WEIGHTS and not number:
+        if not number:
             return func(*args, **(kwargs or {}))
-        known = self._known.setdefault(func, [])
         if self._next is None:
-            known.append(func(*args, **(kwargs or {})))
-            return known[-1]
-        self._next[func] = self._next.get(func, 0) + 1
-        return known[self._next[func] - 1]
+            self._known.append(func(*args, **(kwargs or {})))
+            return self._known[-1]
+        self._next += 1
+        return self._known[self._next - 1]
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._next = {}
+        self._next = 0
 
 
 def captured(work: Callable[[], Any]) -> Callable[[], Any]:
