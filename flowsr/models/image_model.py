@@ -233,8 +233,7 @@ class ImageModel(nn.Module):
         Conditioners of one kind and shape share their code, so that this takes a small part of what compiling a whole
         pass does. Results are those of before up to rounding, and files know nothing of it.
 
-        Cost: at the first call for each shape of image one to three minutes on a CPU, where it seldom pays: decoding
-        one LR image of 20x20 with ``sr-x4-small`` took 18 % less, two with ``sr-x4`` in bfloat16 a quarter more.
+        Cost: minutes at the first call for each shape of image on a CPU, where it seldom pays: measure it.
 
         Args:
             **options: of :func:`torch.compile`, such as ``mode`` or ``backend``.
