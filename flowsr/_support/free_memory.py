@@ -75,8 +75,24 @@ def keep_freed_memory() -> bool:
     the most memory that it ever needed until it ends. That is for a program to choose, not for a library, so only the
     command ``flowsr`` does it.
     """
+    return _options(mmap_threshold=2**25, trim_threshold=2**31 - 1)
+
+
+def bound_freed_memory() -> bool:
+    """Let glibc give every megabyte that is freed back to the system at once; whether it could be told so.
+
+    Kept memory lies in pieces, of which the next layer may find none that suits it: a quarter more than is in use, and
+    more on one machine than on another. A process that shall keep to a stated amount cannot afford that, and takes a
+    quarter longer instead.
+    """
+    return _options(mmap_threshold=2**20, trim_threshold=2**20)
+
+
+def _options(*, mmap_threshold: int, trim_threshold: int) -> bool:
     mallopt = _of_c_library("mallopt")
-    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, 2**25) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return mallopt is not None and bool(
+        mallopt(_MMAP_THRESHOLD, mmap_threshold) and mallopt(_TRIM_THRESHOLD, trim_threshold)
+    )
 
 
 def give_back_freed_memory() -> None:

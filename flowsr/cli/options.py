@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowsr._support.free_memory import parse_memory
+from flowsr._support.free_memory import bound_freed_memory, parse_memory
 from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
 
 if TYPE_CHECKING:
@@ -73,16 +73,20 @@ CropToMultiple = Annotated[
 ]
 
 
-def parse_max_memory(text: str | None) -> int | None:
-    """The bytes that --max-memory says, or None without it.
+def bound_memory(text: str | None) -> int | None:
+    """The bytes that --max-memory says, or None without it; where it says any, what is freed is kept no longer.
 
     Raises:
         ValueError: for something that is no amount of memory.
     """
+    if text is None:
+        return None
     try:
-        return None if text is None else parse_memory(text)
+        most = parse_memory(text)
     except ValueError as error:
         raise ValueError(f"--max-memory: {error}") from None
+    bound_freed_memory()
+    return most
 
 
 _WITHOUT_FLOAT64 = ("mps",)

@@ -24,8 +24,8 @@ from flowsr.cli.options import (
     Precision,
     Quiet,
     Seed,
+    bound_memory,
     open_model,
-    parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
 
@@ -53,7 +53,7 @@ def downscale(
     from flowsr.workflows.rescale import check_downscale, downscale_file, lr_name
 
     reporter = Reporter(quiet=quiet, json_only=json)
-    most = parse_max_memory(max_memory)
+    most = bound_memory(max_memory)
     files = expand_inputs(inputs)
     targets = _targets(files, lr_name, out, force=force)
 
@@ -112,7 +112,7 @@ def upscale(
     from flowsr.workflows.sample import DrawPlan
 
     reporter = Reporter(quiet=quiet, json_only=json)
-    most = parse_max_memory(max_memory)
+    most = bound_memory(max_memory)
     plan = DrawPlan(temperatures=(temperature,), seed=seed)
     crop = parse_size(size) if size is not None else None
     files = expand_inputs(inputs)

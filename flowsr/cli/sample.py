@@ -22,8 +22,8 @@ from flowsr.cli.options import (
     Precision,
     Quiet,
     Seed,
+    bound_memory,
     open_model,
-    parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
 
@@ -75,7 +75,7 @@ def sample(
     plan = DrawPlan(
         num_samples=num_samples, temperatures=tuple(temperature or (DRAW_TEMPERATURE,)), moments=moments, seed=seed
     )
-    most = parse_max_memory(max_memory)
+    most = bound_memory(max_memory)
     files = expand_inputs(inputs)
     truths = {} if hr is None else pair_by_name(files, expand_inputs([hr]), kind="HR")
     claim_outputs(out, [_LISTING, *(name for path in files for name in plan.names(path))], force=force)

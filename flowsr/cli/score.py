@@ -23,8 +23,8 @@ from flowsr.cli.options import (
     Precision,
     Quiet,
     Seed,
+    bound_memory,
     open_model,
-    parse_max_memory,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr
 
@@ -73,7 +73,7 @@ def score(
 
     processes = Processes.from_environment()
     reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
-    most = parse_max_memory(max_memory)
+    most = bound_memory(max_memory)
     files = keep_hr(expand_inputs(inputs), reporter)
     lr_files = keep_lr(lr) if lr is not None else []
     lr_of = pair_by_name(files, lr_files, kind="LR") if lr is not None else {}

@@ -465,9 +465,11 @@ def test_a_real_process_says_one_sentence(tmp_path):
 
 _FREED = """
 import ctypes, sys
-from flowsr._support.free_memory import keep_freed_memory
-if sys.argv[1] == "keep":
+from flowsr._support.free_memory import bound_freed_memory, keep_freed_memory
+if sys.argv[1] != "return":
     assert keep_freed_memory()
+if sys.argv[1] == "bound":
+    assert bound_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 class Info(ctypes.Structure):
@@ -479,8 +481,8 @@ print(libc.mallinfo2().field0)  # what the process holds, in use or not
 
 
 @pytest.mark.skipif(platform.libc_ver() < ("glibc", "2.33"), reason="asks glibc 2.33 what a process holds")
-@pytest.mark.parametrize("mode, held", [("keep", True), ("return", False)])
-def test_a_command_keeps_the_memory_that_a_layer_has_freed(mode, held):
+@pytest.mark.parametrize("mode, held", [("keep", True), ("return", False), ("bound", False)])
+def test_a_command_keeps_the_memory_that_a_layer_has_freed_unless_it_is_bounded(mode, held):
     done = subprocess.run([sys.executable, "-c", _FREED, mode], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (int(done.stdout) > 2**24) == held
