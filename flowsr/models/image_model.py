@@ -195,7 +195,7 @@ class ImageModel(nn.Module):
         Cost: about two encoding passes. Scoring and sampling never do this by themselves.
 
         Args:
-            hr: HR images in [0, 1].
+            hr: HR images in [0, 1]; what lies anywhere for a density of points.
             lr: their LR images, for a model whose flow is conditioned on them (SRFlow); by default the bicubic ones.
 
         Raises:
@@ -213,11 +213,12 @@ class ImageModel(nn.Module):
             >>> bool(0.5 < z.std() < 2)
             True
         """
-        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
+        self._check_first(hr)
         before = {name: value.clone() for name, value in self.state_dict().items()}
         with initialize_from_data(self):
             ladj = self._encode_ladj(hr.to(self.dtype), lr)
-        changed = [value for name, value in self.named_parameters() if not torch.equal(value, before[name])]
+        scales = [(name, value) for name, value in self.named_parameters() if name.endswith(".logs")]
+        changed = [value for name, value in scales if not torch.equal(value, before[name])]
         # A channel without variation gets the largest scale there is, exp(-log 1e-6).
         degenerate = any(value.abs().max() > 13.0 for value in changed) or not torch.isfinite(ladj).all()
         if degenerate:
@@ -226,6 +227,10 @@ class ImageModel(nn.Module):
                 "expected a batch of images in which every channel varies at every level; got one that is flat or has "
                 f"too few pixels, of shape {tuple(hr.shape)}: take several larger crops of photographs"
             )
+
+    def _check_first(self, hr: Tensor) -> None:
+        """Raise ValueError for images that no model should start from; a density of points says otherwise."""
+        check_image(hr, name="hr", channels=self.config.image_channels, tolerance=0.25)
 
     def compile_conditioners(self, **options: Any) -> None:
         """Compile the networks between the invertible layers, each where it stands, at their next call.

@@ -172,6 +172,9 @@ class RealNVP(UnconditionalModel):
         finest = [Term(t.kind, t.value - logit, t.level) if (t.kind, t.level) == ("main", 1) else t for t in terms]
         return (*finest, Term("preprocessing", logit))
 
+    def _check_first(self, hr: Tensor) -> None:
+        super()._check_first(hr) if self.config.logit else self._check_image(hr)
+
     def _check_image(self, hr: Tensor) -> None:
         alpha = self.config.logit
         # Points may lie anywhere; pixel values only where the logit is defined.

@@ -447,6 +447,15 @@ def test_points_of_the_plane_integrate_to_one():
     assert float(density.std()) > 0
 
 
+def test_points_may_lie_anywhere_from_the_first_batch_on():
+    model = flowsr.RealNVP.from_preset("realnvp-points", channel_couplings=2)
+    points = 100 + 50 * torch.randn(200, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    model.initialize(points)
+    assert 0.5 < float(model.encode(points).z[0].detach().std()) < 2
+    with pytest.raises(ValueError, match=r"values in \[0, 1\]"):
+        flowsr.from_preset("realnvp-small").initialize(points[:1].expand(3, 2, 8, 8)[:, [0, 1, 1]])
+
+
 def test_pixels_integrate_to_one_on_their_interval():
     """RealNVP with its logit on one gray pixel pair: the density lives on [−1/18, 19/18]² and has mass one there."""
     model = tiny("realnvp-small", image_channels=1, scales=1, checkerboard_couplings=2).double()
