@@ -41,6 +41,10 @@ class DownloadError(FlowsrError, OSError):
     """A released file of weights cannot be fetched."""
 
 
+class MissingExtraError(FlowsrError, ImportError):
+    """A library that only some jobs need is not installed; the message names the extra of flowsr that brings it."""
+
+
 class OutOfMemoryError(FlowsrError, MemoryError):
     """What is asked for does not fit into memory, as an estimate says before anything is allocated."""
 

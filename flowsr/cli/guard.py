@@ -69,7 +69,8 @@ def _guarded(*, traceback: bool = False) -> Iterator[None]:
         raise
     except (ValueError, OSError, FlowsrError, MemoryError, RuntimeError, ImportError) as error:
         short = shortage(error)
-        if traceback or isinstance(error, typer.Exit) or (isinstance(error, RuntimeError | ImportError) and not short):
+        ours = short or isinstance(error, FlowsrError)
+        if traceback or isinstance(error, typer.Exit) or (isinstance(error, RuntimeError | ImportError) and not ours):
             raise
         say(f"Error: {short or sentence(error)}")
         raise typer.Exit(MISTAKE) from None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flowsr._support.extras import import_extra
 from flowsr.posterior.solution import Solution
 
 
@@ -28,7 +29,7 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
         images: whether to include the HR images.
 
     Raises:
-        ImportError: if ArviZ is not installed.
+        MissingExtraError: if ArviZ is not installed.
 
     Example:
         >>> from flowsr.posterior import GaussianNoise, Identity, InverseProblem, LinearGaussianFlow, solve
@@ -38,13 +39,10 @@ def to_arviz(solution: Solution, *, images: bool = True) -> Any:
         >>> dict(data.posterior.sizes)["draw"]
         10
     """
-    try:
-        with warnings.catch_warnings():
-            # ArviZ 0.23 announces version 1 whenever it is imported; both are supported here.
-            warnings.simplefilter("ignore", FutureWarning)
-            import arviz
-    except ImportError as error:
-        raise ImportError("expected ArviZ to be installed; it is not: pip install 'flowsr[arviz]'") from error
+    with warnings.catch_warnings():
+        # ArviZ 0.23 announces version 1 whenever it is imported; both are supported here.
+        warnings.simplefilter("ignore", FutureWarning)
+        arviz = import_extra("arviz", to="hand over the draws")
     problem = solution.problem
     chains, draws, _ = solution.latents.shape
     lr, z = problem.unwhiten(solution.latents.to(problem.lr))

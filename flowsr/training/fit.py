@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from flowsr._support.atomic import sweep_unfinished
+from flowsr._support.extras import import_extra
 from flowsr._support.json import document, write_json
 from flowsr._support.lock import sole_writer
 from flowsr._support.states import as_written
@@ -22,7 +23,6 @@ from flowsr.models import ImageModel
 from flowsr.models.hcflow import Start
 from flowsr.training.checkpoint import CheckpointFolder
 from flowsr.training.data import Folder
-from flowsr.training.journal import require_tensorboard
 from flowsr.training.loop import Loop
 from flowsr.training.preparation import (
     build_model,
@@ -139,6 +139,7 @@ def train(
 
     Raises:
         ValueError: for settings that do not fit, or if ``out`` has checkpoints and ``resume`` is False.
+        MissingExtraError: without Lightning (``flowsr[train]``), or without TensorBoard where its logs are asked for.
         ImageError: if there are no usable images, or with ``strict`` for one that is not.
         NonFiniteError: if too many steps in a row were not finite.
         BlockingIOError: if another process is writing into ``out``.
@@ -181,7 +182,7 @@ def _train(
     if checkpoints.steps() and not resume:
         raise ValueError(f"expected a new folder, or resume=True to continue; {out} has checkpoints already")
     if run.tensorboard:
-        require_tensorboard()
+        import_extra("tensorboard", to="write its logs")
     torch.manual_seed(run.seed)
     flow, started = build_model(model, start) if isinstance(model, str) else (model, "a given model")
     recipe = choose_recipe(recipe, flow)

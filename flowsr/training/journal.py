@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from flowsr._support.atomic import atomic_path
+from flowsr._support.extras import import_extra
 
 _NAMES = {
     "bits_per_dim": ("bits/dim", ""),
@@ -125,20 +125,10 @@ def _format(key: str, value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def require_tensorboard() -> None:
-    """Raise ValueError, with advice, if TensorBoard is not installed: it is an extra of the package."""
-    if find_spec("tensorboard") is None:
-        raise ValueError(
-            "expected TensorBoard to be installed, to write its logs; it is not: pip install 'flowsr[tensorboard]', or "
-            "do without"
-        )
-
-
 def tensorboard_writer(folder: Path, *, start: int = 0) -> Any:
     """Lightning's TensorBoard logger, which a run that goes on at ``start`` lets forget the steps after it."""
-    from lightning.fabric.loggers.tensorboard import TensorBoardLogger
-
-    return TensorBoardLogger(folder, name="", version="", purge_step=start + 1 if start else None)
+    loggers = import_extra("lightning.fabric.loggers.tensorboard", to="write TensorBoard's logs")
+    return loggers.TensorBoardLogger(folder, name="", version="", purge_step=start + 1 if start else None)
 
 
 class ProgressBar:

@@ -184,6 +184,7 @@ def plan(
         ValueError: for settings that do not fit, numbers out of range, or in one of several processes.
         ImageError: if there are no usable images.
         OutOfMemoryError: if not even one crop fits.
+        MissingExtraError: if Lightning is not installed.
 
     Example:
         >>> import tempfile

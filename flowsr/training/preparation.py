@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowsr._support.extras import import_extra
 from flowsr.errors import CheckpointError
 from flowsr.evaluation import EvaluationPlan
 from flowsr.models import ImageModel, from_preset, presets
@@ -101,13 +102,13 @@ def launch(run: Run, *, unused: bool = False) -> "Fabric":
 
     Raises:
         ValueError: if a GPU is asked for and there is none.
+        MissingExtraError: if Lightning is not installed.
     """
-    from lightning.fabric import Fabric
-
+    lightning = import_extra("lightning.fabric", to="train a model")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     several = world_size > 1 or run.devices > 1
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    fabric = Fabric(
+    fabric = lightning.Fabric(
         accelerator=choose_accelerator(run.accelerator),
         devices=local if world_size > 1 else run.devices,
         num_nodes=max(1, world_size // local),

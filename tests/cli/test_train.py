@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from cases import tiny_flow
+from commands import refused
 from typer.testing import CliRunner
 
 import flowsr
@@ -288,11 +289,12 @@ def test_tensorboard_has_what_the_logs_have(model, images, tmp_path):
     assert validated == [3, 4]
 
 
-def test_without_tensorboard_nothing_is_begun(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("flowsr.training.journal.find_spec", lambda name: None)
+@pytest.mark.parametrize(("library", "extra"), [("tensorboard", "tensorboard"), ("lightning", "train")])
+def test_without_a_library_nothing_is_begun(library, extra, model, images, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "lightning.fabric", raising=False)
     result = run("train", images, "--model", model, "--out", tmp_path / "run", *SMALL, "--tensorboard")
-    assert result.exit_code == 2
-    assert "pip install 'flowsr[tensorboard]'" in result.stderr
+    assert refused(result, f"expected {library} to", f"pip install 'flowsr[{extra}]'")
     assert not (tmp_path / "run").exists()
 
 

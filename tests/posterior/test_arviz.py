@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from flowsr.errors import MissingExtraError
 from flowsr.posterior import GaussianLR, GaussianNoise, Identity, InverseProblem, LinearGaussianFlow, solve
 from flowsr.posterior.arviz_export import _from_dict, to_arviz
 
@@ -74,5 +75,5 @@ def test_the_newer_signature_gets_a_dict_of_groups():
 
 def test_without_arviz(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "arviz", None)
-    with pytest.raises(ImportError, match="pip install 'flowsr"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'flowsr\[arviz\]'"):
         to_arviz(_solution())

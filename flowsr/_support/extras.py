@@ -1,0 +1,49 @@
+"""Libraries that only some jobs need: each comes with an extra of the package, which is named where it is missing.
+
+What loads a model, draws, scores, and reads and writes images is always installed. The rest is imported here alone, so
+that its absence is said in one way, and before anything is begun.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from flowsr.errors import MissingExtraError
+
+EXTRAS = {
+    "arviz": "arviz",
+    "lightning": "train",
+    "tensorboard": "tensorboard",
+}
+"""The extra, as pyproject.toml has it, that brings each optional library."""
+
+
+def import_extra(module: str, *, to: str) -> Any:
+    """An optional module, imported.
+
+    Cost: the import, where it is the first.
+
+    Args:
+        module: its full name, whose first part is a key of :data:`EXTRAS`.
+        to: what it is needed for, as the end of "expected … to".
+
+    Raises:
+        MissingExtraError: if it is not installed. An installed one that fails to import raises what it raises.
+
+    Example:
+        >>> import sys
+        >>> arviz, sys.modules["arviz"] = sys.modules.get("arviz"), None  # as if it were not installed
+        >>> import_extra("arviz", to="hand over draws")
+        Traceback (most recent call last):
+        flowsr.errors.MissingExtraError: expected arviz to hand over draws; it is not installed: pip install ...
+        >>> _ = sys.modules.pop("arviz") if arviz is None else sys.modules.update(arviz=arviz)
+    """
+    library = module.partition(".")[0]
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        # The folder "lightning" of somebody's work is a module without contents: then a part of it is not found.
+        if (error.name or "").partition(".")[0] != library:
+            raise
+        raise MissingExtraError(
+            f"expected {library} to {to}; it is not installed: pip install 'flowsr[{EXTRAS[library]}]'"
+        ) from error
