@@ -78,11 +78,38 @@ def test_readme(tmp_path, monkeypatch):
     assert len(blocks[0].splitlines()) <= 22, "twenty lines of use"
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
 
 
-SOURCES = ["README.md", "Makefile", *(str(p.relative_to(ROOT)) for p in [*PAGES, *ROOT.glob("flowsr/weights/*.md")])]
+HOME, SITE = "https://github.com/flowsr/flowsr/", "https://flowsr.readthedocs.io/en/latest/"
+RAW = "https://raw.githubusercontent.com/flowsr/flowsr/main/"
+FRONT = ["README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"]
+
+
+def source_of(link):
+    """What of the repository stands behind a link to it or to its documentation; None for links elsewhere."""
+    place = link.partition("#")[0]
+    for start in (f"{HOME}blob/main/", f"{HOME}tree/main/", RAW):
+        if place.startswith(start):
+            return place.removeprefix(start)
+    if place.startswith(SITE):
+        page = place.removeprefix(SITE) or "index.html"
+        return "examples" if page.startswith("auto_examples/") else f"docs/{page.removesuffix('.html')}.rst"
+    return None
+
+
+@pytest.mark.parametrize("source", FRONT)
+def test_links_are_absolute_and_lead_somewhere(source):
+    """An index and a clone show the same page, so a link says the whole address."""
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / source).read_text())
+    assert links
+    for link in links:
+        assert link.startswith("https://"), f"{source} links to {link}, which an index cannot follow"
+        own = source_of(link)
+        assert own is None or (ROOT / own).exists(), f"{source} links to {link}, which is not there"
+    assert not (ROOT / source_of(f"{HOME}blob/main/NOWHERE.md")).exists()
+
+
+SOURCES = [*FRONT, "Makefile", *(str(p.relative_to(ROOT)) for p in [*PAGES, *ROOT.glob("flowsr/weights/*.md")])]
 CODE = sorted(
     str(p.relative_to(ROOT)) for room in ("flowsr", "examples", "benchmarks") for p in (ROOT / room).rglob("*.py")
 )
