@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperOption
 
 from flowsr._support.free_memory import memory_text
 from flowsr._support.names import printable, visible
 from flowsr.cli.console import say
+from flowsr.cli.layout import LaidOutCommand, LaidOutGroup
 from flowsr.cli.paths import claims
 from flowsr.errors import FlowsrError, OutOfMemoryError, few_lines
 
@@ -36,7 +37,7 @@ _SMALLER = "take a smaller image, crop or batch, or fewer draws; training also t
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
-class GuardedGroup(TyperGroup):
+class GuardedGroup(LaidOutGroup):
     """A group of commands that turns users' mistakes into one sentence on stderr and exit code 2, Ctrl-C into 130.
 
     The library raises ValueError, OSError and its own FlowsrError for what a user can mend; all else is a bug and
@@ -80,7 +81,7 @@ def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     say(f"Warning: {message}")
 
 
-class GuardedCommand(TyperCommand):
+class GuardedCommand(LaidOutCommand):
     """A command that answers a model among its arguments, where images belong, with the command to type."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -22,7 +22,9 @@ def info(
     model: Model = SR_MODEL,
     size: Annotated[
         str | None,
-        typer.Option("--size", help="HEIGHTxWIDTH of an HR image: adds the memory that a pass over it takes."),
+        typer.Option(
+            "--size", metavar="SIZE", help="HEIGHTxWIDTH of an HR image: adds the memory that a pass over it takes."
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

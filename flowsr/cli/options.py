@@ -10,6 +10,7 @@ import typer
 
 from flowsr._support.free_memory import bound_freed_memory, parse_memory
 from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
+from flowsr.cli.layout import COMPUTATION, OUTPUT, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,25 +25,72 @@ class Dtype(StrEnum):
     float64 = "float64"
 
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.", file_okay=False)]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of all randomness: same seed, same files.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, …; auto takes an accelerator if any.")]
-Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the computation.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and nothing else, on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that exist.")]
+OUT_HELP = "Folder for the results; created if missing."
+TEMPERATURE_HELP = "τ ≥ 0 of the latents; 1 is the model, 0 no noise."
+
+
+def _check_seed(seed: int) -> int:
+    if seed >= 2**63:
+        raise typer.BadParameter(f"expected a seed below 2^63; got {seed}")
+    return seed
+
+
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", help=OUT_HELP, metavar="FOLDER", file_okay=False, rich_help_panel=OUTPUT),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        callback=_check_seed,
+        help="Of all randomness: same seed, same files.",
+        metavar="INT",
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="cpu, cuda, cuda:1, …; auto takes an accelerator if any.",
+        metavar="DEVICE",
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Precision = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help=f"Precision of the computation: {one_of(Dtype)}.",
+        metavar="DTYPE",
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the results as JSON, and nothing else, on stdout.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).", rich_help_panel=OUTPUT),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that exist.", rich_help_panel=OUTPUT)]
 Inputs = Annotated[list[Path], typer.Argument(help="Images, or folders of images (png, jpg, tif).", metavar="IMAGE")]
 MaxMemory = Annotated[
     str | None,
     typer.Option(
         "--max-memory",
         help="What the process may take in all, such as 2GiB: larger images are worked on in tiles.",
+        metavar="BYTES",
+        rich_help_panel=COMPUTATION,
         show_default="three quarters of what is free",
     ),
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name."),
+    typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name.", metavar="MODEL"),
 ]
 SR_MODEL = "sr-x4-small"
 """The model of commands that are not told one, as it comes with the package."""
@@ -50,23 +98,38 @@ RESCALING_MODEL = "rescaling-x4-small"
 """The same where images are made small and brought back."""
 GivenLR = Annotated[
     Path | None,
-    typer.Option("--lr", help="LR images with the same names.", show_default="bicubic of the HR images, 8 bits"),
+    typer.Option(
+        "--lr",
+        help="LR image, or a folder of them with the same names.",
+        metavar="PATH",
+        show_default="bicubic of the HR images, 8 bits",
+    ),
 ]
 DrawsPerImage = Annotated[
-    int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and τ > 0; two or more give diversity.")
+    int,
+    typer.Option(
+        "--num-samples", "-n", min=1, metavar="INT", help="Draws per image and τ > 0; two or more give diversity."
+    ),
 ]
 _TEMPERATURES = (
     f"{RESTORE_TEMPERATURE:g} and {DRAW_TEMPERATURE:g}; rescaling: {RESTORE_TEMPERATURE:g} and {MODEL_TEMPERATURE:g}"
 )
 MeasuredTemperatures = Annotated[
     list[float] | None,
-    typer.Option("--temperature", "-t", help="τ ≥ 0. Repeatable.", show_default=_TEMPERATURES),
+    typer.Option(
+        "--temperature",
+        "-t",
+        help=f"{TEMPERATURE_HELP} Repeatable.",
+        metavar="NUMBER",
+        show_default=_TEMPERATURES,
+    ),
 ]
 CropToMultiple = Annotated[
     int | None,
     typer.Option(
         "--crop-to-multiple",
         min=1,
+        metavar="INT",
         help="Sides of the HR images are cropped to multiples of this.",
         show_default="16, or what the model needs",
     ),

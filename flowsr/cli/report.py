@@ -7,6 +7,7 @@ import typer
 
 from flowsr._support.names import output_stem, printable
 from flowsr.cli.console import Reporter
+from flowsr.cli.layout import OUTPUT
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, GivenLR, Model, Precision, Quiet, Seed, open_model
 from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, write_text
 
@@ -17,9 +18,18 @@ def report(
     lr: GivenLR = None,
     num_samples: Annotated[
         int,
-        typer.Option("--num-samples", "-n", min=2, help="Draws behind mean and deviation; noises behind the bound."),
+        typer.Option(
+            "--num-samples",
+            "-n",
+            min=2,
+            metavar="INT",
+            help="Draws behind mean and deviation; noises behind the bound.",
+        ),
     ] = 8,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page.", show_default="name.html")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The page.", metavar="FILE", show_default="name.html", rich_help_panel=OUTPUT),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,

@@ -13,6 +13,7 @@ from flowsr._support.temperatures import RESTORE_TEMPERATURE
 from flowsr.cli.console import Reporter, card_table, counted
 from flowsr.cli.options import (
     RESCALING_MODEL,
+    TEMPERATURE_HELP,
     Device,
     Dtype,
     Force,
@@ -83,15 +84,22 @@ def upscale(
     model: Model = RESCALING_MODEL,
     out: Out = Path("hr"),
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", help="τ ≥ 0 of the latents; 0 is without noise.")
+        float, typer.Option("--temperature", "-t", metavar="NUMBER", help=TEMPERATURE_HELP)
     ] = RESTORE_TEMPERATURE,
     original: Annotated[
         Path | None,
-        typer.Option("--original", "--verify", help="The HR image, or a folder of them: prints the loss against it."),
+        typer.Option(
+            "--original",
+            "--verify",
+            metavar="PATH",
+            help="The HR image, or a folder of them: prints the loss against it.",
+        ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--size", help="HEIGHTxWIDTH to crop to.", show_default="the size downscale kept, or all"),
+        typer.Option(
+            "--size", metavar="SIZE", help="HEIGHTxWIDTH to crop to.", show_default="the size downscale kept, or all"
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",

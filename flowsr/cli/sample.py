@@ -11,6 +11,7 @@ from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.cli.console import Reporter, card_table, counted
 from flowsr.cli.options import (
     SR_MODEL,
+    TEMPERATURE_HELP,
     Device,
     Dtype,
     Force,
@@ -35,14 +36,15 @@ def sample(
     model: Model = SR_MODEL,
     out: Out = Path("samples"),
     num_samples: Annotated[
-        int, typer.Option("--num-samples", "-n", min=1, help="Draws per image and temperature.")
+        int, typer.Option("--num-samples", "-n", min=1, metavar="INT", help="Draws per image and temperature.")
     ] = 1,
     temperature: Annotated[
         list[float] | None,
         typer.Option(
             "--temperature",
             "-t",
-            help="τ ≥ 0 of the latents; 1 is the model, 0 no noise. Repeatable.",
+            help=f"{TEMPERATURE_HELP} Repeatable.",
+            metavar="NUMBER",
             show_default=f"{DRAW_TEMPERATURE:g}",
         ),
     ] = None,
@@ -50,7 +52,10 @@ def sample(
         bool, typer.Option("--moments", help="Write mean and standard deviation of the draws too (needs two draws).")
     ] = False,
     hr: Annotated[
-        Path | None, typer.Option("--hr", help="True HR image, or a folder of them with the same names: adds metrics.")
+        Path | None,
+        typer.Option(
+            "--hr", metavar="PATH", help="True HR image, or a folder of them with the same names: adds metrics."
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",

@@ -10,7 +10,9 @@ import typer
 from flowsr._support.json import document, to_plain, write_json
 from flowsr._support.names import output_stem, printable
 from flowsr.cli.console import Reporter, counted
+from flowsr.cli.layout import OUTPUT
 from flowsr.cli.options import (
+    OUT_HELP,
     SR_MODEL,
     Device,
     Dtype,
@@ -40,11 +42,19 @@ def score(
     lr: GivenLR = None,
     num_samples: Annotated[
         int,
-        typer.Option("--num-samples", "-n", min=1, help="Draws of the noise; more tighten the bound."),
+        typer.Option("--num-samples", "-n", min=1, metavar="INT", help="Draws of the noise; more tighten the bound."),
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", file_okay=False, help="Write scores.json and name_terms.png (with the map) there."),
+        typer.Option(
+            "--out",
+            "-o",
+            file_okay=False,
+            help=OUT_HELP,
+            metavar="FOLDER",
+            show_default="none: scores are printed only",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     official: Annotated[
         bool,

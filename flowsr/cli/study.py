@@ -11,6 +11,7 @@ from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
 from flowsr._support.temperatures import MODEL_TEMPERATURE
 from flowsr.cli.console import Reporter
+from flowsr.cli.layout import one_of
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed, open_model
 from flowsr.cli.paths import claim_outputs, expand_inputs, write_text
 
@@ -42,25 +43,43 @@ def study(
     out: Out = Path("study"),
     crop: Annotated[
         int | None,
-        typer.Option("--crop", help="Side of the HR crops, a multiple of 8.", show_default="the study's own"),
+        typer.Option(
+            "--crop", metavar="INT", help="Side of the HR crops, a multiple of 8.", show_default="the study's own"
+        ),
     ] = None,
     num_samples: Annotated[
         int | None,
         typer.Option(
-            "--num-samples", "-n", min=4, help="Draws per image, pair or chain.", show_default="the study's own"
+            "--num-samples",
+            "-n",
+            min=4,
+            metavar="INT",
+            help="Draws per image, pair or chain.",
+            show_default="the study's own",
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=20, help="Crops for the calibration.")] = 60,
+    pairs: Annotated[int, typer.Option("--pairs", min=20, metavar="INT", help="Crops for the calibration.")] = 60,
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", help="τ of the draws; 1 is the model.")
+        float, typer.Option("--temperature", "-t", metavar="NUMBER", help="τ > 0 of the latents; 1 is the model.")
     ] = MODEL_TEMPERATURE,
     lr_log_scale: Annotated[
-        float, typer.Option("--lr-log-scale", help="log σ of the flow's LR image; -inf is HCFlow's way of sampling.")
+        float,
+        typer.Option(
+            "--lr-log-scale",
+            metavar="NUMBER",
+            help="log σ of the flow's LR image; -inf is HCFlow's way of sampling.",
+        ),
     ] = -math.inf,
     noise: Annotated[
-        float, typer.Option("--noise", help="Std of the observation's noise, of [0, 1]; inpainting and deblurring.")
+        float,
+        typer.Option(
+            "--noise", metavar="NUMBER", help="Std of the observation's noise, of [0, 1]; inpainting and deblurring."
+        ),
     ] = 0.02,
-    method: Annotated[Solver, typer.Option("--method", help="Solver for inpainting and deblurring.")] = Solver.svi,
+    method: Annotated[
+        Solver,
+        typer.Option("--method", metavar="SOLVER", help=f"Solver for inpainting and deblurring: {one_of(Solver)}."),
+    ] = Solver.svi,
     list_: Annotated[
         bool, typer.Option("--list", callback=_list_studies, is_eager=True, help="List the studies, and leave.")
     ] = False,

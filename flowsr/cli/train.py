@@ -5,9 +5,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -15,8 +14,40 @@ from flowsr._support.json import document
 from flowsr._support.lock import is_first_process
 from flowsr._support.names import printable
 from flowsr.cli.console import Reporter, facts_table
-from flowsr.cli.options import SR_MODEL, Json, Model, Quiet, Seed
+from flowsr.cli.options import SR_MODEL, Json, Model, Out, Quiet, Seed
 from flowsr.cli.paths import check_folder
+from flowsr.cli.train_options import (
+    VGG,
+    Accelerator,
+    Accumulate,
+    Autocast,
+    ChannelsLast,
+    CheckpointEvery,
+    Devices,
+    DryRun,
+    Efficiency,
+    Fields,
+    Folders,
+    HoldOut,
+    LogEvery,
+    LRFolders,
+    Memory,
+    MemoryMode,
+    Pretrained,
+    Processes,
+    RecipeName,
+    Resume,
+    Scales,
+    StartOf,
+    StepSeconds,
+    Strict,
+    TensorBoard,
+    Threads,
+    TrainPrecision,
+    ValidateEvery,
+    Validation,
+    Workers,
+)
 from flowsr.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,98 +61,37 @@ _DEVICES = ("auto", "cpu", "gpu", "cuda")
 _TRACES = ("run.json", "train.csv", "checkpoints", "model.safetensors")
 
 
-class Memory(StrEnum):
-    """How activations are kept."""
-
-    full = "full"
-    checkpoint = "checkpoint"
-    reversible = "reversible"
-
-
-class Autocast(StrEnum):
-    """The precisions of training."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class Start(StrEnum):
-    """The random weights of a preset."""
-
-    haar = "haar"
-    rotation = "rotation"
-
-
 def train(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of HR images.", metavar="FOLDER")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", file_okay=False)],
+    folders: Folders,
+    out: Out,
     model: Model = SR_MODEL,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="nll, nll+l1, nll+l1+perceptual+gan or rescaling.", show_default="rescaling for such a model, else nll"
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Field of the recipe to change: steps=1500. Repeatable."),
-    ] = None,
-    start: Annotated[
-        Start | None, typer.Option(help="Random weights of a preset of HCFlow.", show_default="haar")
-    ] = None,
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Go on from the shipped or released weights of the preset.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last good checkpoint in --out, with its recipe.")
-    ] = False,
-    lr_folder: Annotated[
-        list[Path] | None,
-        typer.Option(help="LR images paired by name, one folder per HR folder.", show_default="bicubic"),
-    ] = None,
-    validation: Annotated[
-        list[Path] | None, typer.Option(help="Folder of validation images.", show_default="those held out")
-    ] = None,
-    hold_out: Annotated[int, typer.Option(min=0, help="Training images, drawn at random, not to train on.")] = 0,
-    scales: Annotated[str, typer.Option(help="Shrink each crop's image by one of these first: 1,0.7,0.5.")] = "1",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="How many; under torchrun its processes count.")] = 1,
-    precision: Annotated[Autocast, typer.Option(help="bf16 is for the conditioners only.")] = Autocast.fp32,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Faster with bf16.")] = False,
-    memory: Annotated[Memory, typer.Option(help="How activations are kept: less memory, more time.")] = Memory.full,
-    accumulate: Annotated[int, typer.Option(min=1, help="Parts that each batch is made in.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    validate_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: at the end only.")] = 1000,
-    log_every: Annotated[int, typer.Option(min=1, help="Steps per row of train.csv.")] = 10,
-    vgg: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with torchvision's VGG19 weights, for perceptual losses.", show_default="torchvision's cache"
-        ),
-    ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too (an extra).")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Time a few steps, say what the run would take, and write nothing.")
-    ] = False,
-    processes: Annotated[
-        str | None,
-        typer.Option(help="Of a dry run: numbers of processes to plan for.", metavar="N,N,…", show_default="1,8,64"),
-    ] = None,
-    efficiency: Annotated[
-        float | None,
-        typer.Option(
-            help="Of a dry run: what several processes reach, as a part of ideal scaling.", show_default="0.9"
-        ),
-    ] = None,
-    step_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Of a dry run: seconds of a step of the whole batch on one process.", show_default="measured"
-        ),
-    ] = None,
+    recipe: RecipeName = None,
+    set_: Fields = None,
+    start: StartOf = None,
+    pretrained: Pretrained = False,
+    resume: Resume = False,
+    lr_folder: LRFolders = None,
+    validation: Validation = None,
+    hold_out: HoldOut = 0,
+    scales: Scales = "1",
+    strict: Strict = False,
+    device: Accelerator = "auto",
+    devices: Devices = 1,
+    precision: TrainPrecision = Autocast.fp32,
+    channels_last: ChannelsLast = False,
+    memory: MemoryMode = Memory.full,
+    accumulate: Accumulate = 1,
+    threads: Threads = None,
+    workers: Workers = 0,
+    vgg: VGG = None,
+    checkpoint_every: CheckpointEvery = 500,
+    validate_every: ValidateEvery = 1000,
+    log_every: LogEvery = 10,
+    tensorboard: TensorBoard = False,
+    dry_run: DryRun = False,
+    processes: Processes = None,
+    efficiency: Efficiency = None,
+    step_seconds: StepSeconds = None,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
