@@ -148,5 +148,5 @@ def test_messages(kwargs, message):
     with pytest.raises(ValueError, match=message):
         super_resolution(tiny_flow(), torch.rand(3, 2, 2), torch.rand(3, 8, 8), **kwargs)
     pyro.clear_param_store()
-    with pytest.raises(ValueError, match=r"expected an lr of size \(2, 4\) for this hr; got \(2, 2\)"):
+    with pytest.raises(ValueError, match="expected an lr of 4 × 2 pixels for this hr; got 2 × 2 pixels"):
         super_resolution(tiny_flow(), torch.rand(3, 2, 2), torch.rand(3, 8, 16))

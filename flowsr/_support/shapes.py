@@ -7,6 +7,7 @@ turns them all from one number per image into a map of the image.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from functools import reduce
 
 import torch
 from torch import Tensor
+
+from flowsr.errors import quoted
 
 _PER_PIXEL: ContextVar[bool] = ContextVar("per_pixel", default=False)
 
@@ -96,6 +99,48 @@ def _add_maps(a: Tensor, b: Tensor) -> Tensor:
     return spread(a, height, width) + spread(b, height, width)
 
 
+def size_text(size: Sequence[int], *, cropped_to: Sequence[int] | None = None) -> str:
+    """A size in pixels as people say it, width × height, and what it was cropped to if that is less.
+
+    Args:
+        size: height and width, the order of a tensor's shape.
+        cropped_to: the same of what was kept.
+
+    Example:
+        >>> size_text((97, 75)), size_text(torch.rand(3, 96, 72).shape[-2:], cropped_to=(96, 72))
+        ('75 × 97 pixels', '72 × 96 pixels')
+        >>> size_text((97, 75), cropped_to=(96, 72))
+        '75 × 97 pixels, cropped to 72 × 96'
+    """
+    height, width = size
+    text = f"{width} × {height} pixels"
+    if cropped_to is None or tuple(cropped_to) == (height, width):
+        return text
+    return f"{text}, cropped to {cropped_to[1]} × {cropped_to[0]}"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from a size as people say it, width x height, as :func:`size_text` writes it.
+
+    Args:
+        text: such as ``640x480``, ``640 × 480`` or ``640 × 480 pixels``.
+
+    Returns:
+        Height and width, the order of a tensor's shape; from 1 to 999999 each.
+
+    Raises:
+        ValueError: for another text.
+
+    Example:
+        >>> parse_size("640x480"), parse_size(size_text((480, 640)))
+        ((480, 640), (480, 640))
+    """
+    found = re.fullmatch(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})(\s*pixels)?", text.strip(), re.ASCII)
+    if found is None or 0 in (sides := (int(found[1]), int(found[2]))):
+        raise ValueError(f"expected a size as WIDTHxHEIGHT, such as 640x480; got '{quoted(text)}'")
+    return sides[1], sides[0]
+
+
 def check_image_shape(shape: Sequence[int], *, channels: int | None = None, multiple: int = 1, name: str) -> None:
     """Raise ValueError unless ``shape`` is ``(*batch, channels, H, W)`` with H and W positive multiples.
 
@@ -112,10 +157,11 @@ def check_image_shape(shape: Sequence[int], *, channels: int | None = None, mult
         raise ValueError(f"expected {name} with {channels} channels, shape (*batch, {channels}, H, W); got {got}")
     height, width = got[-2:]
     if min(height, width) < 1 or height % multiple or width % multiple:
+        enough = _ceil(height, multiple), _ceil(width, multiple)
         raise ValueError(
-            f"expected {name} with height and width that are multiples of {multiple}; got {height}x{width}: "
-            f"pad it to {_ceil(height, multiple)}x{_ceil(width, multiple)} with flowsr.images.pad_to_multiple, or "
-            "encode with pad=True"
+            f"expected {name} with height and width that are multiples of {multiple}; got "
+            f"{size_text((height, width))}: pad it to {size_text(enough)} with flowsr.images.pad_to_multiple, "
+            "or encode with pad=True"
         )
 
 

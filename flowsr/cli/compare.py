@@ -7,7 +7,7 @@ import typer
 
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
-from flowsr.cli.console import Reporter, comparison_table
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import (
     CropToMultiple,
     Device,
@@ -25,6 +25,7 @@ from flowsr.cli.options import (
     open_model,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr, write_text
+from flowsr.cli.tables import comparison_table
 
 _NAMES = ("compare.csv", "compare.json", "compare.png")
 _HELP = "A .safetensors file, an official .pth, or a preset's name: the {} model."

@@ -10,25 +10,17 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import typer
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
 
 from flowsr._support.json import to_json
 from flowsr._support.names import escaped_bytes, visible
-
-if TYPE_CHECKING:
-    from flowsr.evaluation import Comparison
-    from flowsr.results import Card
-
 
 UNREAD = 1
 """The exit code where a reader closed the pipe, as ``head`` does: nothing went wrong, and not all was read."""
@@ -151,7 +143,8 @@ class Reporter:
     def result(self, renderable: RenderableType) -> None:
         """A table or a text that is the result, on stdout."""
         if not self.quiet and not self.json_only:
-            self._out.print(_Visible(renderable))
+            # A terminal wraps what is longer than its lines; breaking it here would break numbers and paths.
+            self._out.print(_Visible(renderable), soft_wrap=True)
 
     def document(self, document: dict[str, Any]) -> None:
         """The result as JSON on stdout, if asked for: in UTF-8, as JSON is, or in ASCII where stdout is anything else.
@@ -187,45 +180,3 @@ class Reporter:
                 bar.live.stop()
                 bar.disable = True
                 raise
-
-
-def card_table(card: Card) -> Table:
-    """A card with its conventions under the names, one column per image."""
-    table = Table(title=card.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("figure")
-    for column in card.columns:
-        table.add_column(column, justify="right")
-    missing = []
-    for row in card.rows:
-        table.add_row(Text.assemble((row.first.label, "bold"), "\n", (row.first.convention, "dim")), *row.cells)
-        missing += [f"{row.first.name}: unavailable: {reason}" for reason in row.reasons]
-    if missing:
-        table.caption = "\n".join(missing)
-        table.caption_justify = "left"
-    return table
-
-
-def comparison_table(comparison: Comparison) -> Table:
-    """Two models figure by figure, with the conventions and what is not compared below."""
-    table = Table(
-        title=comparison.heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    *numbers, record = comparison.head
-    for name in ("figure", *numbers, record):
-        table.add_column(name, justify="left" if name == "figure" else "right", no_wrap=name not in ("figure", record))
-    for figure in comparison.figures:
-        table.add_row(figure.label, *figure.cells)
-    table.caption, table.caption_justify = "\n".join(comparison.notes), "left"
-    return table
-
-
-def facts_table(title: str, facts: Mapping[str, object]) -> Table:
-    """Names and values below each other."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False, pad_edge=False
-    )
-    table.add_column("name", style="dim")
-    table.add_column("value")
-    for name, value in facts.items():
-        table.add_row(name, str(value))
-    return table

@@ -7,7 +7,7 @@ import typer
 
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
-from flowsr.cli.console import Reporter, card_table
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import (
     SR_MODEL,
     Device,
@@ -22,6 +22,7 @@ from flowsr.cli.options import (
     resolve_device,
 )
 from flowsr.cli.paths import claim_outputs
+from flowsr.cli.tables import card_table
 from flowsr.cli.train import remarks
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
-from flowsr.cli.console import Reporter, card_table
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import (
     SR_MODEL,
     CropToMultiple,
@@ -24,6 +24,7 @@ from flowsr.cli.options import (
     open_model,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs, keep_hr, keep_lr, write_text
+from flowsr.cli.tables import card_table
 
 _NAMES = ("evaluation.csv", "evaluation.json")
 

@@ -7,10 +7,11 @@ import typer
 
 from flowsr._support.json import document
 from flowsr._support.names import printable
-from flowsr.cli.console import Reporter, facts_table
+from flowsr.cli.console import Reporter
 from flowsr.cli.info import describe_model, in_words
 from flowsr.cli.options import Force, Json, Quiet
 from flowsr.cli.paths import claim_outputs, instead
+from flowsr.cli.tables import Facts
 
 
 def import_weights(
@@ -43,7 +44,7 @@ def import_weights(
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
     reporter.result(
-        facts_table(f"{printable(source)} -> {printable(destination)}", {**in_words(flat), **facts["configuration"]})
+        Facts(f"{printable(source)} -> {printable(destination)}", {**in_words(flat), **facts["configuration"]})
     )
     if facts["preset"] is None:
         facts["reasons"] |= {"preset": "no preset has this configuration"}

@@ -8,9 +8,10 @@ import typer
 from flowsr._support.free_memory import memory_text
 from flowsr._support.json import document, size_of, snake_keys
 from flowsr._support.names import printable
-from flowsr.cli.console import Reporter, facts_table
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Json, Model, Quiet
 from flowsr.cli.paths import instead
+from flowsr.cli.tables import Facts
 from flowsr.errors import did_you_mean
 
 
@@ -23,14 +24,14 @@ def info(
     size: Annotated[
         str | None,
         typer.Option(
-            "--size", metavar="SIZE", help="HEIGHTxWIDTH of an HR image: adds the memory that a pass over it takes."
+            "--size", metavar="SIZE", help="WIDTHxHEIGHT of an HR image: adds the memory that a pass over it takes."
         ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Show the configuration of a model or preset, or the size and kind of an image."""
-    from flowsr.workflows.rescale import parse_size
+    from flowsr.images import parse_size
 
     if image is not None and ctx.get_parameter_source("model").name != "DEFAULT":  # type: ignore[union-attr]
         raise ValueError(
@@ -42,12 +43,12 @@ def info(
     reporter = Reporter(quiet=quiet, json_only=json)
     flat = {key: value for key, value in facts.items() if not isinstance(value, dict)}
     name = printable(Path(model).name if image is None else image.name)
-    reporter.result(facts_table(name, in_words(flat)))
+    reporter.result(Facts(name, in_words(flat)))
     for key, value in facts.items():
         if isinstance(value, dict) and value and key != "reasons":
             # The fields of a configuration have the names that Python has for them.
             told = {"configuration": dict, "memory": memory_in_words}.get(key, in_words)
-            reporter.result(facts_table(key.replace("_", " "), told(value)))
+            reporter.result(Facts(key.replace("_", " "), told(value)))
     reporter.document(document("info", name=name, **facts))
 
 
@@ -146,7 +147,7 @@ def describe_image(path: Path) -> dict[str, Any]:
         IsADirectoryError: for a folder.
         ImageError: for a damaged image.
     """
-    from flowsr.images import read_image
+    from flowsr.images import read_image, size_text
 
     if not path.exists():
         raise FileNotFoundError(f"expected an image; {printable(path)} {instead(path)}; a model goes behind --model")
@@ -160,11 +161,14 @@ def describe_image(path: Path) -> dict[str, Any]:
         "channels": {1: "gray", 2: "gray and alpha", 3: "RGB", 4: "RGBA"}[channels],
         "smallest_value": round(float(image.min()), 4),
         "largest_value": round(float(image.max()), 4),
-        "as_hr_image": {
-            f"x{scale}": "fits"
-            if height % scale == 0 and width % scale == 0
-            else f"crop to {width - width % scale} × {height - height % scale} or pad to a multiple of {scale}"
-            for scale in (4, 8)
-        },
-        "as_lr_image": {f"x{scale}": f"gives {width * scale} × {height * scale}" for scale in (4, 8)},
+        "as_hr_image": {f"x{scale}": _fit(height, width, scale) for scale in (4, 8)},
+        "as_lr_image": {f"x{scale}": f"gives {size_text((height * scale, width * scale))}" for scale in (4, 8)},
     }
+
+
+def _fit(height: int, width: int, scale: int) -> str:
+    from flowsr.images import size_text
+
+    over = height % scale, width % scale
+    inside = size_text((height - over[0], width - over[1]))
+    return f"crop to {inside} or pad to a multiple of {scale}" if any(over) else "fits"

@@ -10,7 +10,7 @@ import typer
 from flowsr._support.json import document
 from flowsr._support.names import printable
 from flowsr._support.temperatures import RESTORE_TEMPERATURE
-from flowsr.cli.console import Reporter, card_table, counted
+from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import (
     RESCALING_MODEL,
     TEMPERATURE_HELP,
@@ -29,6 +29,7 @@ from flowsr.cli.options import (
     open_model,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
+from flowsr.cli.tables import card_table
 
 if TYPE_CHECKING:
     from flowsr.workflows.rescale import Rescaled
@@ -98,7 +99,7 @@ def upscale(
     size: Annotated[
         str | None,
         typer.Option(
-            "--size", metavar="SIZE", help="HEIGHTxWIDTH to crop to.", show_default="the size downscale kept, or all"
+            "--size", metavar="SIZE", help="WIDTHxHEIGHT to crop to.", show_default="the size downscale kept, or all"
         ),
     ] = None,
     seed: Seed = 0,
@@ -114,9 +115,9 @@ def upscale(
     One image per LR image; `sample` draws several. With --original (or --verify) the loss is printed: PSNR and SSIM of
     RGB and luma, border as wide as the factor, rounded to 8 bits.
     """
-    from flowsr.images import pair_by_name
+    from flowsr.images import pair_by_name, parse_size
     from flowsr.workflows.processes import Processes
-    from flowsr.workflows.rescale import check_upscale, hr_name, parse_size, stored_size, upscale_file
+    from flowsr.workflows.rescale import check_upscale, hr_name, stored_size, upscale_file
     from flowsr.workflows.sample import DrawPlan
 
     reporter = Reporter(quiet=quiet, json_only=json)

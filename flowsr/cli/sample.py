@@ -8,7 +8,7 @@ import typer
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
 from flowsr._support.temperatures import DRAW_TEMPERATURE
-from flowsr.cli.console import Reporter, card_table, counted
+from flowsr.cli.console import Reporter, counted
 from flowsr.cli.options import (
     SR_MODEL,
     TEMPERATURE_HELP,
@@ -27,6 +27,7 @@ from flowsr.cli.options import (
     open_model,
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
+from flowsr.cli.tables import card_table
 
 _LISTING = "samples.json"
 

@@ -13,9 +13,10 @@ import typer
 from flowsr._support.json import document
 from flowsr._support.lock import is_first_process
 from flowsr._support.names import printable
-from flowsr.cli.console import Reporter, facts_table
+from flowsr.cli.console import Reporter
 from flowsr.cli.options import SR_MODEL, Json, Model, Out, Quiet, Seed
 from flowsr.cli.paths import check_folder
+from flowsr.cli.tables import Facts
 from flowsr.cli.train_options import (
     VGG,
     Accelerator,
@@ -192,12 +193,10 @@ def train(
         "stopped by signal": trained.interrupted,
         "weights": weights,
     }
-    reporter.result(
-        facts_table(f"Run {printable(out)}", {name: value for name, value in facts.items() if value is not None})
-    )
+    reporter.result(Facts(f"Run {printable(out)}", {name: value for name, value in facts.items() if value is not None}))
     if trained.validation:
         labelled = {label_of(name): f"{value:.4g}" for name, value in trained.validation.items()}
-        reporter.result(facts_table(f"Validation at step {trained.validated_at}", labelled))
+        reporter.result(Facts(f"Validation at step {trained.validated_at}", labelled))
     reporter.document(
         document(
             "training",

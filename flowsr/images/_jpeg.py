@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsr._support.shapes import size_text
 from flowsr.errors import ImageError
 from flowsr.images._stored import PRINT_REMARK, Stored, check_count, profile_remark, space_remark
 
@@ -79,7 +80,7 @@ def _check_frame(content: bytes, *, max_pixels: int) -> None:
         raise ImageError(f"expected a JPEG of 8 bits, not lossless; got {bits} bits, frame {kind:x}: save it as PNG")
     check_count(width, height, max_pixels=max_pixels)
     if kind in _HUFFMAN and width * height > _MOST_PER_BYTE * len(content):
-        raise ValueError(f"{width} x {height} pixels in {len(content)} bytes")
+        raise ValueError(f"{size_text((height, width))} in {len(content)} bytes")
 
 
 def read_frame(content: bytes) -> tuple[int, int, int, int]:

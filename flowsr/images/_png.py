@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from flowsr._support.shapes import size_text
 from flowsr.errors import ImageError
 from flowsr.images._stored import Stored, check_count, profile_remark, space_remark
 
@@ -162,9 +163,11 @@ def _check_header(chunk: tuple[bytes, bytes], packed_bytes: int, *, max_pixels: 
         raise ValueError(f"header {kind!r} {body.hex()}")
     check_count(header.width, header.height, max_pixels=max_pixels)
     if max(header.width, header.height) > _LONGEST_SIDE:
-        raise ImageError(f"expected sides of at most {_LONGEST_SIDE} pixels; got {header.width} x {header.height}")
+        raise ImageError(
+            f"expected sides of at most {_LONGEST_SIDE} pixels; got {size_text((header.height, header.width))}"
+        )
     if header.height * header.row_bytes() > _MOST_DEFLATED * packed_bytes:
-        raise ValueError(f"{header.width} x {header.height} pixels in {packed_bytes} compressed bytes")
+        raise ValueError(f"{size_text((header.height, header.width))} in {packed_bytes} compressed bytes")
     return header
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsr._support.shapes import size_text
 from flowsr.errors import ImageError
 
 _MOST_MOVED = 3  # of 255: two profiles that are both called sRGB differ by as much in the dark
@@ -47,10 +48,10 @@ class Stored:
 def check_count(width: int, height: int, *, max_pixels: int) -> None:
     """Refuse an image without pixels or with too many, before it is decoded."""
     if width < 1 or height < 1:
-        raise ValueError(f"{width} x {height} pixels")
+        raise ValueError(size_text((height, width)))
     if width * height > max_pixels:
         raise ImageError(
-            f"expected at most {max_pixels} pixels; got {width} x {height} = {width * height}; "
+            f"expected at most {max_pixels} pixels; got {size_text((height, width))}, {width * height} in all; "
             f"raise max_pixels if you trust the file"
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsr._support.shapes import size_text
 from flowsr.errors import ImageError
 from flowsr.images._jpeg import read_frame, scan_remark
 from flowsr.images._stored import PRINT_REMARK, Stored, check_count, profile_remark
@@ -111,7 +112,7 @@ def _levels(page: Any, remarks: list[str | None]) -> np.ndarray:
     height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
     tile_height, tile_width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     if tile_height < 1 or tile_width < 1:
-        raise ValueError(f"strips or tiles of {tile_width} x {tile_height} pixels")
+        raise ValueError(f"strips or tiles of {size_text((tile_height, tile_width))}")
     tile_height = tile_height if page.is_tiled else min(tile_height, height)
     planes = 1 if page.planarconfig == 1 else samples
     down, across = math.ceil(height / tile_height), math.ceil(width / tile_width)
@@ -172,7 +173,7 @@ def _jpeg_part(
     part = page.decode(data, index, jpegtables=tables)[0][0]
     # The decoder would make a JPEG of another size fit.
     if coded_width != width or coded_rows not in (rows, most_rows) or part.shape[1:] != (width, samples):
-        raise ValueError(f"a JPEG of {coded_width} x {coded_rows} where {width} x {rows} are due")
+        raise ValueError(f"a JPEG of {size_text((coded_rows, coded_width))} where {size_text((rows, width))} are due")
     return part
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flowsr._support.shapes import size_text
 from flowsr.images.values import check_image, round_to_8bit
 
 
@@ -102,7 +103,7 @@ def bicubic_down(
     if height % factor or width % factor:
         inside = (height - height % factor, width - width % factor)
         raise ValueError(
-            f"image: expected height and width divisible by {factor}; got {height} x {width}; "
+            f"image: expected height and width divisible by {factor}; got {size_text((height, width))}; "
             f"use crop_to(image, {inside}) or pad_to_multiple(image, {factor})"
         )
     return bicubic_resize(image, size=(height // factor, width // factor))

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsr._support.shapes import size_text
 from flowsr.errors import ImageError
-from flowsr.images.values import check_image, round_to_8bit, size_text
+from flowsr.images.values import check_image, round_to_8bit
 
 
 def pad_to_multiple(

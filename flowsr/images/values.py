@@ -5,7 +5,6 @@ mistakes (uint8 tensors, 0-255 values, channels last, NaN) with the same words.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -159,23 +158,3 @@ def reduce_bits(image: Float[Tensor, "*batch channel height width"], *, bits: in
         raise ValueError(f"expected bits from 1 to 8; got {bits!r}")
     values = image.clamp(0, 1).mul(255).round()
     return values.div(2 ** (8 - bits)).floor().div(2**bits)
-
-
-def size_text(size: Sequence[int], *, cropped_to: Sequence[int] | None = None) -> str:
-    """A size in pixels as people say it, width × height, and what it was cropped to if that is less.
-
-    Args:
-        size: height and width, the order of a tensor's shape.
-        cropped_to: the same of what was kept.
-
-    Example:
-        >>> size_text((97, 75)), size_text(torch.rand(3, 96, 72).shape[-2:], cropped_to=(96, 72))
-        ('75 × 97 pixels', '72 × 96 pixels')
-        >>> size_text((97, 75), cropped_to=(96, 72))
-        '75 × 97 pixels, cropped to 72 × 96'
-    """
-    height, width = size
-    text = f"{width} × {height} pixels"
-    if cropped_to is None or tuple(cropped_to) == (height, width):
-        return text
-    return f"{text}, cropped to {cropped_to[1]} × {cropped_to[0]}"

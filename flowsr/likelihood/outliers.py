@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsr._support.shapes import place_of
+from flowsr._support.shapes import place_of, size_text
 from flowsr.distributions import UniformDequantizer
 from flowsr.images import check_image, encode_png, round_to_8bit
 from flowsr.likelihood.decompose import decompose, width_used
@@ -81,7 +81,9 @@ def perturbed(
         side = 8
         height, width = (size // side * side for size in hr.shape[-2:])
         if height * width < 2 * side**2:
-            raise ValueError(f"expected at least two blocks of {side}x{side} to shuffle; got {hr.shape[-2:]}")
+            raise ValueError(
+                f"expected at least two blocks of {size_text((side, side))} to shuffle; got {size_text(hr.shape[-2:])}"
+            )
         blocks = hr[..., :height, :width].unflatten(-2, (-1, side)).unflatten(-1, (-1, side)).movedim(-2, -3)
         flat = blocks.flatten(-4, -3)
         order = torch.randperm(flat.shape[-3], generator=generator, device=place_of(generator))

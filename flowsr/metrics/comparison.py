@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from flowsr.images import round_to_8bit
+from flowsr.images import round_to_8bit, size_text
 from flowsr.metrics.fidelity import SSIM_WINDOW, psnr, ssim
 from flowsr.metrics.lpips import SMALLEST_SIDE, lpips_distance
 
@@ -42,7 +42,7 @@ def compare(image: Tensor, hr: Tensor, *, border: int, figures: Sequence[str] = 
 
     def distance() -> Score:
         if not colour or min(hr.shape[-2:]) < SMALLEST_SIDE:
-            return f"needs RGB of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+            return f"needs RGB of at least {size_text((SMALLEST_SIDE, SMALLEST_SIDE))}"
         found = lpips_distance(image, hr)
         return found.reason if found.value is None else float(found.value.mean())
 

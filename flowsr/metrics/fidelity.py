@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsr.images import bicubic_down, check_image, crop_to, rgb_to_y, round_to_8bit
+from flowsr.images import bicubic_down, check_image, crop_to, rgb_to_y, round_to_8bit, size_text
 
 Colour = Literal["rgb", "y"]
 
@@ -107,8 +107,8 @@ def ssim(
     a, b = _compared_region(a, b, border=border, colour=colour)
     if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
-            f"expected at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels inside the border for SSIM; "
-            f"got {a.shape[-2]} x {a.shape[-1]}"
+            f"expected at least {size_text((SSIM_WINDOW, SSIM_WINDOW))} inside the border for SSIM; "
+            f"got {size_text(a.shape[-2:])}"
         )
     from skimage.metrics import structural_similarity
 
@@ -173,7 +173,9 @@ def _compared_region(a: Tensor, b: Tensor, *, border: int, colour: Colour) -> tu
     a, b = paired(a, b, channels=3 if colour == "y" else None)
     height, width = a.shape[-2:]
     if not 0 <= border < (min(height, width) + 1) // 2:
-        raise ValueError(f"border: expected 0 or more, and pixels left inside it; got {border} for {height} x {width}")
+        raise ValueError(
+            f"border: expected 0 or more, and pixels left inside it; got {border} for {size_text((height, width))}"
+        )
     size = (height - 2 * border, width - 2 * border)
     a, b = (crop_to(x[..., border:, border:], size) for x in (a, b))
     return (rgb_to_y(a), rgb_to_y(b)) if colour == "y" else (a, b)

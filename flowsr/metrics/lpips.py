@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from flowsr._support.backbones import cached_backbone, read_backbone
 from flowsr.errors import CheckpointError, quoted, what_is_at
+from flowsr.images import size_text
 from flowsr.metrics.fidelity import paired
 
 Backbone = Literal["alex", "vgg", "squeeze"]
@@ -91,8 +92,8 @@ def lpips_distance(
         raise ValueError(f"net: expected one of {', '.join(_TORCHVISION_FILES)}; got {net!r}")
     a, b = paired(a, b, channels=3)
     if min(a.shape[-2:]) < SMALLEST_SIDE:
-        least = f"{SMALLEST_SIDE} x {SMALLEST_SIDE}"
-        raise ValueError(f"expected at least {least} pixels for LPIPS; got {a.shape[-2]} x {a.shape[-1]}")
+        least = size_text((SMALLEST_SIDE, SMALLEST_SIDE))
+        raise ValueError(f"expected at least {least} for LPIPS; got {size_text(a.shape[-2:])}")
     if weights is not None and not Path(weights).is_file():
         raise ValueError(f"weights: expected a file; got {weights}, {what_is_at(weights)}")
     if importlib.util.find_spec("lpips") is None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 
-from flowsr._support.shapes import check_image_shape, check_same_batch
+from flowsr._support.shapes import check_image_shape, check_same_batch, size_text
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, split_levels
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
@@ -350,7 +350,7 @@ class ConditionalModel(ImageModel):
         check_image(lr, name="lr", channels=self.config.image_channels, tolerance=tolerance)
         size = (hr.shape[-2] // self.upscale, hr.shape[-1] // self.upscale)
         if tuple(lr.shape[-2:]) != size:
-            raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
+            raise ValueError(f"expected an lr of {size_text(size)} for this hr; got {size_text(lr.shape[-2:])}")
         check_same_batch(hr.shape, lr.shape)
 
     def decode_unchecked(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsr._support.shapes import size_text
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
 from flowsr.images import bicubic_down, check_image
 from flowsr.models.blocks import flow_step, split_head
@@ -178,8 +179,8 @@ class SRFlow(ConditionalModel):
         """Event shapes of the latents, coarsest first, for an LR image of this height and width."""
         if height % 2 or width % 2:
             raise ValueError(
-                f"expected an lr with even sides; got {height}x{width}: pad it with flowsr.images.pad_to_multiple and "
-                "crop the result"
+                f"expected an lr with even sides; got {size_text((height, width))}: pad it with "
+                "flowsr.images.pad_to_multiple and crop the result"
             )
         return self.transform.transform.latent_shapes(height // 2, width // 2)
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsr._support.shapes import size_text
 from flowsr.distributions import FlowDistribution, PackedNormal, Temperature, packed_standard_normal
 from flowsr.images import check_image, crop_to, pad_to_multiple
 from flowsr.models.capabilities import Capability
@@ -46,7 +47,7 @@ class UnconditionalModel(ImageModel):
         """Event shapes of the latents, coarsest first, for an image of this height and width."""
         if height < 1 or width < 1 or height % self.multiple or width % self.multiple:
             raise ValueError(
-                f"expected a size of multiples of {self.multiple}; got {height}x{width}: pad an image with "
+                f"expected a size of multiples of {self.multiple}; got {size_text((height, width))}: pad an image with "
                 "flowsr.images.pad_to_multiple, or encode with pad=True"
             )
         return self.transform.latent_shapes(height // self.transform.scale, width // self.transform.scale)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowsr._support.shapes import size_text
 from flowsr.nn.conv import Conv2d
 from flowsr.nn.rrdb import RRDB, DenseBlock
 
@@ -62,7 +63,7 @@ class RRDBPyramid(nn.Module):
         if lr.shape[-2] % 2 or lr.shape[-1] % 2:
             raise ValueError(
                 f"expected an LR image with even sides, as the coarsest level has half of them; got "
-                f"{lr.shape[-2]}x{lr.shape[-1]}: pad it with flowsr.images.pad_to_multiple"
+                f"{size_text(lr.shape[-2:])}: pad it with flowsr.images.pad_to_multiple"
             )
         maps, outputs = self.maps(lr)
         below = torch.stack([maps[0][..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]).mean(0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowsr.images import size_text
 from flowsr.training.recipes import Adversary
 
 Critic = Callable[[Tensor], Tensor]
@@ -57,7 +58,9 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(B, 1)`` of images ``(B, C, crop, crop)``: high for real ones."""
         if image.shape[-2:] != (self.crop, self.crop):
-            raise ValueError(f"expected images of {self.crop}x{self.crop}; got {tuple(image.shape[-2:])}")
+            raise ValueError(
+                f"expected images of {size_text((self.crop, self.crop))}; got {size_text(image.shape[-2:])}"
+            )
         return self.head(torch.flatten(self.features(image), 1))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowsr.errors import ImageError
-from flowsr.images import bicubic_down, pair_by_name, read_image, round_to_8bit
+from flowsr.images import bicubic_down, pair_by_name, read_image, round_to_8bit, size_text
 from flowsr.training.sources import find_images, name_some, other_names
 
 Folder = str | os.PathLike[str]
@@ -304,11 +304,13 @@ class ImageFolder:
         lr = None if lr_path is None else self._read(lr_path)
         height, width = hr.shape[-2:]
         if min(height, width) < self.minimum:
-            raise ImageError(f"{hr_path}: expected at least {self.minimum} pixels on each side; got {height}x{width}")
+            raise ImageError(
+                f"{hr_path}: expected at least {self.minimum} pixels on each side; got {size_text((height, width))}"
+            )
         if lr is not None and (height, width) != tuple(self.upscale * side for side in lr.shape[-2:]):
             raise ImageError(
-                f"{lr_path}: expected 1/{self.upscale} of the size of {hr_path.name}, {height}x{width}; "
-                f"got {lr.shape[-2]}x{lr.shape[-1]}"
+                f"{lr_path}: expected 1/{self.upscale} of the size of {hr_path.name}, {size_text((height, width))}; "
+                f"got {size_text(lr.shape[-2:])}"
             )
         return hr, lr
 

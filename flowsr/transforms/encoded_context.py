@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flowsr._support.shapes import check_image_shape
+from flowsr._support.shapes import check_image_shape, size_text
 from flowsr.transforms.base import ImageTransform
 from flowsr.transforms.multiscale import Multiscale
 
@@ -74,7 +74,7 @@ class EncodedContext(ImageTransform):
         check_image_shape(lr.shape, channels=self.transform.image_channels, name="the LR image")
         size = tuple(side // self.upscale for side in hr[-2:])
         if tuple(lr.shape[-2:]) != size:
-            raise ValueError(f"expected an lr of size {size} for this hr; got {tuple(lr.shape[-2:])}")
+            raise ValueError(f"expected an lr of {size_text(size)} for this hr; got {size_text(lr.shape[-2:])}")
         try:
             return lr, torch.broadcast_shapes(hr[:-3], lr.shape[:-3])
         except RuntimeError:

@@ -15,7 +15,7 @@ from torch import Tensor
 from flowsr._support.json import size_of
 from flowsr._support.temperatures import DRAW_TEMPERATURE
 from flowsr.evaluation import fidelity_figures, likelihood_figures
-from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit, write_image
+from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit, size_text, write_image
 from flowsr.likelihood import LogLikelihoodTerms
 from flowsr.metrics import psnr
 from flowsr.models import ConditionalModel, HCFlow
@@ -338,9 +338,9 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
     largest = 5 * max(1, math.ceil(51 * heat_limit(study.std))) / 255  # a multiple of 5 grey levels
     draws = f"of {study.num_samples} draws at τ = {DRAW_TEMPERATURE:g}"
     panels = [
-        Panel(study.lr, f"LR image: the input\nbicubic ÷{upscale}, {width} × {height} pixels"),
+        Panel(study.lr, f"LR image: the input\nbicubic ÷{upscale}, {size_text((height, width))}"),
         Panel(study.bicubic, f"Bicubic ×{upscale}: the baseline\n{decibels(study.bicubic)}"),
-        Panel(study.hr, f"Truth\n{width * upscale} × {height * upscale} pixels, not seen in training"),
+        Panel(study.hr, f"Truth\n{size_text(study.hr.shape[-2:])}, not seen in training"),
         *(Panel(image, _draw_caption(tau) + "\n" + decibels(image)) for tau, image in study.samples.items()),
         Panel(study.mean, f"Mean {draws}\n{decibels(study.mean.to(study.hr.dtype))}"),
         Panel(study.std, f"Standard deviation {draws}\nwhere the draws differ", heat=largest),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flowsr._support.names import printable
 from flowsr.errors import ImageError
-from flowsr.images import crop_pair, make_lr, read_image
+from flowsr.images import crop_pair, make_lr, read_image, size_text
 from flowsr.models import ImageModel
 from flowsr.models.conditional import as_conditional
 from flowsr.models.memory import require_memory
@@ -162,5 +162,8 @@ def _checked(image: Tensor, size: int, name: str) -> tuple[int, int]:
     """Height and width of an image from which a crop can be taken."""
     height, width = image.shape[-2:]
     if min(height, width) < size:
-        raise ValueError(f"expected images of at least {size}x{size}; got {name} of {height}x{width}: lower --crop")
+        raise ValueError(
+            f"expected images of at least {size_text((size, size))}; got {name} of "
+            f"{size_text((height, width))}: lower --crop"
+        )
     return height, width

@@ -27,6 +27,7 @@ from flowsr.images import (
     pad_to_multiple,
     read_png_text,
     round_to_8bit,
+    size_text,
     write_image,
 )
 from flowsr.metrics import compare
@@ -35,7 +36,7 @@ from flowsr.results import Card, Figure
 from flowsr.workflows.pairs import read_for
 
 SIZE_KEY = "flowsr:hr-size"
-"""Under which text of the PNG file the HR image's size stands, as ``HEIGHTxWIDTH``."""
+"""Under which text of the PNG file the HR image's size stands: ``HEIGHTxWIDTH``, which no reader may turn around."""
 
 _LOSS = ("psnr", "psnr_y", "ssim", "ssim_y")
 _REASONS = {
@@ -239,11 +240,11 @@ def upscale_file(
     if any(not full - s < side <= full for side, full in zip(size, whole, strict=True)):
         blamed = name if told or truth is None else of
         raise ValueError(
-            f"{blamed}: expected an HR image of {_text(whole)} less at most {s - 1} on each side, with this x{s} "
-            f"model; got {_text(size)}: check model and size"
+            f"{blamed}: expected an HR image of {size_text(whole)} less at most {s - 1} on each side, with this x{s} "
+            f"model; got {size_text(size)}: check model and size"
         )
     if truth is not None and tuple(truth.shape[-2:]) != size:
-        raise ImageError(f"{of}: expected the original of {name}, {_text(size)}; got {_text(truth.shape[-2:])}")
+        raise ImageError(f"{of}: expected the original of {name}, {size_text(size)}; got {size_text(truth.shape[-2:])}")
     if tiling is None:
         tiling = check_upscale(flow, path, compared=truth is not None)
     options: dict[str, Any] = {"temperature": temperature, "tiling": tiling, "levels": True, "on_tile": on_tile}
@@ -277,27 +278,7 @@ def loss_card(hr: Tensor, original: Tensor, *, upscale: int, title: str = "Loss"
 def stored_size(path: Path) -> tuple[int, int] | None:
     """The HR image's size that :func:`downscale_file` left in a PNG file, or None."""
     text = read_png_text(path, SIZE_KEY)
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as error:
-        raise ImageError(f"{path}: under {SIZE_KEY} in the file, {error}") from None
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width from a text such as ``480x640``.
-
-    Raises:
-        ValueError: for another text.
-
-    Example:
-        >>> parse_size("480x640")
-        (480, 640)
-    """
-    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
-    if found is None or 0 in (size := (int(found[1]), int(found[2]))):
-        raise ValueError(f"expected a size as HEIGHTxWIDTH, such as 480x640; got '{quoted(text)}'")
-    return size
-
-
-def _text(size: tuple[int, ...] | torch.Size) -> str:
-    return f"{size[0]} x {size[1]}"
+    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text or "", re.ASCII)
+    if text is not None and (found is None or 0 in map(int, found.groups())):
+        raise ImageError(f"{path}: expected HEIGHTxWIDTH under {SIZE_KEY} in the file; got '{quoted(text)}'")
+    return None if found is None else (int(found[1]), int(found[2]))

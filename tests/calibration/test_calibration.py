@@ -286,7 +286,7 @@ def test_messages(known):
         model_pairs(flow, GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2), 0)
     with pytest.raises(ValueError, match="lr_log_scale or -inf"):
         latent_pit(flow, hr, lr, lr_log_scale=math.nan)
-    with pytest.raises(ValueError, match=r"an lr of size \(2, 2\) for this hr; got \(4, 4\)"):
+    with pytest.raises(ValueError, match="an lr of 2 × 2 pixels for this hr; got 4 × 4 pixels"):
         latent_pit(flow, hr, torch.rand(len(hr), 1, 4, 4), lr_log_scale=-2.0)
     with pytest.raises(ValueError, match="sweeps >= 1"):
         recalibrate_temperature(flow, hr, lr, sweeps=0)

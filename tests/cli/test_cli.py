@@ -318,7 +318,7 @@ MISTAKES = {
     ),
     "a size of a million letters": (
         lambda d, m, i: ("upscale", _labelled(d / "a.png", "y" * 900_000), "--model", m),
-        ["a.png: under flowsr:hr-size in the file, expected a size as HEIGHTxWIDTH", "yyy…"],
+        ["a.png: expected HEIGHTxWIDTH under flowsr:hr-size in the file; got", "yyy…"],
     ),
     "missing model": (lambda d, m, i: ("sample", i, "--model", d / "none.safetensors"), ["none.safetensors"]),
     "preset without weights": (
@@ -357,8 +357,8 @@ MISTAKES = {
     "info of nothing": (lambda d, m, i: ("info", "--model", "sr-x5"), ["sr-x5", "sr-x4-small"]),
     "info of no image": (lambda d, m, i: ("info", d / "no.png"), ["no.png does not exist", "behind --model"]),
     "info of a folder": (lambda d, m, i: ("info", i.parent), ["expected an image", "is a folder: give a file in it"]),
-    "info of a size that is none": (lambda d, m, i: ("info", "--size", "512"), ["expected a size as HEIGHTxWIDTH"]),
-    "info of a size of nothing": (lambda d, m, i: ("info", "--size", ""), ["expected a size as HEIGHTxWIDTH"]),
+    "info of a size that is none": (lambda d, m, i: ("info", "--size", "512"), ["expected a size as WIDTHxHEIGHT"]),
+    "info of a size of nothing": (lambda d, m, i: ("info", "--size", ""), ["expected a size as WIDTHxHEIGHT"]),
     "info of an image's memory": (lambda d, m, i: ("info", i, "--size", "9x9"), ["expected --size with a model"]),
     "info of two things": (lambda d, m, i: ("info", i, "-m", m), ["expected an image or a model"]),
     "import of nothing": (lambda d, m, i: ("import", d / "no.pth", d / "o.safetensors"), ["no.pth does not exist"]),
@@ -411,10 +411,10 @@ def test_info(model, lr):
     assert facts["parameters"] == sum(p.numel() for p in flowsr.load(model).parameters())
     image = json.loads(run("info", lr, "--json").stdout)
     assert (image["size"], image["channels"]) == ({"height": 7, "width": 9}, "RGB")
-    assert image["as_lr_image"]["x4"] == "gives 36 × 28"
+    assert image["as_lr_image"]["x4"] == "gives 36 × 28 pixels"
     table = run("info", "--model", "sr-x4").stdout
     assert "conditional_steps" in table and "fetched from the authors" in " ".join(table.split())
-    assert "640 × 512 pixels" in (sized := run("info", "--size", "512x640").stdout) and "sampling or upscaling" in sized
+    assert "640 × 512 pixels" in (sized := run("info", "--size", "640x512").stdout) and "sampling or upscaling" in sized
     assert "shipped" in run("info").stdout  # of the model that all commands take
     assert run("info", "--quiet").output == ""
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from benchmarks.fuzz import names as fuzzer
 from flowsr._support.json import to_json
 from flowsr._support.names import output_stem, printable, visible
-from flowsr.cli.console import Reporter, facts_table
+from flowsr.cli.console import Reporter
+from flowsr.cli.tables import Facts
 from flowsr.images import write_image
 from flowsr.results import csv_table
 
@@ -68,7 +69,7 @@ def test_formulas_in_csv_are_texts_and_numbers_numbers(name):
 
 def test_provenance_and_titles_do_not_act_on_the_terminal(capsys):
     reporter = Reporter(quiet=False, json_only=False)
-    reporter.result(facts_table("\x1b]0;gone\x07", {"made by\x9b": "\x1b[2J\udce9\u202e"}))
+    reporter.result(Facts("\x1b]0;gone\x07", {"made by\x9b": "\x1b[2J\udce9\u202e"}))
     reporter.remark("\x1b[31mred")
     said = "".join(capsys.readouterr())
     assert r"\x1b]0;gone" in said and r"\x1b[2J\xe9\xe2\x80\xae" in said and r"\x1b[31mred" in said

@@ -92,9 +92,9 @@ def test_decomposition_sums_to_log_prob():
 @pytest.mark.parametrize(
     ("hr", "lr", "kwargs", "message"),
     [
-        ((3, 8, 8), (3, 2, 3), {}, r"expected an lr of size \(2, 2\).*got \(2, 3\)"),
+        ((3, 8, 8), (3, 2, 3), {}, "expected an lr of 2 × 2 pixels.*got 3 × 2 pixels"),
         ((2, 3, 8, 8), (5, 3, 2, 2), {}, r"batch broadcasts to that of hr, \(2,\); got \(5,\)"),
-        ((3, 8, 10), (3, 2, 2), {}, r"multiples of 4; got 8x10"),
+        ((3, 8, 10), (3, 2, 2), {}, r"multiples of 4; got 10 × 8 pixels"),
         ((1, 8, 8), (3, 2, 2), {}, "channel"),
         ((3, 8, 8), (3, 2, 2), {"lr_log_scale": -math.inf}, "finite lr_log_scale"),
     ],

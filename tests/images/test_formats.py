@@ -147,7 +147,7 @@ def damaged_pngs():
         ),
         "claim": (
             whole[:8] + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 9000, 4, 0, 0, 0, 0)) + rest,
-            "9000 x 9000 pixels in [0-9]+ compressed bytes",
+            "9000 × 9000 pixels in [0-9]+ compressed bytes",
         ),
     }
 
@@ -411,7 +411,7 @@ def test_a_jpeg_of_another_size_in_a_tiff_is_refused(tmp_path):
     start = content.find(width) if width in content else content.find(struct.pack("<HHII", 256, 4, 1, 32))
     assert start > 0
     changed = content[: start + 8] + struct.pack("<H", 16) + content[start + 10 :]
-    assert_refused(tmp_path / "image.tif", changed, "a JPEG of 32 x 24 where 16 x 24 are due")
+    assert_refused(tmp_path / "image.tif", changed, "a JPEG of 32 × 24 pixels where 16 × 24 pixels are due")
 
 
 # ------------------------------------------------------------------------------------------------------------ JPEG
@@ -483,7 +483,7 @@ def test_jpegs_that_are_not_read_are_refused_by_name(tmp_path):
     assert_refused(tmp_path / "lossless.jpg", lossless, r"got 8 bits, frame c3: save it as PNG")
     small = saved(Image.new("RGB", (16, 16)), "JPEG")
     large = small.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", 10_000, 10_000))
-    assert_refused(tmp_path / "large.jpg", large, "10000 x 10000 pixels in [0-9]+ bytes")
+    assert_refused(tmp_path / "large.jpg", large, "10000 × 10000 pixels in [0-9]+ bytes")
 
 
 # ------------------------------------------------------------------------------------- which way is up, which colours

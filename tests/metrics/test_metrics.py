@@ -138,17 +138,20 @@ def test_psnr_is_differentiable():
             lambda a: psnr(a, torch.zeros(5, 3, 12, 12), border=0),
             "batch shapes that broadcast",
         ),
-        (lambda a: psnr(a, a, border=6), "border: expected 0 or more, and pixels left inside it; got 6 for 12 x 12"),
+        (
+            lambda a: psnr(a, a, border=6),
+            "border: expected 0 or more, and pixels left inside it; got 6 for 12 × 12",
+        ),
         (lambda a: psnr(a, a, border=-1), "border: expected 0 or more"),
         (lambda a: psnr(a, a, border=0, colour="Y"), 'colour: expected "rgb" or "y"; got \'Y\''),
         (lambda a: psnr(a, a / 0, border=0), "b: expected finite pixels"),
         (lambda a: psnr(a.mul(255).byte(), a, border=0), "a: expected a floating point tensor"),
-        (lambda a: ssim(a, a, border=1), "expected at least 11 x 11 pixels inside the border for SSIM; got 10 x 10"),
+        (lambda a: ssim(a, a, border=1), "expected at least 11 × 11 pixels inside the border for SSIM; got 10 × 10"),
         (
             lambda a: lr_psnr(a, a, upscale=2),
             r"same channels, height and width; got \(2, 3, 6, 6\) and \(2, 3, 12, 12\)",
         ),
-        (lambda a: lr_psnr(a, a, upscale=5), "divisible by 5; got 12 x 12"),
+        (lambda a: lr_psnr(a, a, upscale=5), "divisible by 5; got 12 × 12"),
     ],
 )
 def test_fidelity_refuses_what_it_cannot_compare(call, message):
@@ -320,7 +323,7 @@ def test_lpips_refuses_what_it_cannot_use(tmp_path, backbone):
             lpips_distance(a, a, **options)
     with pytest.raises(ValueError, match="expected 3 channels; got 1"):
         lpips_distance(a[:1], a[:1])
-    with pytest.raises(ValueError, match="at least 32 x 32 pixels for LPIPS; got 31 x 32"):
+    with pytest.raises(ValueError, match="at least 32 × 32 pixels for LPIPS; got 32 × 31"):
         lpips_distance(a[:, :31], a[:, :31])
 
 

@@ -519,7 +519,7 @@ def test_srflow_needs_even_lr_images():
     model = tiny("srflow-x4").double()
     lr, hr = torch.rand(3, 3, 5, dtype=torch.float64), torch.rand(3, 12, 20, dtype=torch.float64)
     for call in (model.condition, model.draw_latents, model.decode):
-        with pytest.raises(ValueError, match="lr with even sides; got 3x5: pad it"):
+        with pytest.raises(ValueError, match="lr with even sides; got 5 × 3 pixels: pad it"):
             call(lr)
     latents = model.encode(hr, lr, pad=True)
     assert latents.lr.shape == (3, 4, 6)
@@ -544,7 +544,7 @@ def test_srflow_needs_even_lr_images():
         (lambda: flowsr.HCFlowConfig(rrdbs=3), "expected rrdbs to be a tuple of integers; got 3"),
         (lambda: flowsr.HCFlowConfig(hierarchical=1), "expected hierarchical True or False; got 1"),
         (lambda: flowsr.HCFlowConfig(spline_bins=1000), "at most 999 spline_bins; got 1000"),
-        (lambda: tiny("glow").encode(torch.rand(3, 2, 2)), "multiples of 4; got 2x2: pad an image with"),
+        (lambda: tiny("glow").encode(torch.rand(3, 2, 2)), "multiples of 4; got 2 × 2 pixels: pad an image with"),
         (lambda: flowsr.SRFlowConfig(stacked=(23,)), "stacked to be integers from 0 to 22"),
         (lambda: flowsr.GlowConfig(coupling="spline"), "expected coupling affine or additive; got 'spline'"),
         (lambda: flowsr.GlowConfig(mark_border="yes"), "expected mark_border True or False; got 'yes'"),
@@ -556,13 +556,13 @@ def test_srflow_needs_even_lr_images():
         (lambda: flowsr.HCFlowConfig(coupling="cubic"), "expected coupling affine or spline; got 'cubic'"),
         (lambda: flowsr.HCFlowConfig(spline_bins=1), "spline_bins to be an integer >= 2"),
         (lambda: flowsr.HCFlow.from_preset("sr-x4-small", start="haar", mixing="plu"), "mixing dense with start haar"),
-        (lambda: tiny("glow").sample((8, 6)), "multiples of 4; got 8x6"),
+        (lambda: tiny("glow").sample((8, 6)), "multiples of 4; got 6 × 8 pixels"),
         (lambda: tiny("glow").sample((8, 8), num_samples=0), "num_samples >= 1; got 0"),
         (lambda: tiny("realnvp").log_prob(torch.rand(3, 8, 8) + 0.2), r"hr: expected values in \[0, 1\]"),
         (lambda: tiny("glow").decode([torch.zeros(3, 2, 2)]), "expected z to be latents"),
         (
             lambda: tiny("srflow-x4").encode(torch.rand(3, 16, 16), torch.rand(3, 4, 6)),
-            r"expected an lr of size \(4, 4\) for this hr; got \(4, 6\)",
+            "expected an lr of 4 × 4 pixels for this hr; got 6 × 4 pixels",
         ),
         (
             lambda: tiny("srflow-x4").encode(torch.rand(2, 3, 16, 16), torch.rand(3, 3, 4, 4)),

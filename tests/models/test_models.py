@@ -158,7 +158,7 @@ def test_many_draws_share_the_features_of_one_image():
 def test_padding():
     flow = tiny_flow().double()
     hr = torch.rand(3, 9, 14, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"multiples of 4; got 9x14: pad it to 12x16.*pad=True"):
+    with pytest.raises(ValueError, match=r"multiples of 4; got 14 × 9 pixels: pad it to 16 × 12.*pad=True"):
         flow.encode(hr)
     latents = flow.encode(hr, pad=True)
     assert latents.lr.shape == (3, 3, 4)

@@ -138,7 +138,7 @@ def test_encoding_checks_the_lr_image_it_is_given(name):
     padded = model.encode(hr[..., :14, :11], lr[..., :3], pad=True)
     assert padded.size == (14, 11) and model.decode(padded).shape == (2, 3, 14, 11)
     for given, message in [
-        (lr[..., :2], r"an lr of size \(4, 4\) for this hr; got \(4, 2\)"),
+        (lr[..., :2], "an lr of 4 × 4 pixels for this hr; got 2 × 4 pixels"),
         (255 * lr, r"lr: expected values in \[0, 1\]"),
         (lr[:, :1], "lr: expected 3 channels"),
         (lr.expand(3, 2, 3, 4, 4), "whose batch broadcasts to that of hr"),

@@ -170,7 +170,7 @@ def test_paired_folders_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"expected one LR image named like image0.png.*; got none in .*lr: rename it"):
         ImageFolder(folder, lr_folders=low)
     write_image(low / "image0.png", torch.rand(3, 7, 13))
-    with pytest.raises(ImageError, match=r"expected 1/4 of the size of image0.png, 40x52; got 7x13"):
+    with pytest.raises(ImageError, match=r"expected 1/4 of the size of image0.png, 52 × 40 pixels; got 13 × 7 pixels"):
         ImageFolder(folder, lr_folders=low, strict=True)
     write_image(low / "image1x4.png", torch.rand(3, 11, 13))
     (low / "image1.png").rename(low / "image1_LR.png")

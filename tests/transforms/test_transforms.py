@@ -232,10 +232,10 @@ def _coupling(context=0):
     ("call", "message"),
     [
         (lambda: ActNorm(3)(torch.zeros(4, 2, 2)), r"expected the input of ActNorm with 3 channels.*got \(4, 2, 2\)"),
-        (lambda: PixelShuffle(2).inv(torch.zeros(3, 5, 4)), r"multiples of 2; got 5x4: pad it to 6x4"),
+        (lambda: PixelShuffle(2).inv(torch.zeros(3, 5, 4)), r"multiples of 2; got 4 × 5 pixels: pad it to 4 × 6"),
         (lambda: PixelShuffle(2)(torch.zeros(3, 4, 4)), r"multiple of 4 channels; got \(3, 4, 4\)"),
         (lambda: PixelShuffle(0), r"expected factor >= 1; got 0"),
-        (lambda: Haar().inv(torch.zeros(3, 4, 5)), r"multiples of 2; got 4x5"),
+        (lambda: Haar().inv(torch.zeros(3, 4, 5)), r"multiples of 2; got 5 × 4 pixels"),
         (lambda: log_scale_map("cubic"), r"expected a log-scale map among exp, atan.*got 'cubic'"),
         (lambda: AffineMap(form="scale"), r"expected form shift-then-scale.*got 'scale'"),  # type: ignore[arg-type]
         (
@@ -258,7 +258,10 @@ def _coupling(context=0):
             r"conditioned already",
         ),
         (lambda: tiny_flow().transform(torch.zeros(47, 2, 2)), r"the packed latent with 48 channels"),
-        (lambda: tiny_flow().transform.inv(torch.zeros(3, 8, 10)), r"multiples of 4; got 8x10: pad it to 8x12"),
+        (
+            lambda: tiny_flow().transform.inv(torch.zeros(3, 8, 10)),
+            r"multiples of 4; got 10 × 8 pixels: pad it to 12 × 8",
+        ),
     ],
 )
 def test_messages(call, message):

@@ -116,7 +116,7 @@ def test_training_in_double_precision():
 
 def test_training_refuses_small_photographs_and_odd_crops():
     with (
-        pytest.raises(ImageError, match="at least 64 pixels on each side; got 32x99"),
+        pytest.raises(ImageError, match="at least 64 pixels on each side; got 99 × 32 pixels"),
         pytest.warns(UserWarning, match="left out image 1"),
     ):
         train_demo_model({"small": torch.rand(3, 32, 99)}, demo_recipe())

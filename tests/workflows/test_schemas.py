@@ -193,7 +193,7 @@ def test_train_dry_run(place, tmp_path):
 def test_info(place):
     assert printed("info", "info", "--model", place / "sr-x4.safetensors")["kind"] == "model"
     assert printed("info", "info", "--model", "glow-small")["upscale"] is None
-    shipped = printed("info", "info", "--model", "sr-x4-small", "--size", "512x640")
+    shipped = printed("info", "info", "--model", "sr-x4-small", "--size", "640x512")
     assert shipped["memory"]["hr_size"] == {"height": 512, "width": 640}
     assert 1e8 < shipped["memory"]["draw_bytes"] < 4e8
     assert printed("info", "info", "--model", "glow-small", "--size", "64x64")["memory"]["draw_bytes"] is None

@@ -136,7 +136,7 @@ def test_the_crop_is_where_the_image_varies_most():
     variances = torch.stack([crop.var((1, 2), correction=0).sum() for crop in everywhere])
     assert torch.equal(varied_crop(image, 24, name="a"), everywhere[int(variances.argmax())])
     assert torch.equal(varied_crop(torch.full((1, 9, 9), 0.3), 8, name="flat"), torch.full((1, 8, 8), 0.3))
-    with pytest.raises(ValueError, match="got small of 9x12: lower --crop"):
+    with pytest.raises(ValueError, match="got small of 12 × 9 pixels: lower --crop"):
         varied_crop(torch.rand(1, 9, 12), 10, name="small")
 
 
@@ -199,7 +199,7 @@ def test_messages():
         run_study("psnr", _flow(), {"a": torch.rand(3, 16, 16)})
     with pytest.raises(ValueError, match="at least one image"):
         run_study("uncertainty", _flow(), {})
-    with pytest.raises(ValueError, match="got small of 16x16: lower --crop"):
+    with pytest.raises(ValueError, match="got small of 16 × 16 pixels: lower --crop"):
         run_study("uncertainty", _flow(), {"small": torch.rand(3, 16, 16)}, StudySettings(crop=24))
     with pytest.raises(ValueError, match="multiple of 8"):
         StudySettings(crop=20)
