@@ -1,6 +1,7 @@
 """``flowsr downscale`` and ``flowsr upscale``: the two ways through a rescaling model, or one through any other."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,7 @@ from flowsr.cli.paths import claim_outputs, expand_inputs
 from flowsr.cli.tables import card_table
 
 if TYPE_CHECKING:
+    from flowsr.models import Tiling
     from flowsr.workflows.rescale import Rescaled
 
 
@@ -116,6 +118,7 @@ def upscale(
     RGB and luma, border as wide as the factor, rounded to 8 bits.
     """
     from flowsr.images import pair_by_name, parse_size
+    from flowsr.workflows.outlook import outlook
     from flowsr.workflows.processes import Processes
     from flowsr.workflows.rescale import check_upscale, hr_name, stored_size, upscale_file
     from flowsr.workflows.sample import DrawPlan
@@ -139,9 +142,20 @@ def upscale(
             "Note: this is a rescaling model, which expects LR images that `flowsr downscale` made with it; on others "
             "its results degrade."
         )
+    tilings: list[Tiling] = []
+
+    def cut(path: Path) -> "Tiling":
+        tilings.append(check_upscale(flow, path, compared=path in truths, max_memory=most))
+        return tilings[-1]
+
+    def progress(tiles: int) -> AbstractContextManager[Callable[..., None]]:
+        if note := outlook(flow, tilings):
+            reporter.remark(note)
+        return reporter.progress("Upscaling", tiles)
+
     results = Processes().in_tiles(
         files,
-        lambda path: check_upscale(flow, path, compared=path in truths, max_memory=most),
+        cut,
         lambda path, tiling, advance: upscale_file(
             flow,
             path,
@@ -154,7 +168,7 @@ def upscale(
             tiling=tiling,
             on_tile=partial(advance, printable(path.name)),
         ),
-        progress=lambda tiles: reporter.progress("Upscaling", tiles),
+        progress=progress,
     )
     for result in results:
         if result.card is not None:

@@ -1,7 +1,9 @@
 """``flowsr sample``: HR images drawn for LR images."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +30,9 @@ from flowsr.cli.options import (
 )
 from flowsr.cli.paths import claim_outputs, expand_inputs
 from flowsr.cli.tables import card_table
+
+if TYPE_CHECKING:
+    from flowsr.models import Tiling
 
 _LISTING = "samples.json"
 
@@ -73,6 +78,7 @@ def sample(
     torchrun (torchrun --nproc-per-node 2 -m flowsr sample …) the images are shared out by rank.
     """
     from flowsr.images import pair_by_name
+    from flowsr.workflows.outlook import outlook
     from flowsr.workflows.processes import Processes
     from flowsr.workflows.sample import DrawPlan, check_file, superresolve_file
 
@@ -96,13 +102,24 @@ def sample(
         reporter.remark(
             "Note: this is a rescaling model, which expects LR images it made itself; on others its results degrade."
         )
+    tilings: list[Tiling] = []
+
+    def cut(path: Path) -> "Tiling":
+        tilings.append(check_file(flow, path, plan=plan, hr=truths.get(path), max_memory=most))
+        return tilings[-1]
+
+    def progress(tiles: int) -> AbstractContextManager[Callable[..., None]]:
+        if note := outlook(flow, tilings, draws=plan.draws):
+            reporter.remark(note)
+        return reporter.progress("Sampling", plan.draws * tiles)
+
     results = processes.in_tiles(
         files,
-        lambda path: check_file(flow, path, plan=plan, hr=truths.get(path), max_memory=most),
+        cut,
         lambda path, tiling, advance: superresolve_file(
             flow, path, out, plan=plan, hr=truths.get(path), tiling=tiling, on_tile=advance
         ),
-        progress=lambda tiles: reporter.progress("Sampling", plan.draws * tiles),
+        progress=progress,
     )
     if not processes.first:
         return
