@@ -13,6 +13,8 @@ from flowsr.models import Capability, Latents, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.transforms.pixel_shuffle import depth_to_space
 
+__all__ = ["super_resolution"]
+
 
 def super_resolution(
     flow: ConditionalModel,

@@ -25,7 +25,7 @@ _MULTIPLE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """How images are measured; :meth:`resolve` says what that means for a model.
+    """How images are measured; ``resolve`` says what that means for a model.
 
     Args:
         temperatures: τ ≥ 0 of the draws, all different; None takes 0 and 0.8, or 0 and 1 for a rescaling model. Of a

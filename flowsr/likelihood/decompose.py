@@ -131,7 +131,7 @@ class LogLikelihoodTerms(Result):
         return {term.name: term.value for term in self.terms}
 
     def to_dict(self) -> dict[str, Any]:
-        """Terms in nats, their sum in all units, and conventions, JSON-ready. Maps are left to :attr:`maps`."""
+        """Terms in nats, their sum in all units, and conventions, JSON-ready. Maps are left to ``maps``."""
         terms = [{"name": t.name, "kind": t.kind, "level": t.level, "nats": t.value} for t in self.terms]
         of_8bit = self.bins is not None and self.bins >= LEAST_BINS
         reason = None if of_8bit else "of a density, not of an 8-bit image: give a dequantizer"

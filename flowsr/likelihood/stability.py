@@ -81,7 +81,7 @@ class InverseStability(Result):
 
         First those that blow up what they are given, on decoding or encoding (beyond :data:`GROWTH_LIMIT`), then those
         whose own round trip in float32 is lost (beyond :data:`ROUND_TRIP_LIMIT`, or not finite), then those that make
-        finite values infinite. A layer that was given exploded values (beyond :data:`GIVEN_LIMIT`) is not to blame.
+        finite values infinite. A layer that was given exploded values (beyond ``GIVEN_LIMIT``) is not to blame.
         """
         growing = sorted(
             (layer for layer in self.layers if _blown_up(layer) > GROWTH_LIMIT), key=lambda layer: -_blown_up(layer)

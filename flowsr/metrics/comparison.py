@@ -24,7 +24,7 @@ def compare(image: Tensor, hr: Tensor, *, border: int, figures: Sequence[str] = 
         image: ``(C, H, W)``, clamped and rounded here; of several, ``(S, C, H, W)``, the average of their figures.
         hr: the truth, ``(C, H, W)`` in [0, 1].
         border: pixels cut off on each side, except for LPIPS.
-        figures: which of :data:`FIGURES` to measure.
+        figures: which of ``FIGURES`` to measure.
 
     Raises:
         ValueError: if sizes do not match, or values are not finite.

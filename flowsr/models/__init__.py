@@ -14,6 +14,7 @@ from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
 from flowsr.models.tile_plan import measured_halo, plan_tiles
 from flowsr.models.tiling import Tiling
+from flowsr.models.unconditional import UnconditionalModel
 
 __all__ = [
     "IRN",
@@ -38,6 +39,7 @@ __all__ = [
     "SRFlowConfig",
     "Term",
     "Tiling",
+    "UnconditionalModel",
     "bibtex",
     "cite",
     "from_preset",

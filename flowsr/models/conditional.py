@@ -22,7 +22,7 @@ class ConditionalModel(ImageModel):
     """Base of the models of an HR image given its LR image: HCFlow, IRN and SRFlow.
 
     A subclass defines :meth:`condition`, :meth:`encode`, :meth:`latent_shapes`, :meth:`latent_levels`,
-    :meth:`decode_unchecked`, and what its latent is packed of: :meth:`_latents` and :meth:`_unpack`.
+    ``decode_unchecked``, and what its latent is packed of: ``_latents`` and ``_unpack``.
     """
 
     calls = "flow.sample(lr) for HR images, flow.condition(lr) for their distribution, or flow.encode(hr) for latents"

@@ -39,7 +39,8 @@ _BIBTEX = """@inproceedings{liang2021hierarchical,
   author    = {Liang, Jingyun and Lugmayr, Andreas and Zhang, Kai and Danelljan, Martin and Van Gool, Luc and
                Timofte, Radu},
   booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
-  year      = {2021}
+  year      = {2021},
+  url       = {https://arxiv.org/abs/2108.05301}
 }"""
 
 

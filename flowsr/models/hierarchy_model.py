@@ -131,7 +131,7 @@ class HierarchyModel(ConditionalModel):
         return self.unpack(packed)
 
     def pack(self, lr: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """Put LR image and latents into one tensor, the latent that :attr:`transform` maps to the image.
+        """Put LR image and latents into one tensor, the latent that ``transform`` maps to the image.
 
         Cost: copies; no arithmetic.
 

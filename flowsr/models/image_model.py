@@ -81,8 +81,8 @@ class ImageModel(nn.Module):
     """Base of the models: a normalizing flow of images, with its configuration.
 
     A subclass sets ``config_class``, ``presets`` and ``citations``, builds ``transform`` in its ``__init__``, and says
-    how it encodes a batch in :meth:`_encode_ladj`. What else it offers depends on what it is a density of: that is its
-    ``capabilities``, see :mod:`flowsr.models.capabilities`.
+    how it encodes a batch in ``_encode_ladj``. What else it offers depends on what it is a density of: that is its
+    ``capabilities``, see :class:`flowsr.models.Capability`.
 
     Args:
         config: the architecture.

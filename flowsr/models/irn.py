@@ -15,7 +15,8 @@ _BIBTEX = """@inproceedings{xiao2020invertible,
   author    = {Xiao, Mingqing and Zheng, Shuxin and Liu, Chang and Wang, Yaolong and He, Di and Ke, Guolin and
                Bian, Jiang and Lin, Zhouchen and Liu, Tie-Yan},
   booktitle = {European Conference on Computer Vision (ECCV)},
-  year      = {2020}
+  year      = {2020},
+  url       = {https://arxiv.org/abs/2005.05650}
 }"""
 
 

@@ -35,7 +35,8 @@ _BIBTEX = """@inproceedings{lugmayr2020srflow,
   title     = {{SRFlow}: Learning the Super-Resolution Space with Normalizing Flow},
   author    = {Lugmayr, Andreas and Danelljan, Martin and Van Gool, Luc and Timofte, Radu},
   booktitle = {European Conference on Computer Vision (ECCV)},
-  year      = {2020}
+  year      = {2020},
+  url       = {https://arxiv.org/abs/2006.14200}
 }"""
 
 

@@ -119,7 +119,7 @@ def load(
 
     A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``) or the authors'
     released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
-    :func:`flowsr.models.weights.fetch_release`.
+    ``flowsr.models.weights.fetch_release``.
 
     The file must be whole by its digest or checksums, and hold exactly the weights that its configuration asks for,
     before any memory is taken for them. Warns (UserWarning) of a file without a digest: one of :func:`save` before it

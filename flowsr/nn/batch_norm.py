@@ -16,7 +16,8 @@ _BATCH_NORM = """@inproceedings{ioffe2015batch,
   title     = {Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift},
   author    = {Ioffe, Sergey and Szegedy, Christian},
   booktitle = {International Conference on Machine Learning (ICML)},
-  year      = {2015}
+  year      = {2015},
+  url       = {https://arxiv.org/abs/1502.03167}
 }"""
 
 

@@ -18,7 +18,8 @@ _WEIGHT_NORM = """@inproceedings{salimans2016weight,
   title     = {Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks},
   author    = {Salimans, Tim and Kingma, Diederik P.},
   booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
-  year      = {2016}
+  year      = {2016},
+  url       = {https://arxiv.org/abs/1602.07868}
 }"""
 
 

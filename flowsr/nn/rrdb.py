@@ -15,7 +15,8 @@ _ESRGAN = """@inproceedings{wang2018esrgan,
   author    = {Wang, Xintao and Yu, Ke and Wu, Shixiang and Gu, Jinjin and Liu, Yihao and Dong, Chao and Qiao, Yu and
                Loy, Chen Change},
   booktitle = {European Conference on Computer Vision Workshops (ECCVW)},
-  year      = {2018}
+  year      = {2018},
+  url       = {https://arxiv.org/abs/1809.00219}
 }"""
 
 

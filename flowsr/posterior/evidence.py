@@ -191,10 +191,10 @@ def log_evidence(
     The marginal density of the observation, the HR image integrated out: differences between two problems with the same
     observation are log Bayes factors.
 
-    Cost and arguments: see :func:`temper`, which does it on ``problem.log_likelihood``.
+    Cost and arguments: see ``temper``, which does it on ``problem.log_likelihood``.
 
     Raises:
-        ValueError: as :func:`temper`; for an operator without gradients, for which ``gradients=False``.
+        ValueError: as ``temper``; for an operator without gradients, for which ``gradients=False``.
 
     Example:
         >>> from flowsr.posterior import GaussianNoise, Identity, InverseProblem, LinearGaussianFlow

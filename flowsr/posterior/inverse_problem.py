@@ -282,7 +282,7 @@ class InverseProblem:
     def batch(self, most: int, *, gradients: bool = True) -> int:
         """How many images of ``most`` fit into the free memory at once, with the way back to their latents or without.
 
-        Cost: see :func:`flowsr.models.memory.batch_that_fits`.
+        Cost: see ``flowsr.models.memory.batch_that_fits``.
         """
         height, width = self.image_shape[-2:]
         return batch_that_fits(self.flow, (height, width), most=most, task="infer" if gradients else "draw")

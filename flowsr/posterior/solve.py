@@ -97,9 +97,9 @@ def solve(
             one mode of two.
         start: of chains. Wider apart than the posterior are "draw", draws of the prior, each second one the mirror
             image of the one before; "mode", places around the modes that are climbed to from there, which scatter twice
-            as wide as the posterior of a linear problem (:func:`flowsr.posterior.modes.scattered_modes`); "laplace",
+            as wide as the posterior of a linear problem (``flowsr.posterior.modes.scattered_modes``); "laplace",
             the same places, and for hmc, langevin and pcn coordinates in which the Gauss-Newton matrix there is the
-            identity, fitted anew while warming up (:func:`flowsr.posterior.curvature.laplace_coordinates`): the choice
+            identity, fitted anew while warming up (``flowsr.posterior.curvature.laplace_coordinates``): the choice
             where the data say much. Or a solution of this problem by svi, for draws of its guide, whose covariance is
             the metric of hmc and langevin and the proposal of pcn; or by map, for draws around the mode with Laplace's
             covariance. A guide that misses a part of the posterior starts no chain there, so that R-hat may be fooled:

@@ -65,7 +65,7 @@ class Discriminator(nn.Module):
 
 
 def critic_loss(critic: Critic, fake: Tensor, real: Tensor, *, form: Adversary = "vanilla") -> Tensor:
-    """What the discriminator minimizes; with logits d(x) and the loss ℓ(d, target) of :func:`adversarial_term`
+    """What the discriminator minimizes; with logits d(x) and the loss ℓ(d, target) of ``adversarial_term``
 
     - vanilla, least squares: ``ℓ(d(real), 1) + ℓ(d(fake), 0)``;
     - relativistic: ``½[ℓ(d(real) − mean d(fake), 1) + ℓ(d(fake) − mean d(real), 0)]``.

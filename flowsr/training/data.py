@@ -160,7 +160,7 @@ class PixelCache:
 class ImageFolder:
     """Decoded images of one or several folders: ``folder[i]`` is ``(hr, lr or None)`` as 8-bit tensors ``(C, H, W)``.
 
-    Images are decoded up to ``cache_bytes`` when the folder is opened and kept in a :class:`PixelCache`; the others are
+    Images are decoded up to ``cache_bytes`` when the folder is opened and kept in a ``PixelCache``; the others are
     decoded at each use. A file is one image, whatever links lead to it; those in folders of runs are none. An image
     that cannot be used (damaged, smaller than a crop, sizes that do not match) is named in a warning and left out, or
     stops with ``strict``.

@@ -207,7 +207,7 @@ def recipe(name: str, *, flow: ImageModel | None = None, **changes: Any) -> Reci
         **changes: fields of :class:`Recipe` to replace.
 
     Raises:
-        ValueError: for an unknown name or field, or a recipe that is not for the model, see :func:`check_recipe`.
+        ValueError: for an unknown name or field, or a recipe that is not for the model, see ``check_recipe``.
 
     Example:
         >>> recipe("nll", steps=1500, cosine_to=1e-5, halve_at=()).learning_rate

@@ -110,7 +110,7 @@ def score_images(
     seed: int = 0,
     multiple: int | None = None,
 ) -> list[ImageScores]:
-    """Score named images one by one, in evaluation mode, as :func:`score_image` does.
+    """Score named images one by one, in evaluation mode, as ``score_image`` does.
 
     Cost: two encoding and two decoding passes per image.
 

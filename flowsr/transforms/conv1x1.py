@@ -14,7 +14,8 @@ _GLOW = """@inproceedings{kingma2018glow,
   title     = {Glow: Generative Flow with Invertible 1x1 Convolutions},
   author    = {Kingma, Diederik P. and Dhariwal, Prafulla},
   booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
-  year      = {2018}
+  year      = {2018},
+  url       = {https://arxiv.org/abs/1807.03039}
 }"""
 
 

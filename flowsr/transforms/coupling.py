@@ -16,14 +16,16 @@ _REAL_NVP = """@inproceedings{dinh2017density,
   title     = {Density Estimation Using {Real NVP}},
   author    = {Dinh, Laurent and Sohl-Dickstein, Jascha and Bengio, Samy},
   booktitle = {International Conference on Learning Representations (ICLR)},
-  year      = {2017}
+  year      = {2017},
+  url       = {https://arxiv.org/abs/1605.08803}
 }"""
 
 _CONDITIONAL_FLOWS = """@article{winkler2019learning,
   title   = {Learning Likelihoods with Conditional Normalizing Flows},
   author  = {Winkler, Christina and Worrall, Daniel and Hoogeboom, Emiel and Welling, Max},
   journal = {arXiv preprint arXiv:1912.00042},
-  year    = {2019}
+  year    = {2019},
+  url     = {https://arxiv.org/abs/1912.00042}
 }"""
 
 

@@ -21,14 +21,16 @@ _NICE = """@inproceedings{dinh2015nice,
   title     = {{NICE}: Non-linear Independent Components Estimation},
   author    = {Dinh, Laurent and Krueger, David and Bengio, Yoshua},
   booktitle = {International Conference on Learning Representations (ICLR), Workshop Track},
-  year      = {2015}
+  year      = {2015},
+  url       = {https://arxiv.org/abs/1410.8516}
 }"""
 
 _SPLINES = """@inproceedings{durkan2019neural,
   title     = {Neural Spline Flows},
   author    = {Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
   booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
-  year      = {2019}
+  year      = {2019},
+  url       = {https://arxiv.org/abs/1906.04032}
 }"""
 
 

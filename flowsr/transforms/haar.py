@@ -19,7 +19,8 @@ _HAAR = """@article{ardizzone2019guided,
   title   = {Guided Image Generation with Conditional Invertible Neural Networks},
   author  = {Ardizzone, Lynton and L{\\"u}th, Carsten and Kruse, Jakob and Rother, Carsten and K{\\"o}the, Ullrich},
   journal = {arXiv preprint arXiv:1907.02392},
-  year    = {2019}
+  year    = {2019},
+  url     = {https://arxiv.org/abs/1907.02392}
 }"""
 
 

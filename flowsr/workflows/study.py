@@ -1,6 +1,6 @@
 """Named studies: a question about a model and a folder of images, answered with figures, tables and numbers.
 
-To add one, write a function here that takes what :data:`Work` says, and put :func:`register` on it: the command
+To add one, write a function here that takes what ``Work`` says, and put :func:`register` on it: the command
 ``flowsr study`` then knows it by the function's name.
 """
 

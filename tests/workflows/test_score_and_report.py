@@ -2,12 +2,11 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from browser import CHROMIUM, found_by
 from commands import refused, run
 
 import flowsr
@@ -15,8 +14,6 @@ from flowsr.images import make_lr, read_image, write_image
 from flowsr.likelihood import bits_per_dim, decompose, official_nll
 from flowsr.workflows.report import build_report
 from flowsr.workflows.score import score_file
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -183,16 +180,9 @@ def test_a_browser_shows_the_page(page, tmp_path):
     };
     </script></body>"""
     (tmp_path / "probe.html").write_text(page.read_text().replace("</body>", probe))
-    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-    command = [CHROMIUM, *options.split(), "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [*command, "--virtual-time-budget=10000", "--dump-dom", (tmp_path / "probe.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    found = re.search(r"<title>(\d+) pictures, (\d+) broken, (\d+) high, (-?\d+) over</title>", done.stdout)
-    assert found, done.stdout[:500] + done.stderr[-500:]
+    title = found_by(tmp_path / "probe.html", tmp_path)
+    found = re.fullmatch(r"(\d+) pictures, (\d+) broken, (\d+) high, (-?\d+) over", title)
+    assert found, title
     pictures, broken, height, over = map(int, found.groups())
     assert pictures > 15 and broken == 0 and height > 2000 and over <= 0
 
