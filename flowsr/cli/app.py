@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowsr.cli.cite import cite
 from flowsr.cli.compare import compare
 from flowsr.cli.demo import demo
 from flowsr.cli.evaluate import evaluate
@@ -22,7 +23,6 @@ from flowsr.cli.train import train
 app = typer.Typer(
     cls=GuardedGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -65,5 +65,6 @@ _add(report, "flowsr report hr.png --model sr-x4-small")
 _add(study, "flowsr study calibration photographs/ --model sr-x4-small")
 _add(downscale, "flowsr downscale hr.png")
 _add(upscale, "flowsr upscale lr.png --model rescaling-x4-small")
-_add(info, "flowsr info --model sr-x4-small")
+_add(info, "flowsr info sr-x4-small --size 640x480")
+_add(cite, "flowsr cite --model srflow-x4-small")
 _add(import_weights, "flowsr import official.pth mine.safetensors")

@@ -7,6 +7,7 @@ import typer
 
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
+from flowsr.cli.complete import complete_model
 from flowsr.cli.console import Reporter
 from flowsr.cli.options import (
     CropToMultiple,
@@ -32,8 +33,8 @@ _HELP = "A .safetensors file, an official .pth, or a preset's name: the {} model
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help=_HELP.format("first"), metavar="A")],
-    b: Annotated[str, typer.Argument(help=_HELP.format("second"), metavar="B")],
+    a: Annotated[str, typer.Argument(help=_HELP.format("first"), metavar="A", autocompletion=complete_model)],
+    b: Annotated[str, typer.Argument(help=_HELP.format("second"), metavar="B", autocompletion=complete_model)],
     inputs: Inputs,
     out: Out = Path("comparison"),
     lr: GivenLR = None,

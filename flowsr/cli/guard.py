@@ -86,7 +86,11 @@ class GuardedCommand(LaidOutCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look at the arguments before they are taken for images."""
-        if any(isinstance(param, TyperOption) and param.name == "model" for param in self.params):
+        # While a shell waits for a completion nothing is refused, which would take the names of models and so torch.
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        # A command without a model of its own, as info, is asked about models too.
+        if any(isinstance(param, TyperOption) and param.name == "model" and param.default for param in self.params):
             self._refuse_models(ctx, args)
         return super().parse_args(ctx, args)
 

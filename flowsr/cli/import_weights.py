@@ -8,7 +8,7 @@ import typer
 from flowsr._support.json import document
 from flowsr._support.names import printable
 from flowsr.cli.console import Reporter
-from flowsr.cli.info import describe_model, in_words
+from flowsr.cli.info import in_words
 from flowsr.cli.options import Force, Json, Quiet
 from flowsr.cli.paths import claim_outputs, instead
 from flowsr.cli.tables import Facts
@@ -36,6 +36,7 @@ def import_weights(
     claim_outputs(destination.parent, [destination.name], force=force, alone=False)
 
     from flowsr.models import load, save
+    from flowsr.workflows.info import describe_model
 
     flow = load(source)
     save(flow, destination, overwrite=force)

@@ -49,6 +49,10 @@ class LaidOut:
         super().__init__(*args, **settings)
         self.params = _lay_out(self.params)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters, laid out again: Typer adds those of completion once the command is made."""
+        return _lay_out(super().get_params(ctx))  # type: ignore[misc]
+
     def get_help_option(self, ctx: Any) -> Any:
         """The option --help, which is printed last: it stands where what is printed is decided."""
         option = super().get_help_option(ctx)  # type: ignore[misc]

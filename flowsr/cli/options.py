@@ -10,6 +10,7 @@ import typer
 
 from flowsr._support.free_memory import bound_freed_memory, parse_memory
 from flowsr._support.temperatures import DRAW_TEMPERATURE, MODEL_TEMPERATURE, RESTORE_TEMPERATURE
+from flowsr.cli.complete import complete_device, complete_model
 from flowsr.cli.layout import COMPUTATION, OUTPUT, one_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Dtype(StrEnum):
 
 
 OUT_HELP = "Folder for the results; created if missing."
+MODEL_HELP = "A .safetensors file, an official .pth, or a preset's name."
 TEMPERATURE_HELP = "τ ≥ 0 of the latents; 1 is the model, 0 no noise."
 
 
@@ -56,6 +58,7 @@ Device = Annotated[
         "--device",
         help="cpu, cuda, cuda:1, …; auto takes an accelerator if any.",
         metavar="DEVICE",
+        autocompletion=complete_device,
         rich_help_panel=COMPUTATION,
     ),
 ]
@@ -90,7 +93,7 @@ MaxMemory = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="A .safetensors file, an official .pth, or a preset's name.", metavar="MODEL"),
+    typer.Option("--model", "-m", help=MODEL_HELP, metavar="MODEL", autocompletion=complete_model),
 ]
 SR_MODEL = "sr-x4-small"
 """The model of commands that are not told one, as it comes with the package."""

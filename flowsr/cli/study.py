@@ -10,10 +10,12 @@ import typer
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
 from flowsr._support.temperatures import MODEL_TEMPERATURE
+from flowsr.cli.complete import complete_study
 from flowsr.cli.console import Reporter
 from flowsr.cli.layout import one_of
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed, open_model
 from flowsr.cli.paths import claim_outputs, expand_inputs, write_text
+from flowsr.cli.tables import Facts
 
 
 class Solver(StrEnum):
@@ -31,13 +33,18 @@ def _list_studies(value: bool) -> None:
     if value:
         from flowsr.workflows.study import STUDIES
 
-        for name, study in STUDIES.items():
-            print(f"{name:12} {study.question}")
+        told = {name: study.question for name, study in STUDIES.items()}
+        Reporter(quiet=False, json_only=False).result(Facts("Studies", told))
         raise typer.Exit()
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="Which study: flowsr study --list says which there are.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Which study: flowsr study --list says which there are.", metavar="NAME", autocompletion=complete_study
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(help="HR images, or one of them (png, jpg, tif).", metavar="FOLDER")],
     model: Model = SR_MODEL,
     out: Out = Path("study"),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flowsr.cli.complete import complete_accelerator, complete_field, complete_recipe
 from flowsr.cli.layout import COMPUTATION, DATA, DRY_RUN, RECORD, one_of
 
 
@@ -37,13 +38,19 @@ RecipeName = Annotated[
     typer.Option(
         "--recipe",
         metavar="RECIPE",
+        autocompletion=complete_recipe,
         help="nll, nll+l1, nll+l1+perceptual+gan or rescaling.",
         show_default="rescaling for such a model, else nll",
     ),
 ]
 Fields = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Field of the recipe to change: steps=1500. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        autocompletion=complete_field,
+        help="Field of the recipe to change: steps=1500. Repeatable.",
+    ),
 ]
 StartOf = Annotated[
     Start | None,
@@ -102,7 +109,13 @@ Scales = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.", rich_help_panel=DATA)]
 Accelerator = Annotated[
     str,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, gpu or cuda.", rich_help_panel=COMPUTATION),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        autocompletion=complete_accelerator,
+        help="auto, cpu, gpu or cuda.",
+        rich_help_panel=COMPUTATION,
+    ),
 ]
 Devices = Annotated[
     int,

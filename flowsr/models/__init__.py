@@ -1,6 +1,6 @@
 """Models: configurations, HCFlow and its family, and the files that hold their weights."""
 
-from flowsr.models.capabilities import Capability, require
+from flowsr.models.capabilities import MEANINGS, Capability, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import HCFlow, HCFlowConfig
@@ -9,7 +9,7 @@ from flowsr.models.image_model import ImageModel, ModelConfig
 from flowsr.models.irn import IRN, IRNConfig
 from flowsr.models.latents import HasTerms, ImageLatents, Latents, LRLikelihood, Term
 from flowsr.models.realnvp import RealNVP, RealNVPConfig
-from flowsr.models.registry import REGISTRY, bibtex, cite, from_preset, presets
+from flowsr.models.registry import REGISTRY, bibtex, cite, from_preset, presets, purpose
 from flowsr.models.srflow import SRFlow, SRFlowConfig
 from flowsr.models.storage import load, save
 from flowsr.models.tile_plan import measured_halo, plan_tiles
@@ -18,6 +18,7 @@ from flowsr.models.unconditional import UnconditionalModel
 
 __all__ = [
     "IRN",
+    "MEANINGS",
     "REGISTRY",
     "Capability",
     "ConditionalModel",
@@ -47,6 +48,7 @@ __all__ = [
     "measured_halo",
     "plan_tiles",
     "presets",
+    "purpose",
     "require",
     "save",
 ]

@@ -25,6 +25,15 @@ class Capability(StrEnum):
     DENSITY = "density"
 
 
+MEANINGS: dict[Capability, str] = {
+    Capability.CONDITION: "a density of HR images given an LR image",
+    Capability.LR_LATENT: "finds an LR image in an HR image, which is a part of its latent, of a width σ",
+    Capability.DOWNSCALE: "makes LR images to be enlarged again",
+    Capability.DENSITY: "a density of images alone",
+}
+"""The capabilities in words, as in the table above."""
+
+
 def require(model: Any, capability: Capability | str) -> None:
     """Raise ValueError unless a model has a capability.
 

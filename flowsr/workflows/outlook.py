@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from flowsr._support.free_memory import memory_text
 from flowsr.images import size_text
-from flowsr.models import ConditionalModel, Tiling
+from flowsr.models import ConditionalModel, ImageModel, Tiling
+from flowsr.models.conditional import as_conditional
 from flowsr.models.memory import memory_estimate
 
 LARGE_OUTPUT = 50e6
@@ -69,22 +72,33 @@ def duration(seconds: float) -> str:
 
 
 @torch.no_grad()
-def seconds_per_pixel(flow: ConditionalModel) -> float:
-    """How long a draw takes for each HR pixel, on this machine as it is now.
+def seconds_per_pixel(flow: ImageModel, *, task: Literal["draw", "encode"] = "draw", side: int = _TIMED) -> float:
+    """How long a pass takes for each HR pixel, on this machine as it is now.
 
-    Cost: two draws of 128 x 128 pixels, the first of which is not counted.
+    Cost: two passes over a small image, the first of which is not counted.
+
+    Args:
+        flow: the model.
+        task: "draw" by a model with the capability ``condition``, or "encode".
+        side: of the image, in pixels, at least 1.
 
     Example:
         >>> import flowsr
         >>> seconds_per_pixel(flowsr.load("sr-x4-small")) < 1e-3
         True
     """
-    side = -(-_TIMED // flow.multiple) * flow.multiple
-    lr = torch.full((flow.config.image_channels, side // flow.upscale, side // flow.upscale), 0.5)
-    lr = lr.to(flow.device, flow.dtype)
+    side = -(-side // flow.multiple) * flow.multiple
+    hr = torch.full((flow.config.image_channels, side, side), 0.5, dtype=flow.dtype, device=flow.device)
     for _ in range(2):
-        generator = torch.Generator().manual_seed(0)
         begun = time.perf_counter()
-        flow.sample(lr, num_samples=1, temperature=0.0, generator=generator).sum().item()
+        _passed(flow, hr, task).sum().item()  # which waits for an accelerator
         taken = time.perf_counter() - begun
     return taken / side**2
+
+
+def _passed(flow: ImageModel, hr: Tensor, task: str) -> Tensor:
+    conditional = as_conditional(flow)
+    lr = None if conditional is None else hr[..., :: conditional.upscale, :: conditional.upscale]
+    if task == "draw" and conditional is not None and lr is not None:
+        return conditional.sample(lr, num_samples=1, temperature=0.0, generator=torch.Generator().manual_seed(0))
+    return torch.stack([term.value.sum() for term in flow.log_likelihood_terms(hr, lr)])

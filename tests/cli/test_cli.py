@@ -126,7 +126,6 @@ def test_the_old_order_is_answered_with_the_new_one(model, lr, tmp_path):
         ("downscale", "irn-x4", "--", "-1.png"): "flowsr downscale --model irn-x4 -- -1.png",
         ("upscale", "glow", "a b.png", "-q"): "flowsr upscale 'a b.png' -q --model glow",
         ("upscale", "sr-x4-small"): "flowsr upscale IMAGE --model sr-x4-small",
-        ("info", "sr-x4-small", "--json"): "flowsr info --json --model sr-x4-small",
     }
     assert {arguments: typed(*arguments) for arguments in old} == old
     # What is an option's value, an image's name or a folder is no model in the place of an image.
@@ -139,8 +138,9 @@ def test_the_old_order_is_answered_with_the_new_one(model, lr, tmp_path):
 def test_models_are_named_alike_everywhere():
     """Every command that takes a model takes it by one option, with one help, and has a shipped one by default."""
     commands = typer.main.get_command(app).commands
-    found = {name: p for name, command in commands.items() for p in command.params if p.name == "model"}
-    without = {"demo", "import", "compare"}  # which shows the shipped model, converts a file, and takes two models
+    found = {name: p for name, command in commands.items() for p in command.params if p.name == "model" and p.default}
+    # Which show the shipped model, convert a file, take two models, and are asked about models as about images.
+    without = {"demo", "import", "compare", "info", "cite"}
     assert found.keys() == commands.keys() - without
     for name, option in found.items():
         assert option.opts == ["--model", "-m"] and option.show_default is True, name
@@ -300,7 +300,7 @@ def _labelled(path, text):
 
 MISTAKES = {
     "a pipe": (lambda d, m, i: ("score", _pipe(d / "a.png"), "--model", m), ["a.png is a pipe: give a file"]),
-    "info of a pipe": (lambda d, m, i: ("info", _pipe(d / "a.png")), ["expected an image file; got a pipe"]),
+    "info of a pipe": (lambda d, m, i: ("info", _pipe(d / "a.png")), ["expected an image", "is a pipe: give a file"]),
     "model is a pipe": (lambda d, m, i: ("sample", i, "-m", _pipe(d / "m.pth")), ["m.pth is a pipe"]),
     "import of a pipe": (lambda d, m, i: ("import", _pipe(d / "m.pth"), d / "o.safetensors"), ["m.pth is a pipe"]),
     "a device": (lambda d, m, i: ("score", "/dev/zero", "--model", m), ["/dev/zero is a device: give a file"]),
@@ -355,11 +355,21 @@ MISTAKES = {
     "out is a file": (lambda d, m, i: ("sample", i, "--model", m, "--out", m), ["is a file"]),
     "out below a file": (lambda d, m, i: ("sample", i, "--model", m, "--out", m / "x"), ["is a file"]),
     "info of nothing": (lambda d, m, i: ("info", "--model", "sr-x5"), ["sr-x5", "sr-x4-small"]),
-    "info of no image": (lambda d, m, i: ("info", d / "no.png"), ["no.png does not exist", "behind --model"]),
+    "info of no image": (
+        lambda d, m, i: ("info", d / "no.png"),
+        ["expected an image, a model file or a preset", "no.png does not exist"],
+    ),
     "info of a folder": (lambda d, m, i: ("info", i.parent), ["expected an image", "is a folder: give a file in it"]),
-    "info of a size that is none": (lambda d, m, i: ("info", "--size", "512"), ["expected a size as WIDTHxHEIGHT"]),
-    "info of a size of nothing": (lambda d, m, i: ("info", "--size", ""), ["expected a size as WIDTHxHEIGHT"]),
+    "info of a size that is none": (
+        lambda d, m, i: ("info", "sr-x4-small", "--size", "512"),
+        ["expected a size as WIDTHxHEIGHT"],
+    ),
+    "info of a size of nothing": (
+        lambda d, m, i: ("info", "sr-x4-small", "--size", ""),
+        ["expected a size as WIDTHxHEIGHT"],
+    ),
     "info of an image's memory": (lambda d, m, i: ("info", i, "--size", "9x9"), ["expected --size with a model"]),
+    "info of a size of none": (lambda d, m, i: ("info", "--size", "9x9"), ["expected --size with a model; got none"]),
     "info of two things": (lambda d, m, i: ("info", i, "-m", m), ["expected an image or a model"]),
     "import of nothing": (lambda d, m, i: ("import", d / "no.pth", d / "o.safetensors"), ["no.pth does not exist"]),
     "import of text": (lambda d, m, i: ("import", _text_file(d / "t.pth"), d / "o.safetensors"), ["t.pth"]),
@@ -386,7 +396,7 @@ def test_mistakes_get_one_sentence_and_write_nothing(name, model, lr, tmp_path, 
 
 def test_a_bug_keeps_its_traceback_and_a_mistake_shows_it_on_request(monkeypatch, tmp_path):
     assert isinstance(run("--traceback", "info", "--model", tmp_path / "none").exception, FileNotFoundError)
-    monkeypatch.setattr("flowsr.cli.info.describe", lambda name, **_: 1 / 0)
+    monkeypatch.setattr("flowsr.workflows.info.describe", lambda name, **_: 1 / 0)
     result = run("info", "--model", "sr-x4")
     assert isinstance(result.exception, ZeroDivisionError)
 
@@ -414,8 +424,9 @@ def test_info(model, lr):
     assert image["as_lr_image"]["x4"] == "gives 36 × 28 pixels"
     table = run("info", "--model", "sr-x4").stdout
     assert "conditional_steps" in table and "fetched from the authors" in " ".join(table.split())
-    assert "640 × 512 pixels" in (sized := run("info", "--size", "640x512").stdout) and "sampling or upscaling" in sized
-    assert "shipped" in run("info").stdout  # of the model that all commands take
+    assert "640 × 512 pixels" in (sized := run("info", "sr-x4-small", "--size", "640x512").stdout)
+    assert "sampling" in sized and "latent z_2   21 channels of 160 × 128" in sized
+    assert "shipped" in run("info", "sr-x4-small").stdout
     assert run("info", "--quiet").output == ""
 
 
@@ -459,7 +470,7 @@ def test_a_real_process_says_one_sentence(tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert out == ""
-    assert err.startswith("Error: expected a model file")
+    assert err.startswith("Error: expected an image, a model file or a preset")
     assert err.count("\n") == 1
 
 

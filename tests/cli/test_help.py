@@ -31,7 +31,7 @@ def shown(command, columns):
 def test_help_fits_80_columns_in_whole_words(command):
     narrow, wide = shown(command, 80), shown(command, 400)
     assert max(map(len, narrow.splitlines())) <= 80
-    assert not re.search(r"<\w+|\d{6}|HEIGHT", narrow)
+    assert not re.search(r"<\w+|\d{6}|(?<!WIDTHx)HEIGHT", narrow)
     words = [set(re.sub("[│╭╮╰╯─]", " ", text).split()) for text in (narrow, wide)]
     assert words[0] == words[1]
 
@@ -44,8 +44,8 @@ def test_options_stand_in_groups_in_one_order(name):
         for param in COMMANDS[name].params
         if param.param_type_name == "option"
     ]
-    assert panels == sorted(panels, key=ORDER.index) and panels[-1] == OUTPUT
-    assert shown((name,), 80).count("─ Output ─") == 1
+    assert panels == sorted(panels, key=ORDER.index) and (panels[-1] == OUTPUT or set(panels) == {"Options"})
+    assert shown((name,), 80).count("─ Output ─") == (panels[-1] == OUTPUT)
 
 
 def test_an_option_has_one_text_and_one_group_everywhere():

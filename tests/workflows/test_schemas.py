@@ -198,6 +198,7 @@ def test_info(place):
     assert 1e8 < shipped["memory"]["draw_bytes"] < 4e8
     assert printed("info", "info", "--model", "glow-small", "--size", "64x64")["memory"]["draw_bytes"] is None
     assert shipped["provenance"]["trained_by"]  # the weights' own words, which have a space
+    assert {one["name"] for one in printed("info", "info")["models"]} >= {"sr-x4", "glow-small"}
     assert printed("info", "info", place / "hr" / "a.png")["size"] == {"height": 32, "width": 48}
 
 

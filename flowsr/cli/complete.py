@@ -1,0 +1,148 @@
+"""What a shell completes after an option: names of models, studies, recipes and devices.
+
+A shell asks at every press of a key, and importing torch takes seconds. So the names are read off the package's own
+source, where they stand as literals, and nothing of it is imported.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+Found = list[tuple[str, str]]
+
+_WEIGHTS = (".safetensors", ".pth", ".pt")
+
+
+@cache
+def _source(*path: str) -> ast.Module:
+    return ast.parse(files("flowsr").joinpath(*path).read_text(encoding="utf-8"))
+
+
+def preset_names() -> dict[str, str]:
+    """The presets of all models, and what their weights are: shipped, released or random.
+
+    Example:
+        >>> preset_names()["sr-x4-small"], preset_names()["irn-x2"]
+        ('shipped weights', 'random weights')
+    """
+    shipped = {path.name.removesuffix(".safetensors") for path in files("flowsr").joinpath("weights").iterdir()}
+    released = _keys(_source("models", "weights.py"), "RELEASES")
+    known = {**dict.fromkeys(released, "released weights"), **dict.fromkeys(shipped, "shipped weights")}
+    return {name: known.get(name, "random weights") for name in _presets()}
+
+
+def _presets() -> Iterator[str]:
+    """The strings in ``…Preset = Literal[…]`` of the modules of models."""
+    for path in sorted(files("flowsr").joinpath("models").iterdir(), key=lambda path: path.name):
+        if path.name.endswith(".py"):
+            for name, value in _assigned(_source("models", path.name)):
+                if name.endswith("Preset"):
+                    yield from (node.value for node in ast.walk(value) if isinstance(node, ast.Constant))
+
+
+def study_names() -> dict[str, str]:
+    """The studies, and the question that each answers.
+
+    Example:
+        >>> study_names()["uncertainty"]
+        'Does the spread of the draws say where their mean is wrong?'
+    """
+    functions = (node for node in _source("workflows", "study.py").body if isinstance(node, ast.FunctionDef))
+    return {
+        function.name: ast.literal_eval(call.args[0])
+        for function in functions
+        for call in function.decorator_list
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "register"
+    }
+
+
+def recipe_names() -> list[str]:
+    """The published recipes.
+
+    Example:
+        >>> recipe_names()[0]
+        'nll'
+    """
+    value = dict(_assigned(_source("training", "recipes.py")))
+    called = [call for name in ("_PLUS", "RECIPES") for call in ast.walk(value[name]) if isinstance(call, ast.Call)]
+    names = [ast.literal_eval(kept.value) for call in called for kept in call.keywords if kept.arg == "name"]
+    return sorted(names, key=len)
+
+
+def recipe_fields() -> list[str]:
+    """The fields of a recipe, which ``--set`` changes.
+
+    Example:
+        >>> "steps" in recipe_fields()
+        True
+    """
+    classes = (node for node in _source("training", "recipes.py").body if isinstance(node, ast.ClassDef))
+    recipe = next(node for node in classes if node.name == "Recipe")
+    return [str(node.target.id) for node in recipe.body if isinstance(node, ast.AnnAssign) and _named(node.target)]
+
+
+def complete_model(incomplete: str) -> Found:
+    """Presets, and files of weights that are there."""
+    folder, _, start = incomplete.rpartition("/")
+    there = Path(folder or ("/" if incomplete.startswith("/") else "."))
+    paths = sorted(path for path in there.iterdir() if path.name.startswith(start)) if there.is_dir() else []
+    before = f"{folder}/" if "/" in incomplete else ""
+    kept = [(f"{before}{path.name}", "a file") for path in paths if path.suffix in _WEIGHTS]
+    folders = [(f"{before}{path.name}/", "a folder") for path in paths if path.is_dir() and start]
+    return [*_starting(preset_names(), incomplete), *kept, *folders]
+
+
+def complete_study(incomplete: str) -> Found:
+    """Studies with their questions."""
+    return _starting(study_names(), incomplete)
+
+
+def complete_recipe(incomplete: str) -> Found:
+    """Published recipes."""
+    return _starting(dict.fromkeys(recipe_names(), ""), incomplete)
+
+
+def complete_field(incomplete: str) -> Found:
+    """Fields of a recipe with the sign behind which their value goes."""
+    return _starting({f"{name}=": "" for name in recipe_fields()}, incomplete)
+
+
+def complete_device(incomplete: str) -> Found:
+    """Devices of this machine, as far as the system tells without asking torch."""
+    cards = sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))
+    names = ["auto", "cpu", *(["cuda"] if cards else []), *(f"cuda:{i}" for i in range(cards))]
+    return _starting(dict.fromkeys(names, ""), incomplete)
+
+
+def complete_accelerator(incomplete: str) -> Found:
+    """What training takes for a device."""
+    return _starting(dict.fromkeys(("auto", "cpu", "gpu", "cuda"), ""), incomplete)
+
+
+def _starting(names: dict[str, str], start: str) -> Found:
+    # Typer breaks what is told at 80 columns, which shells take for another name.
+    return [(name, shorten(told, 60, placeholder=" …")) for name, told in names.items() if name.startswith(start)]
+
+
+def _assigned(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a module assigns to at its top, with the values."""
+    for node in module.body:
+        if isinstance(node, ast.Assign) and _named(node.targets[0]):
+            yield node.targets[0].id, node.value  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and node.value is not None and _named(node.target):
+            yield node.target.id, node.value  # type: ignore[union-attr]
+
+
+def _named(target: Any) -> bool:
+    return isinstance(target, ast.Name)
+
+
+def _keys(module: ast.Module, name: str) -> set[str]:
+    """The keys of a dictionary that a module defines."""
+    value = dict(_assigned(module))[name]
+    assert isinstance(value, ast.Dict)
+    return {ast.literal_eval(key) for key in value.keys if key is not None}
