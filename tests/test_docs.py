@@ -268,7 +268,7 @@ def check_in_a_browser(folder, scratch):
         if page["flat"]
         or page["broken"]
         or page["over"] > 0
-        or not page["font"]
+        or (page["formulas"] and not page["font"])
         or (page["width"] > 1000 and page["cut"])
     ]
     assert not faults, json.dumps(faults, indent=1, ensure_ascii=False)
