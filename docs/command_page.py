@@ -20,20 +20,29 @@ def entry(directive: str, name: str, words: str) -> list[str]:
 
 
 def parameters(command, context) -> list[str]:
-    """Arguments and options in the order of the help, each with its default."""
-    lines = []
+    """Arguments and options in the groups and the order of the help, each with its default."""
+    lines, group = [], None
     for parameter in command.get_params(context):
         if record := parameter.get_help_record(context):
             is_option = parameter.param_type_name == "option"
-            lines += entry("option", *record) if is_option else entry("describe", record[0].split(" <")[0], record[1])
+            own = getattr(parameter, "rich_help_panel", None) or ("Options" if is_option else "Arguments")
+            lines += [f".. rubric:: {own}", ""] if own != group else []
+            group = own
+            words = re.sub(r"\[default: \((.*?)\)", r"[default: \1", record[1])
+            lines += entry("option", record[0], words) if is_option else entry("describe", _name(record[0]), words)
     return lines
+
+
+def _name(record: str) -> str:
+    """An argument's name, without its type."""
+    return record.split(" <")[0]
 
 
 def command_lines(name: str, command, parent) -> list[str]:
     """The section of one command."""
     title = f"flowsr {name}"
     context = typer.Context(command, info_name=title)
-    usage = " ".join([title, *command.collect_usage_pieces(context)])
+    usage = re.sub("[{}]", "", " ".join([title, *command.collect_usage_pieces(context)]))
     lines = [f".. _command-{name}:", "", title, "-" * len(title), "", f".. program:: {title}", ""]
     lines += [line for paragraph in command.help.split("\n\n") for line in (plain(paragraph), "")]
     example = (command.epilog or "").removeprefix(EXAMPLE)

@@ -159,6 +159,14 @@ def own_signature(_app, what: str, _name, thing, _options, signature: str | None
     return None
 
 
+def public_bases(app, _name, _thing, _options, bases: list) -> None:
+    """In place of a private base stands the public class that it comes from."""
+    known = app.reference.names
+    for place, base in enumerate(bases):
+        line = inspect.getmro(base) if inspect.isclass(base) else ()
+        bases[place] = next((c for c in line if id(c) in known or not c.__module__.startswith("flowsr")), base)
+
+
 def link_by_other_name(app, env, node, content):
     """Link what is named by another path than the page's: ``flowsr.HCFlow``, ``torch._C.Generator`` in a signature."""
     if node.get("refdomain") != "py":
@@ -188,5 +196,6 @@ def setup(app) -> None:
     app.outside = Outside(source / "inventories")
     app.connect("autodoc-process-docstring", keep_first_colon, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", own_signature)
+    app.connect("autodoc-process-bases", public_bases)
     app.connect("missing-reference", link_by_other_name, priority=400)
     app.connect("html-page-context", no_source_of_written_pages)

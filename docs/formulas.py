@@ -5,16 +5,16 @@ font for mathematics: without one bars, brackets and braces do not grow with wha
 """
 
 import functools
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from xml.etree import ElementTree
 
-import ziamath.fonts
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
-FONT = resources.files(ziamath.fonts) / "STIXTwoMath-Regular.ttf"
+FONT = Path(find_spec("ziamath").origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"
 _APPLY = "\N{FUNCTION APPLICATION}"
 _SPACE = {"width": "0.17em"}
 

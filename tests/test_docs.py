@@ -1,17 +1,13 @@
-"""What the documentation says is run: docstrings, pages, the README, and, as a slow test, the build of the whole."""
+"""What the documentation says is run: docstrings, pages, the README, and the lines of their consoles."""
 
 import contextlib
 import doctest
 import importlib
 import importlib.util
-import json
-import os
 import pkgutil
 import re
 import runpy
 import shlex
-import shutil
-import subprocess
 import sys
 import textwrap
 import types
@@ -21,18 +17,6 @@ import pyro
 import pytest
 import torch
 import typer
-from browser import CHROMIUM, look_at
-from built_pages import (
-    CHECKS,
-    dead_links,
-    from_elsewhere,
-    hand_written,
-    hidden_modules,
-    long_lines,
-    raw_formulas,
-    read_pages,
-    words_for_types,
-)
 
 import flowsr
 from flowsr.cli.app import app
@@ -213,116 +197,6 @@ def test_the_graph_of_a_program_is_a_picture_or_words(dot, tmp_path, monkeypatch
         assert (tmp_path / "generated" / "camera.svg").read_text() == "<svg/>\n"
     else:
         assert "   gain -> photo\n" in text
-
-
-@pytest.mark.slow
-def test_builds_without_a_warning(tmp_path):
-    # A copy, as the build writes generated pages beside its sources.
-    shutil.copytree(
-        ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("_build", "auto_examples", "generated")
-    )
-    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-    schemas = Path("flowsr", "workflows", "schemas")  # which a page includes
-    shutil.copytree(ROOT / schemas, tmp_path / schemas)
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", "html"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    html = tmp_path / "html"
-    assert (html / "auto_examples" / "plot_01_change_of_variables.html").exists()
-    check_pages(html)
-    if CHROMIUM:
-        check_in_a_browser(html, tmp_path)
-
-
-def check_pages(folder):
-    """What holds of all pages, here as the build takes minutes and would be done anew for every test of it."""
-    pages = read_pages(folder)
-    faults = {check.__name__: check(pages, folder) for check in CHECKS}
-    assert not any(faults.values()), json.dumps(faults, indent=1, ensure_ascii=False)
-    documented = {Path(name).stem for name in pages if name.startswith("api/generated/")}
-    for module in {name for name in flowsr.__all__ if isinstance(getattr(flowsr, name), types.ModuleType)}:
-        assert f"flowsr.{module}" in documented, "every public module has a page"
-        assert getattr(flowsr, module).__name__ == "flowsr.workflows" or any(
-            name.startswith(f"flowsr.{module}.") for name in documented
-        ), "and so has what it offers"
-    assert "Examples that use it" in pages["api/generated/flowsr.models.HCFlow.html"]
-    assert (
-        'href="https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor"'
-        in pages["api/generated/flowsr.likelihood.decompose.html"]
-    )
-    for name in typer.main.get_command(app).commands:
-        assert f'id="flowsr-{name}"' in pages["command_line.html"]
-    for entry in cited():
-        assert re.search(r"url\s*=\s*\{(.*?)\}", entry)[1] in pages["bibliography.html"], entry
-
-
-def check_in_a_browser(folder, scratch):
-    """Formulas take room, in their font; no code is cut on a desktop; nothing is missing or wider than the window."""
-    names = hand_written(read_pages(folder))
-    seen = look_at(names, folder, scratch, widths=[1280, 390])
-    assert len(seen) == 2 * len(names) and sum(page["formulas"] for page in seen) > 100
-    faults = [
-        page
-        for page in seen
-        if page["flat"]
-        or page["broken"]
-        or page["over"] > 0
-        or (page["formulas"] and not page["font"])
-        or (page["width"] > 1000 and page["cut"])
-    ]
-    assert not faults, json.dumps(faults, indent=1, ensure_ascii=False)
-
-
-def cited():
-    """The BibTeX of every class of the package that comes from a paper."""
-    rooms = [importlib.import_module(name) for name in MODULES]
-    classes = {thing for room in rooms for thing in vars(room).values() if isinstance(thing, type)}
-    return {
-        entry for thing in classes if thing.__module__.startswith("flowsr") for entry in getattr(thing, "citations", ())
-    }
-
-
-def test_every_paper_has_an_address():
-    assert len(cited()) >= 12
-    for entry in cited():
-        assert re.search(r"url\s*=\s*\{https://\S+\}", entry), entry
-
-
-@pytest.mark.parametrize(
-    ("check", "page"),
-    [
-        (dead_links, '<a class="x" href="gone.html">'),
-        (dead_links, '<a href="#gone">'),
-        (dead_links, '<a href="http://example.org/plain">'),
-        (dead_links, '<img src="gone.png">'),
-        (from_elsewhere, '<script defer src="https://cdn.example.org/a.js"></script>'),
-        (from_elsewhere, '<link rel="stylesheet" type="text/css" href="https://cdn.example.org/a.css"/>'),
-        (raw_formulas, '<span class="math">\\(x^2\\)</span>'),
-        (raw_formulas, "<math><mi>\\alpha</mi></math>" * 101),
-        (raw_formulas, "no formula"),
-        (words_for_types, '<dt class="f">Type<span class="colon">:</span></dt>\n<dd><p>What it is</p></dd>'),
-        (long_lines, f'<div class="highlight-text notranslate"><div><pre>{"x" * 101}</pre></div></div>'),
-        (hidden_modules, ""),
-    ],
-)
-def test_a_fault_of_a_page_is_found(check, page, tmp_path):
-    sound = '<article id="here"><a href="#here"></a><a href="https://example.org/"></a>' + "<math>x</math>" * 101
-    names = {"index.html": sound, "api/generated/flowsr._private.html": page}
-    for name, text in names.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert check({"index.html": sound}, tmp_path) == []
-    pages = read_pages(tmp_path)
-    assert check(pages if check is not raw_formulas else {"page.html": page}, tmp_path)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "inventories").glob("*.inv")), ids=lambda path: path.stem)
-def test_names_of_other_projects_are_there(path):
-    lines = path.read_text().splitlines()[3:]
-    assert lines == sorted(lines)
-    for name in (line.split()[0] for line in lines):
-        assert pkgutil.resolve_name(name if "." in name else f"builtins.{name}") is not None
 
 
 @pytest.mark.parametrize("source", [*(str(p.relative_to(ROOT)) for p in PAGES), "README.md", "examples/README.rst"])
