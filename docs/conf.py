@@ -56,7 +56,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 # What is copied are commands and statements, without prompts and what is printed.
-copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_text = r">>> |\.\.\.(?: |$)|\$ "
 copybutton_prompt_is_regexp = True
 copybutton_line_continuation_character = "\\"
 

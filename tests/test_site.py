@@ -5,6 +5,7 @@ import json
 import os
 import pkgutil
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,13 @@ def test_the_page_of_commands_has_every_option(tmp_path):
     assert "[default: three quarters of what is free]" in sections[1]
 
 
+def test_prompts_are_left_out_of_what_is_copied():
+    prompt = runpy.run_path(str(ROOT / "docs" / "conf.py"))["copybutton_prompt_text"]
+    lines = [">>> if x:", "...     f(x)", "...", "$ flowsr info", "...nats", "3.1"]
+    copied = [re.sub(f"^({prompt})", "", line) for line in lines if re.match(prompt, line)]
+    assert copied == ["if x:", "    f(x)", "", "flowsr info"]
+
+
 def test_formulas_are_set_as_tex_sets_them():
     brace = to_mathml(r"\underbrace{\log p}_\text{LR}", block=True)
     assert "<msub>" not in brace and re.search(r"⏟</mo>\s*</munder>\s*<mtext>LR</mtext>\s*</munder>", brace)
@@ -155,6 +163,9 @@ def check_pages(folder):
         assert f'id="flowsr-{name}"' in pages["command_line.html"]
     for entry in cited():
         assert re.search(r"url\s*=\s*\{(.*?)\}", entry)[1] in pages["bibliography.html"], entry
+    for link in re.findall(r"readthedocs\.io/en/latest/([^)#\s]+)", (ROOT / "README.md").read_text()):
+        assert link in pages, f"README.md leads to {link}, which is not there"
+    assert all("copybutton.js" in page for name, page in pages.items() if 'class="highlight' in page), "no copy buttons"
 
 
 def check_in_a_browser(folder, scratch):
