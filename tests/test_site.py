@@ -163,6 +163,10 @@ def check_pages(folder):
         assert f'id="flowsr-{name}"' in pages["command_line.html"]
     for entry in cited():
         assert re.search(r"url\s*=\s*\{(.*?)\}", entry)[1] in pages["bibliography.html"], entry
+    linked = set(re.findall(r'href="https://[^"#]*#([\w.]+)"', "".join(pages.values())))
+    assert set(Outside(ROOT / "docs" / "inventories").names) <= linked, (
+        "inventories have what is linked to, and no more"
+    )
     for link in re.findall(r"readthedocs\.io/en/latest/([^)#\s]+)", (ROOT / "README.md").read_text()):
         assert link in pages, f"README.md leads to {link}, which is not there"
     assert all("copybutton.js" in page for name, page in pages.items() if 'class="highlight' in page), "no copy buttons"
