@@ -13,6 +13,7 @@ from sphinx.util.inspect import stringify_signature
 import flowsr
 
 sys.path.insert(0, str(Path(__file__).parent))
+from card_pages import write_cards
 from command_page import write_commands
 from formulas import FONT
 from reference_pages import Outside, Reference
@@ -28,6 +29,8 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "myst_parser",
+    "sphinx_design",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
@@ -188,6 +191,7 @@ def setup(app) -> None:
     """Make what pages include, and the pages that are written from the package."""
     source = Path(app.srcdir)
     draw_graph(source / "flows_in_programs.rst", source / "generated", name="camera")
+    write_cards(source / "generated" / "cards", source / "_static")
     app.reference = Reference()
     app.reference.write(source)
     app.reference.write_table(source / "generated" / "modules.inc")
