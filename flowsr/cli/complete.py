@@ -10,7 +10,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 Found = list[tuple[str, str]]
 
@@ -41,7 +40,7 @@ def _presets() -> Iterator[str]:
         if path.name.endswith(".py"):
             for name, value in _assigned(_source("models", path.name)):
                 if name.endswith("Preset"):
-                    yield from (node.value for node in ast.walk(value) if isinstance(node, ast.Constant))
+                    yield from (str(node.value) for node in ast.walk(value) if isinstance(node, ast.Constant))
 
 
 def study_names() -> dict[str, str]:
@@ -82,7 +81,8 @@ def recipe_fields() -> list[str]:
     """
     classes = (node for node in _source("training", "recipes.py").body if isinstance(node, ast.ClassDef))
     recipe = next(node for node in classes if node.name == "Recipe")
-    return [str(node.target.id) for node in recipe.body if isinstance(node, ast.AnnAssign) and _named(node.target)]
+    targets = (node.target for node in recipe.body if isinstance(node, ast.AnnAssign))
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def complete_model(incomplete: str) -> Found:
@@ -131,14 +131,9 @@ def _starting(names: dict[str, str], start: str) -> Found:
 def _assigned(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
     """The names that a module assigns to at its top, with the values."""
     for node in module.body:
-        if isinstance(node, ast.Assign) and _named(node.targets[0]):
-            yield node.targets[0].id, node.value  # type: ignore[attr-defined]
-        if isinstance(node, ast.AnnAssign) and node.value is not None and _named(node.target):
-            yield node.target.id, node.value  # type: ignore[union-attr]
-
-
-def _named(target: Any) -> bool:
-    return isinstance(target, ast.Name)
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            yield target.id, node.value
 
 
 def _keys(module: ast.Module, name: str) -> set[str]:

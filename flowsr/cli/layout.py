@@ -36,7 +36,8 @@ def _lay_out(params: list[Any]) -> list[Any]:
             param.metavar = ""  # else it is <bool>
         if isinstance(param, TyperArgument):
             # Beside an argument's name stands Python's type, for which Typer takes no other word.
-            param.__dict__["display_type_rich"] = lambda *_unused, **_ctx: ""
+            shown: Any = param
+            shown.display_type_rich = lambda *_unused, **_ctx: ""
     return sorted(params, key=lambda param: _ORDER.index(getattr(param, "rich_help_panel", None) or ""))
 
 

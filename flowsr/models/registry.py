@@ -111,11 +111,13 @@ def bibtex(model: ImageModel | None = None) -> str:
 
 def _software() -> str:
     """BibTeX of this version of the package, from what is installed with it."""
-    about = metadata("flowsr")
+    about = metadata("flowsr").json
+    pages = dict(str(page).split(", ", 1) for page in about.get("project_url", []))
     fields = {
-        "title": f"{{flowsr}}: {about['Summary']}",
-        "author": about.get("Author") or "{The flowsr authors}",
-        "howpublished": f"Computer program, version {about['Version']}",
+        "title": f"{{flowsr}}: {about['summary'].split(':')[0]}",
+        "author": f"{{{about.get('author', 'The flowsr authors')}}}",  # braces, as it is no person's name
+        "howpublished": f"Computer program, version {about['version']}",
+        **({"url": pages["Homepage"]} if "Homepage" in pages else {}),
     }
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"@misc{{flowsr,\n{lines}\n}}"

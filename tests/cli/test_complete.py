@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import run
@@ -101,6 +103,12 @@ print(sorted({"torch", "pyro", "numpy", "matplotlib", "PIL"} & set(sys.modules))
 def test_cite_prints_bibtex_of_flowsr_and_of_models():
     own = run("cite").output
     assert own.startswith("@misc{flowsr,") and "version 0." in own and "@inproceedings{liang2021hierarchical," in own
+    record = (Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8")
+    title, author, version = (
+        re.search(rf'^[ -]*{key}: "?([^"\n]+)', record, re.M)[1] for key in ("title", "name", "version")
+    )
+    plain = own.replace("{flowsr}", "flowsr")
+    assert f"title = {{{title}}}" in plain and f"{{{author}}}" in plain and f"version {version}" in plain
     srflow = run("cite", "--model", "srflow-x4-small").output
     assert srflow.startswith("@inproceedings{lugmayr2020srflow") and "@misc{flowsr" not in srflow
     assert own.count("{") == own.count("}") and srflow.count("{") == srflow.count("}")
