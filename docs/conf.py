@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.addnodes import literal_emphasis
 from sphinx.util.inspect import stringify_signature
 
 import flowsr
@@ -175,6 +177,8 @@ def link_by_other_name(app, env, node, content):
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"]
+    if isinstance(content, literal_emphasis) and content.astext() == target:  # the type of a field, with its whole path
+        content[:] = [nodes.Text(target.rpartition(".")[2])]
     if (name := app.reference.resolve(target)) is None:
         node["reftarget"] = app.outside.find(target)  # which intersphinx looks up next
         return None
