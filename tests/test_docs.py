@@ -60,6 +60,17 @@ def test_pages(path, monkeypatch):
     run([test])
 
 
+NAMED = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`(?:[^`<]*<)?[~!]?(flowsr[\w.]*)>?`")
+
+
+def test_names_on_pages_are_there():
+    """Sphinx prints a name that it finds nowhere as plain text, without a word."""
+    named = {name for page in PAGES for name in NAMED.findall(page.read_text())}
+    assert len(named) > 80
+    for name in sorted(named):
+        pkgutil.resolve_name(name)
+
+
 def test_what_can_be_trusted_is_tested():
     """The page of promises names the test of each, and it is there."""
     named = set(re.findall(r"``(tests/[\w/]+\.py)(?:::(\w+))?``", (ROOT / "docs/trust.rst").read_text()))

@@ -30,6 +30,7 @@ from built_pages import (
 from docutils.utils.math import MathError
 
 import flowsr
+from docs.card_pages import write_cards
 from docs.command_page import write_commands
 from docs.formulas import FONT, to_mathml
 from docs.reference_pages import Outside, Reference
@@ -103,6 +104,21 @@ def test_the_page_of_commands_has_every_option(tmp_path):
             )
         assert "$ flowsr" in section and "Usage: ``flowsr" in section
     assert "[default: three quarters of what is free]" in sections[1]
+
+
+def test_a_card_becomes_a_page_by_itself(tmp_path):
+    pages, pictures = tmp_path / "generated" / "cards", tmp_path / "_static"
+    pages.mkdir(parents=True)
+    pictures.mkdir()
+    (pages / "gone.md").write_text("# a model that ships no more")
+    (pictures / "curve-sr-x4-small.png").write_bytes(b"")
+    write_cards(pages, pictures)
+    cards = {card.stem: card.read_text() for card in (ROOT / "flowsr" / "weights").glob("*.md")}
+    written = {page.stem: page.read_text() for page in pages.glob("*.md")}
+    assert written.keys() == cards.keys() >= {"sr-x4-small"}
+    assert all(written[name].startswith(text) for name, text in cards.items())
+    (picture,) = re.findall(r"\]\((.*?)\)", written["sr-x4-small"].removeprefix(cards["sr-x4-small"]))
+    assert (pages / picture).resolve() == pictures / "curve-sr-x4-small.png"
 
 
 def test_prompts_are_left_out_of_what_is_copied():
