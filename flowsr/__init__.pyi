@@ -3,6 +3,7 @@ from . import distributions as distributions
 from . import errors as errors
 from . import evaluation as evaluation
 from . import images as images
+from . import interop as interop
 from . import likelihood as likelihood
 from . import metrics as metrics
 from . import models as models

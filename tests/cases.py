@@ -6,8 +6,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import AffineTransform
 
 from flowsr import IRN, HCFlow
+from flowsr.interop import NflowsTransform, ZukoTransform
 from flowsr.models import presets
 from flowsr.models.blocks import split_head
 from flowsr.models.image_model import ImageModel
@@ -61,7 +63,7 @@ TINY = {
 class Case:
     build: Callable[[], ImageTransform]
     shape: tuple[int, int, int]
-    context_shape: tuple[int, int, int] | None = None
+    context_shape: tuple[int, ...] | None = None
     model: bool = False
     volume_preserving: bool = False
 
@@ -142,7 +144,41 @@ def _level() -> ConditionalLevel:
     return ConditionalLevel(6, encoder=encoder, steps=[step])
 
 
+class _AsOfNflows(nn.Module):
+    """What nflows' transforms look like from outside: forward encodes, inverse generates, each with its ladj."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift_log_scale = nn.Linear(3, 8)
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self.shift_log_scale(context).chunk(2, -1)
+        return (x - shift) * (-log_scale).exp(), -log_scale.sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self.shift_log_scale(context).chunk(2, -1)
+        return z * log_scale.exp() + shift, log_scale.sum(-1)
+
+
+class _AsOfZuko(nn.Module):
+    """What zuko's lazy transforms look like from outside: a call with a context gives a transform of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift_log_scale = nn.Linear(3, 8)
+
+    def forward(self, c: Tensor) -> AffineTransform:
+        shift, log_scale = self.shift_log_scale(c).chunk(2, -1)
+        return AffineTransform(shift, log_scale.exp(), event_dim=1)
+
+
 CASES: dict[str, Case] = {
+    "foreign, as of nflows": Case(
+        lambda: NflowsTransform(_AsOfNflows(), image_shape=(1, 2, 2), context_shape=(3,), flat=True), (1, 2, 2), (3,)
+    ),
+    "foreign, as of zuko": Case(
+        lambda: ZukoTransform(_AsOfZuko(), image_shape=(1, 2, 2), context_shape=(3,)), (1, 2, 2), (3,)
+    ),
     "actnorm": Case(lambda: ActNorm(4), (4, 3, 5)),
     "conv1x1": Case(lambda: InvertibleConv1x1(5), (5, 3, 4)),
     "conv1x1-plu": Case(lambda: InvertibleConv1x1PLU(5), (5, 3, 4)),

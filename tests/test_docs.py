@@ -40,8 +40,25 @@ def run(tests):
     assert not runner.failures, "".join(report)
 
 
+NEEDS = {
+    "flowsr.interop.with_deepinv": ["deepinv"],
+    "flowsr.interop.with_nflows": ["nflows"],
+    "flowsr.interop.with_sbi": ["sbi"],
+    "flowsr.interop.with_zuko": ["zuko"],
+    "flowsr.models.export": ["onnx"],
+    "other_libraries": ["deepinv", "nflows", "onnx", "onnxruntime", "onnxscript", "sbi", "zuko"],
+}
+"""What examples import that need not be installed."""
+
+
+def skip_without_libraries(name):
+    if missing := [needed for needed in NEEDS.get(name, []) if importlib.util.find_spec(needed) is None]:
+        pytest.skip(f"needs {', '.join(missing)}: pip install 'flowsr[interop]'")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
+    skip_without_libraries(name)
     module = importlib.import_module(name)
     # Names a reader of the API pages takes for granted; the module's own come on top.
     namespace = {"torch": torch, "pyro": pyro, "flowsr": flowsr, **vars(module)}
@@ -50,6 +67,7 @@ def test_docstrings(name):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_pages(path, monkeypatch):
+    skip_without_libraries(path.stem)
     text = path.read_text()
     # Classes defined on a page must be found again by pickle, so the page is a module while it runs.
     page = types.ModuleType(f"page_{path.stem}")

@@ -21,7 +21,7 @@ LAYERS = [
     {"programs", "likelihood"},
     {"posterior"},
     {"calibration"},
-    {"evaluation"},
+    {"evaluation", "interop"},
     {"training"},
     {"workflows"},
     {"cli"},

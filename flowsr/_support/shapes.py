@@ -63,7 +63,9 @@ def sum_event(values: Tensor) -> Tensor:
 
 def constant_ladj(x: Tensor, value: float | Tensor) -> Tensor:
     """A log-determinant that is the same for every image of the batch of ``x``, in at least float32."""
-    value = torch.as_tensor(value, dtype=_at_least_float32(x.dtype), device=x.device)
+    dtype = _at_least_float32(x.dtype)
+    # Of a number that depends on the size new_full is a graph for every size; as_tensor makes one for this size alone.
+    value = value.to(x.device, dtype) if isinstance(value, Tensor) else x.new_full((), value, dtype=dtype)
     if _PER_PIXEL.get():
         height, width = x.shape[-2:]
         return (value / (height * width)).expand(*x.shape[:-3], height, width)

@@ -5,7 +5,9 @@ their channels last, and 1x1 convolutions are inverted. Where nobody asks for gr
 the same at every call.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +20,30 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 T = TypeVar("T")
 
 _GLANCED = 81
+_AS_CONSTANTS: ContextVar[bool] = ContextVar("as_constants", default=False)
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@contextmanager
+def as_constants() -> Iterator[None]:
+    """Within this context a graph that is written down holds the values that were kept, not how they are made.
+
+    For graphs that leave torch: other runtimes know no inverse of a matrix. A pass without gradients must have gone
+    before, on the same path, so that there are values, and the parameters must not change in between.
+
+    Example:
+        >>> weight, prepared = nn.Parameter(torch.ones(2)), Prepared()
+        >>> with torch.no_grad():
+        ...     _ = prepared("double", [weight], lambda: 2 * weight)
+        >>> with as_constants():
+        ...     print(prepared("double", [weight], lambda: 3 * weight))
+        tensor([2., 2.])
+    """
+    token = _AS_CONSTANTS.set(True)
+    try:
+        yield
+    finally:
+        _AS_CONSTANTS.reset(token)
 
 
 class Prepared:
@@ -58,6 +83,8 @@ class Prepared:
             make: computes it; with gradients of the parameters, where they are wanted.
             buffers: what else it depends on, that nobody differentiates.
         """
+        if _AS_CONSTANTS.get() and key in self._kept:
+            return self._kept[key].value
         if torch.compiler.is_compiling() or _is_traced():
             return make()
         if not _are_fixed(parameters):
