@@ -1,6 +1,15 @@
 """Working with other libraries: zuko, nflows, deepinv, sbi. None is imported before its adapter is used."""
 
+from flowsr.interop.with_deepinv import from_deepinv, to_deepinv_prior, to_deepinv_sampler
 from flowsr.interop.with_nflows import NflowsTransform, to_nflows
 from flowsr.interop.with_zuko import ZukoTransform, to_zuko
 
-__all__ = ["NflowsTransform", "ZukoTransform", "to_nflows", "to_zuko"]
+__all__ = [
+    "NflowsTransform",
+    "ZukoTransform",
+    "from_deepinv",
+    "to_deepinv_prior",
+    "to_deepinv_sampler",
+    "to_nflows",
+    "to_zuko",
+]

@@ -85,8 +85,8 @@ def _call_and_ladj(transform: Transform, x: Tensor) -> tuple[Tensor, Tensor]:
     if both is not None:
         y, ladj = both(x)
     else:
-        y = transform(x)
-        ladj = transform.log_abs_det_jacobian(x, y)
+        y: Any = transform(x)
+        ladj: Any = transform.log_abs_det_jacobian(x, y)
     return y, ladj.flatten(1).sum(1) if ladj.dim() > 1 else ladj.expand(len(x))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -148,11 +149,34 @@ class Downscale(nn.Module):
         return f"{self.factor}"
 
 
+def joined(parts: Any) -> Any:
+    """Several outputs of an operator as one: a list of tensors ``(n, …)``, as deepinv's TensorList, as ``(n, K)``.
+
+    What is no list stays as it is.
+
+    Cost: a copy of the outputs.
+
+    Example:
+        >>> joined([torch.zeros(5, 1, 2, 2), torch.ones(5, 3)]).shape
+        torch.Size([5, 7])
+    """
+    several = not isinstance(parts, Tensor) and hasattr(parts, "__getitem__")
+    items = list(parts) if several else []
+    if not items or not all(isinstance(item, Tensor) for item in items):
+        return parts
+    return torch.cat([item.flatten(1) for item in items], 1)
+
+
+def _measured(physics: Any, hr: Tensor) -> Any:
+    return joined(physics.A(hr))
+
+
 def as_operator(operator: Any) -> Operator:
     """The function of images behind a callable or a physics of deepinv, whose noise-free map is its method ``A``.
 
     deepinv itself is not needed: any object with a method ``A`` will do. Its noise is not used; give that as a
-    :class:`flowsr.posterior.Noise`.
+    :class:`flowsr.posterior.Noise`, or the whole to :func:`flowsr.interop.from_deepinv`. What a physics of several
+    outputs makes of an image, a list of tensors, becomes one vector, see :func:`joined`.
 
     Raises:
         ValueError: for something that cannot be called.
@@ -165,7 +189,7 @@ def as_operator(operator: Any) -> Operator:
         2.0
     """
     if callable(getattr(operator, "A", None)):
-        return operator.A
+        return partial(_measured, operator)
     if callable(operator):
         return cast(Operator, operator)
     raise ValueError(
