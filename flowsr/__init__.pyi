@@ -33,6 +33,7 @@ from .models import RealNVPConfig as RealNVPConfig
 from .models import SRFlow as SRFlow
 from .models import SRFlowConfig as SRFlowConfig
 from .models import cite as cite
+from .models import export_decoder as export_decoder
 from .models import from_preset as from_preset
 from .models import load as load
 from .models import save as save

@@ -2,6 +2,7 @@
 
 from flowsr.models.capabilities import MEANINGS, Capability, require
 from flowsr.models.conditional import ConditionalModel
+from flowsr.models.export import export_decoder
 from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import HCFlow, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
@@ -43,6 +44,7 @@ __all__ = [
     "UnconditionalModel",
     "bibtex",
     "cite",
+    "export_decoder",
     "from_preset",
     "load",
     "measured_halo",
