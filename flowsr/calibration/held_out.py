@@ -121,6 +121,28 @@ def enlarge(lr: Tensor, factor: int) -> Tensor:
     return lr.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
 
+def reference_images(hr: Tensor, lr: Tensor) -> Tensor:
+    """References of TARP: the enlarged LR image of each pair, with the details of the next pair.
+
+    They depend on the LR image, without which TARP cannot see that a model ignores it, and not on the pair's truth.
+
+    Cost: a few additions per pixel.
+
+    Args:
+        hr: true images ``(n, C, H, W)``.
+        lr: their LR images ``(n, C, h, w)``.
+
+    References:
+        Lemos et al., Sampling-based accuracy testing of posterior estimators (ICML 2023), section 3.
+
+    Example:
+        >>> reference_images(torch.rand(12, 1, 4, 4), torch.rand(12, 1, 2, 2)).shape
+        torch.Size([12, 1, 4, 4])
+    """
+    base = enlarge(lr, hr.shape[-1] // lr.shape[-1]).to(hr)
+    return base + (hr - base).roll(-1, 0)
+
+
 @torch.no_grad()
 def hold_out(
     sampler: Sampler,
@@ -134,8 +156,7 @@ def hold_out(
 ) -> HeldOut:
     """Draw given the LR image of each held-out pair, and keep the test functions, distances and scores.
 
-    The reference of a pair, for TARP, is the enlarged LR image with the details of another pair: it depends on the LR
-    image, without which TARP cannot see that a model ignores it, and not on the truth.
+    The references of the pairs, for TARP, are those of :func:`reference_images`.
 
     Cost: ``num_samples`` decoded images per pair, and their pairwise distances; memory for those of one pair.
 
@@ -174,6 +195,7 @@ def hold_out(
     if lr.shape[-1] * factor != hr.shape[-1] or lr.shape[-2] * factor != hr.shape[-2]:
         raise ValueError(f"expected HR sides to be multiples of LR ones; got {tuple(hr.shape)} and {tuple(lr.shape)}")
     generator = torch.Generator().manual_seed(seed)
+    references = reference_images(hr, lr)
     names: tuple[str, ...] = ()
     truth, values, reference_truth, reference_draws, energy = [], [], [], [], []
     for i, (image, small) in enumerate(zip(hr, lr, strict=True)):
@@ -191,9 +213,7 @@ def hold_out(
         table = torch.stack([found[name] for name in names], -1).double().cpu()
         truth.append(table[0])
         values.append(table[1:])
-        other = (i + 1) % len(hr)
-        details = hr[other].to(draws) - enlarge(lr[other].to(draws), factor)
-        distance = (both - (enlarge(small, factor) + details)).flatten(1).norm(dim=1).double().cpu()
+        distance = (both - references[i].to(draws)).flatten(1).norm(dim=1).double().cpu()
         reference_truth.append(distance[0])
         reference_draws.append(distance[1:])
         spread = F.pdist(draws.flatten(1).double()).mean()

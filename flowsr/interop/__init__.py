@@ -2,14 +2,17 @@
 
 from flowsr.interop.with_deepinv import from_deepinv, to_deepinv_prior, to_deepinv_sampler
 from flowsr.interop.with_nflows import NflowsTransform, to_nflows
+from flowsr.interop.with_sbi import sbi_ranks, to_sbi
 from flowsr.interop.with_zuko import ZukoTransform, to_zuko
 
 __all__ = [
     "NflowsTransform",
     "ZukoTransform",
     "from_deepinv",
+    "sbi_ranks",
     "to_deepinv_prior",
     "to_deepinv_sampler",
     "to_nflows",
+    "to_sbi",
     "to_zuko",
 ]
