@@ -146,8 +146,8 @@ print(f"correlation of the two {np.corrcoef(one, two)[0, 1]:.4f}")
 # --------------------------
 # For an interval that leaves 0 out in four of five test sets like this one, a mean
 # difference :math:`\bar d` takes about :math:`n = (2.8\, s_d / \bar d)^2` images, by
-# the normal approximation: 1.96 for the interval, 0.84 for the four of five. Look at the
-# figures one by one: what two images decide of one takes thirty of another.
+# the normal approximation: 1.96 for the interval, 0.84 for the four of five. Look at
+# the figures one by one: what two images decide of one takes thirty of another.
 
 paired_std = stdev(bits.differences.values())
 unpaired_std = float(np.hypot(one.std(ddof=1), two.std(ddof=1)))
