@@ -91,6 +91,10 @@ reveal_type(flowsr.likelihood.bits_per_dim)
 flowsr.likelyhood  # error: "likelyhood" is not a known attribute of module "flowsr"
 flowsr.save(flow, "mine.safetensors", overwrite=True)
 flowsr.sav(flow)  # error: "sav" is not a known attribute of module "flowsr"
+reveal_type(flowsr.load("srflow-x4-small"))
+reveal_type(flowsr.load("irn-x4-small"))
+reveal_type(flowsr.load("glow-small"))
+reveal_type(flowsr.load("realnvp-points"))
 """
 """A program as a user may write it; what a type checker must say of a line stands behind it."""
 
@@ -103,6 +107,10 @@ REVEALED = {
     23: "IRN",
     24: "RealNVP",
     25: "HCFlow",
+    31: "SRFlow",
+    32: "IRN",
+    33: "Glow",
+    34: "RealNVP",
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,12 +20,16 @@ from safetensors.torch import save_file
 from flowsr._support.atomic import atomic_path
 from flowsr.errors import CheckpointError, did_you_mean, quoted, what_is_at
 from flowsr.models.conditional import ConditionalModel
+from flowsr.models.glow import Glow
 from flowsr.models.hcflow import HCFlow
 from flowsr.models.image_model import ImageModel, ModelType
 from flowsr.models.integrity import Shapes, check_names, check_shape, content_digest, outline
+from flowsr.models.irn import IRN
 from flowsr.models.official import NO_CONFIGURATION, load_official
+from flowsr.models.realnvp import RealNVP
 from flowsr.models.registry import REGISTRY, presets
-from flowsr.models.weights import RELEASES, ReleaseName, ShippedName, fetch_release, shipped_path
+from flowsr.models.srflow import SRFlow
+from flowsr.models.weights import RELEASES, ReleaseName, fetch_release, shipped_path
 
 _FORMAT = "1"
 
@@ -97,8 +101,27 @@ def _to_json(provenance: dict[str, Any]) -> str:
         ) from error
 
 
+# A type checker takes the first that fits; each of ShippedName is in one of them.
 @overload
-def load(source: ShippedName | ReleaseName, *, device: str | torch.device = "cpu") -> HCFlow: ...
+def load(
+    source: Literal["sr-x4-small", "rescaling-x4-small"] | ReleaseName, *, device: str | torch.device = "cpu"
+) -> HCFlow: ...
+
+
+@overload
+def load(source: Literal["srflow-x4-small"], *, device: str | torch.device = "cpu") -> SRFlow: ...
+
+
+@overload
+def load(source: Literal["irn-x4-small"], *, device: str | torch.device = "cpu") -> IRN: ...
+
+
+@overload
+def load(source: Literal["glow-small"], *, device: str | torch.device = "cpu") -> Glow: ...
+
+
+@overload
+def load(source: Literal["realnvp-points"], *, device: str | torch.device = "cpu") -> RealNVP: ...
 
 
 @overload
@@ -117,9 +140,9 @@ def load(
 ) -> ImageModel:
     """Load a model of any kind from a file or by name, in evaluation mode.
 
-    A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``) or the authors'
-    released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
-    ``flowsr.models.weights.fetch_release``.
+    A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``, ``srflow-x4-small``,
+    ``irn-x4-small``, ``glow-small``, ``realnvp-points``) or the authors' released ones (``sr-x4``, ``sr-x8``,
+    ``rescaling-x4``), which are fetched once into a cache, see ``flowsr.models.weights.fetch_release``.
 
     The file must be whole by its digest or checksums, and hold exactly the weights that its configuration asks for,
     before any memory is taken for them. Warns (UserWarning) of a file without a digest: one of :func:`save` before it

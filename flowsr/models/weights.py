@@ -15,7 +15,9 @@ from flowsr._support.torch_files import sha256_of
 from flowsr.errors import CheckpointError
 from flowsr.models.official import load_official
 
-ShippedName = Literal["sr-x4-small", "rescaling-x4-small"]
+ShippedName = Literal[
+    "sr-x4-small", "rescaling-x4-small", "srflow-x4-small", "irn-x4-small", "glow-small", "realnvp-points"
+]
 """Presets whose weights come with the package, as a type checker reads them."""
 
 ReleaseName = Literal["sr-x4", "sr-x8", "rescaling-x4"]
