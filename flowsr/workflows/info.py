@@ -27,8 +27,6 @@ _SERVED = {
     Capability.DOWNSCALE: ("downscale",),
 }
 """The commands that a capability is enough for."""
-_TIMED = 64
-"""Side of the HR image that is looked at to see how long a pixel takes."""
 
 
 def list_models() -> list[dict[str, Any]]:
@@ -65,7 +63,7 @@ def weights_of(name: str) -> str:
 def describe(name: str, *, size: tuple[int, int] | None = None, model: bool = False) -> dict[str, Any]:
     """The facts about an image, a model file or a preset, JSON-ready.
 
-    Cost: that of loading the model; with a size, passes over images of 64 x 64 pixels.
+    Cost: that of loading the model; with a size, that of :func:`flowsr.workflows.outlook.seconds_per_pixel` twice.
 
     Args:
         name: a file, or a preset's name, which a file of that name hides.
@@ -166,14 +164,14 @@ def passes_over(flow: ImageModel, size: tuple[int, int]) -> dict[str, Any]:
     scale = 1 if conditional is None else conditional.upscale
     shapes = flow.latent_shapes(padded[0] // scale, padded[1] // scale)  # type: ignore[operator]
     pixels = padded[0] * padded[1]
-    draw = None if conditional is None else pixels * seconds_per_pixel(flow, task="draw", side=_TIMED)
+    draw = None if conditional is None else pixels * seconds_per_pixel(flow, task="draw")
     return {
         "padded_to": size_of(padded),
         "latents": [
             {"level": level, "channels": shape[-3], **size_of(shape)}
             for level, shape in zip(levels_of(flow), shapes, strict=True)
         ],
-        "encode_seconds": pixels * seconds_per_pixel(flow, task="encode", side=_TIMED),
+        "encode_seconds": pixels * seconds_per_pixel(flow, task="encode"),
         "draw_seconds": draw,
     }
 

@@ -17,8 +17,10 @@ from flowsr.models.memory import memory_estimate
 
 LARGE_OUTPUT = 50e6
 """Pixels of all images that are written together from which on it is said what they will take."""
-_TIMED = 128
-"""Side of the HR image that is drawn to see how long a pixel takes."""
+_SMALLEST, _LARGEST = 64, 1024
+"""Sides of HR images that are looked at to see how long a pixel takes."""
+_ENOUGH = 0.5
+"""Seconds that a pass over the last of them takes at least."""
 
 
 def outlook(flow: ConditionalModel, tilings: Sequence[Tiling], *, draws: int = 1) -> str | None:
@@ -27,7 +29,7 @@ def outlook(flow: ConditionalModel, tilings: Sequence[Tiling], *, draws: int = 1
     Files have at most three bytes a pixel, which noise comes near to and a smooth photograph stays far below. Memory is
     that of one tile. The time is that of a small image, measured now, for as many pixels as the tiles' windows have.
 
-    Cost: none for less; else that of two draws of 128 x 128 pixels.
+    Cost: none for less; else that of :func:`seconds_per_pixel`.
 
     Args:
         flow: the model.
@@ -72,28 +74,34 @@ def duration(seconds: float) -> str:
 
 
 @torch.no_grad()
-def seconds_per_pixel(flow: ImageModel, *, task: Literal["draw", "encode"] = "draw", side: int = _TIMED) -> float:
+def seconds_per_pixel(flow: ImageModel, *, task: Literal["draw", "encode"] = "draw") -> float:
     """How long a pass takes for each HR pixel, on this machine as it is now.
 
-    Cost: two passes over a small image, the first of which is not counted.
+    Small images take longer by the pixel. So larger and larger ones are measured, until one takes half a second.
+
+    Cost: one to three seconds, or two passes over 64 x 64 pixels where those take longer.
 
     Args:
         flow: the model.
         task: "draw" by a model with the capability ``condition``, or "encode".
-        side: of the image, in pixels, at least 1.
 
     Example:
         >>> import flowsr
-        >>> seconds_per_pixel(flowsr.load("sr-x4-small")) < 1e-3
+        >>> 0 < seconds_per_pixel(flowsr.load("sr-x4-small")) < 1
         True
     """
-    side = -(-side // flow.multiple) * flow.multiple
-    hr = torch.full((flow.config.image_channels, side, side), 0.5, dtype=flow.dtype, device=flow.device)
-    for _ in range(2):
-        begun = time.perf_counter()
-        _passed(flow, hr, task).sum().item()  # which waits for an accelerator
-        taken = time.perf_counter() - begun
+    side = -(-_SMALLEST // flow.multiple) * flow.multiple
+    _timed(flow, side, task)  # kernels are made ready in the first pass
+    while (taken := _timed(flow, side, task)) < _ENOUGH and side < _LARGEST:
+        side *= 2
     return taken / side**2
+
+
+def _timed(flow: ImageModel, side: int, task: str) -> float:
+    hr = torch.full((flow.config.image_channels, side, side), 0.5, dtype=flow.dtype, device=flow.device)
+    begun = time.perf_counter()
+    _passed(flow, hr, task).sum().item()  # which waits for an accelerator
+    return time.perf_counter() - begun
 
 
 def _passed(flow: ImageModel, hr: Tensor, task: str) -> Tensor:

@@ -41,8 +41,12 @@ def test_the_threshold_is_of_all_draws_of_all_images(flow, monkeypatch):
     assert said is not None and "6 images of up to 12496 × 1000 pixels, 75 megapixels" in said
 
 
-def test_time_is_measured(flow):
-    assert 1e-9 < seconds_per_pixel(flow) < 1e-2
+def test_time_is_measured_on_the_first_image_that_takes_long_enough(flow, monkeypatch):
+    sides = []
+    monkeypatch.setattr(module, "_timed", lambda _, side, task: sides.append(side) or side**2 * 1e-5)
+    assert seconds_per_pixel(flow) == pytest.approx(1e-5) and sides == [64, 64, 128, 256]
+    monkeypatch.undo()
+    assert module._timed(flow, 64, "encode") > 0 and module._timed(flow, 64, "draw") > 0
 
 
 @pytest.mark.parametrize("command", ["sample", "upscale"])
