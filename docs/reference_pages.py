@@ -37,10 +37,13 @@ def public_modules() -> dict[str, ModuleType]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """What a module offers: its ``__all__``, else the functions and classes that it defines."""
+    """What a module offers: its ``__all__``, else functions and classes it defines and constants it explains."""
+    if listed := getattr(module, "__all__", None):
+        return list(listed)
     own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__]
-    named = [name for name in own if name[0] != "_" and kind_of(getattr(module, name)) != "data"]
-    return list(getattr(module, "__all__", named))
+    defined = [name for name in own if kind_of(getattr(module, name)) != "data"]
+    explained = [name for scope, name in ModuleAnalyzer.for_module(module.__name__).find_attr_docs() if not scope]
+    return [name for name in dict.fromkeys([*defined, *explained]) if name[0] != "_"]
 
 
 def kind_of(thing: Any) -> str:

@@ -7,7 +7,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CheckpointError", "DownloadError", "FlowsrError", "ImageError", "NonFiniteError", "OutOfMemoryError"]
+__all__ = [
+    "CheckpointError",
+    "DownloadError",
+    "FlowsrError",
+    "ImageError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "OutOfMemoryError",
+]
 
 _MOST_CHARACTERS = 900
 _MOST_LINES = 5

@@ -56,6 +56,11 @@ def test_what_is_public_has_a_page(reference, tmp_path):
         assert name in written
     table = (tmp_path / "api" / "generated" / "flowsr.likelihood.rst").read_text()
     assert "\n   decompose\n" in table and ".. py:data:: GROWTH_LIMIT" in table
+    assert "LARGE_OUTPUT" in (tmp_path / "api" / "generated" / "flowsr.workflows.outlook.rst").read_text()
+    defined = [
+        n for n, thing in vars(flowsr.errors).items() if isinstance(thing, type) and issubclass(thing, Exception)
+    ]
+    assert sorted(defined) == sorted(flowsr.errors.__all__)
     stale = tmp_path / "api" / "generated" / "flowsr.gone.rst"
     stale.touch()
     reference.write(tmp_path)
