@@ -156,7 +156,7 @@ def hold_out(
 ) -> HeldOut:
     """Draw given the LR image of each held-out pair, and keep the test functions, distances and scores.
 
-    The references of the pairs, for TARP, are those of :func:`reference_images`.
+    The references of the pairs, for TARP, are those of ``reference_images``.
 
     Cost: ``num_samples`` decoded images per pair, and their pairwise distances; memory for those of one pair.
 

@@ -60,7 +60,7 @@ class NoiseDecoder(Decoder):
         self.temperature = level_temperatures(temperature, len(flow.latent_levels()))
 
     def forward(self, lr: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
-        """HR images of LR images and noise of :func:`noise_shape`."""
+        """HR images of LR images and noise of ``noise_shape``."""
         return self.flow.decode_noise(lr, noise, temperature=self.temperature)
 
 
@@ -92,7 +92,7 @@ def export_decoder(
     """Write a model's decoder as a graph, for ``torch.export.load`` (``.pt2``) or ONNX runtimes (``.onnx``).
 
     Its inputs are ``lr``, ``(n, C, h, w)`` in [0, 1], and with ``noise`` also ``noise``, standard normal of the shape
-    of the packed latent (:func:`noise_shape`); its output ``hr`` is not clamped. Without ``noise`` it is the image at
+    of the packed latent (``noise_shape``); its output ``hr`` is not clamped. Without ``noise`` it is the image at
     temperature 0; with it a draw at the temperature given, which is fixed in the graph. ``flow.sample`` draws its noise
     per seed in an order of its own, so that ``torch.randn`` gives other draws of the same distribution.
 

@@ -176,7 +176,7 @@ def as_operator(operator: Any) -> Operator:
 
     deepinv itself is not needed: any object with a method ``A`` will do. Its noise is not used; give that as a
     :class:`flowsr.posterior.Noise`, or the whole to :func:`flowsr.interop.from_deepinv`. What a physics of several
-    outputs makes of an image, a list of tensors, becomes one vector, see :func:`joined`.
+    outputs makes of an image, a list of tensors, becomes one vector, see ``joined``.
 
     Raises:
         ValueError: for something that cannot be called.
