@@ -163,11 +163,15 @@ def channels_last(x: Tensor) -> Tensor:
 
 def convolved_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """The dtype that a convolution runs in: autocast's where it is on, which leaves float64 alone."""
-    device = x.device.type
-    # Asking whether autocast is on fails for a device that has none, such as "meta".
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    autocast = autocast and torch.float64 not in (x.dtype, weight.dtype)
-    return torch.get_autocast_dtype(device) if autocast else weight.dtype
+    autocast = _is_autocast_on(x.device.type) and torch.float64 not in (x.dtype, weight.dtype)
+    return torch.get_autocast_dtype(x.device.type) if autocast else weight.dtype
+
+
+def _is_autocast_on(device: str) -> bool:
+    try:  # is_autocast_available, which asks first, breaks the graph of torch.compile in torch 2.11
+        return torch.is_autocast_enabled(device)
+    except RuntimeError:  # of a device that has none, such as "meta"
+        return False
 
 
 def rectified(layer: nn.Module, *inputs: Tensor | None, slope: float = 0.0) -> Tensor:
