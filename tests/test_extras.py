@@ -60,7 +60,11 @@ def _normal(requirement):
 
 SOME = ["sample a.png --out draws", "score a.png --out scores"]
 OTHERS = ["evaluate a.png --out evaluation", "compare sr-x4-small sr-x4-small a.png --out compared"]
-OTHERS += ["report a.png --out report.html --num-samples 2", "demo --out demo", "study uncertainty a.png --crop 32 --out study"]
+OTHERS += [
+    "report a.png --out report.html --num-samples 2",
+    "demo --out demo",
+    "study uncertainty a.png --crop 32 --out study",
+]
 
 
 @pytest.mark.parametrize("commands", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"])

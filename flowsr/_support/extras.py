@@ -13,6 +13,7 @@ EXTRAS = {
     "arviz": "arviz",
     "lightning": "train",
     "tensorboard": "tensorboard",
+    **dict.fromkeys(("zuko", "nflows", "deepinv", "sbi", "onnx", "onnxscript", "onnxruntime"), "interop"),
 }
 """The extra, as pyproject.toml has it, that brings each optional library."""
 

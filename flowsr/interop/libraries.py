@@ -1,12 +1,13 @@
 """Libraries that are not needed unless their adapter is used: imported then, and quietly."""
 
-import importlib
 import warnings
 from functools import cache
 from typing import Any
 
 from torch import nn
 from torch.distributions import Distribution
+
+from flowsr._support.extras import import_extra
 
 
 def library(name: str) -> Any:
@@ -22,26 +23,18 @@ def library(name: str) -> Any:
         name: as in an ``import`` statement.
 
     Raises:
-        ImportError: naming the extra of flowsr to install.
+        MissingExtraError: naming the extra of flowsr to install.
 
     Example:
         >>> library("json").dumps([1])
         '[1]'
-        >>> library("a_library_of_tomorrow")
-        Traceback (most recent call last):
-        ImportError: expected a_library_of_tomorrow to be installed; it is not: pip install 'flowsr[interop]'
     """
     validates = Distribution._validate_args
     try:
         with warnings.catch_warnings():
             # Of what libraries import that will change one day: nothing a user of flowsr can do anything about.
             warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except ImportError as error:
-        top = name.partition(".")[0]
-        missing = getattr(error, "name", None) in (None, top)
-        cause = "it is not" if missing else f"it cannot be imported, {error}"
-        raise ImportError(f"expected {top} to be installed; {cause}: pip install 'flowsr[interop]'") from error
+            return import_extra(name, to="use its adapter")
     finally:
         Distribution.set_default_validate_args(validates)
 
@@ -59,7 +52,7 @@ def subclass(adapter: type[nn.Module] | type, module: str, base: str) -> Any:
         base: name of the base.
 
     Raises:
-        ImportError: if the library is not installed.
+        MissingExtraError: if the library is not installed.
 
     Example:
         >>> class _Table:

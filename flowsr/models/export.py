@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowsr._support.atomic import atomic_path
+from flowsr._support.extras import import_extra
 from flowsr.distributions import Temperature, level_temperatures
 from flowsr.models.conditional import ConditionalModel, require_conditional
 from flowsr.nn.prepared import as_constants
@@ -153,17 +154,8 @@ def _check(flow: ConditionalModel, path: Path, *, noise: bool, temperature: Temp
     if not noise and set(level_temperatures(temperature, len(flow.latent_levels()))) != {1.0}:
         raise ValueError("expected no temperature without noise, which is the image at temperature 0; got one")
     if path.suffix == ".onnx":
-        _require_onnx()
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            f"expected onnx and onnxscript to be installed; {error}: pip install 'flowsr[interop]'"
-        ) from error
+        for library in ("onnx", "onnxscript"):
+            import_extra(library, to="write a graph")
 
 
 def _traced(module: Decoder, size: Sequence[int] | None) -> torch.export.ExportedProgram:
