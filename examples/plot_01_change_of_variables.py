@@ -39,7 +39,9 @@ from flowsr.transforms import AffineMap, Compose, Coupling, FlowStep
 SMOKE = "--smoke" in sys.argv
 torch.manual_seed(0)
 
-coupling = Coupling(2, FCN(1, 2, hidden_channels=16), map=AffineMap(log_scale="tanh"), kept_channels=1).double()
+coupling = Coupling(
+    2, FCN(1, 2, hidden_channels=16), map=AffineMap(log_scale="tanh"), kept_channels=1
+).double()
 with torch.no_grad():
     for parameter in coupling.parameters():
         parameter.normal_(std=0.5)
@@ -83,7 +85,7 @@ def make_flow(steps: int) -> Compose:
 
 
 def two_moons(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Two interleaved half circles with noise of standard deviation 0.08, as images of shape (n, 2, 1, 1)."""
+    """Two half circles with noise of 0.08, as images of shape (n, 2, 1, 1)."""
     angle = torch.pi * torch.rand(n, generator=generator)
     lower = torch.rand(n, generator=generator) < 0.5
     x = torch.where(lower, 1 - angle.cos(), angle.cos())
@@ -106,7 +108,9 @@ with flowsr.nn.initialize_from_data(flow), torch.no_grad():
 
 steps = 60 if SMOKE else 1000
 optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1)
+schedule = torch.optim.lr_scheduler.OneCycleLR(
+    optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1
+)
 for step in range(steps):
     loss = -density.log_prob(two_moons(512, generator)).mean()
     optimizer.zero_grad()
@@ -120,9 +124,9 @@ for step in range(steps):
 # %%
 # What came out
 # -------------
-# Left: draws :math:`z` of the base, coloured by their first coordinate. Middle: the same draws after the flow, in the
+# Left: draws :math:`z` of the base, coloured by their first coordinate. Right: the same draws after the flow, in the
 # same colours; the flow bends the normal into two arcs without tearing it, which is why a thin bridge between them
-# remains. Right: the density, with held-out data on top.
+# remains. Below: the density, with held-out data on top.
 #
 # A density must integrate to one. Nothing in training enforces that: the log-determinant does. We sum the density over
 # a fine grid, and also compare the log-determinant of all layers together with automatic differentiation.
@@ -132,35 +136,41 @@ with torch.no_grad():
     x = flow(z)
     side = torch.linspace(-5.0, 6.0, 551)
     grid = torch.cartesian_prod(side, side)[:, :, None, None]
-    log_p = torch.cat([density.log_prob(part) for part in grid.split(50_000)]).reshape(551, 551)
+    log_p = torch.cat([density.log_prob(part) for part in grid.split(50_000)]).reshape(
+        551, 551
+    )
 mass = float(log_p.double().exp().sum() * (side[1] - side[0]) ** 2)
 
 flow.double()
 held_out = two_moons(50, generator).double()
 by_layers = flow.inv_call_and_ladj(held_out)[1]
-jacobians = torch.func.vmap(torch.func.jacrev(lambda point: flow.inv(point).flatten()))(held_out).reshape(-1, 2, 2)
+jacobians = torch.func.vmap(torch.func.jacrev(lambda point: flow.inv(point).flatten()))(
+    held_out
+).reshape(-1, 2, 2)
 error = float((by_layers - torch.linalg.slogdet(jacobians)[1]).detach().abs().max())
-print(f"integral of the density {mass:.4f}; largest difference of log-determinants {error:.1e} nats")
+print(
+    f"integral of the density {mass:.4f};"
+    f" largest difference of log-determinants {error:.1e} nats"
+)
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-colour = z[:, 0].flatten().numpy()
-for axis, points, title in ((axes[0], z, "Base: $z$ ~ N(0, I)"), (axes[1], x, "Samples: $x = f(z)$")):
-    dots = axis.scatter(*points.flatten(1).T.numpy(), c=colour, s=4, cmap="viridis", vmin=-2.5, vmax=2.5)
-    axis.set_title(title)
-figure.colorbar(dots, ax=axes[1], label="first coordinate of $z$", shrink=0.8)
-extent = (float(side[0]), float(side[-1]), float(side[0]), float(side[-1]))
-shown = axes[2].imshow(log_p.T.numpy(), origin="lower", extent=extent, cmap="cividis", vmin=-8, vmax=float(log_p.max()))
-axes[2].scatter(*two_moons(300, generator).flatten(1).T.numpy(), s=3, c="white", alpha=0.7, label="held-out data")
-axes[2].legend(loc="lower right", framealpha=0.6, labelcolor="white", facecolor="black")
-axes[2].set_title("Learned density")
-figure.colorbar(shown, ax=axes[2], label="$\\log p(x)$ [nats]", extend="min", shrink=0.8)
-for axis in axes:
-    axis.set_xlabel("first coordinate")
-    axis.set_ylabel("second coordinate")
-    axis.set_aspect("equal")
-axes[0].set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5))
-for axis in axes[1:]:
-    axis.set(xlim=(-1.6, 2.6), ylim=(-1.5, 2.0))
+dots = {"c": z[:, 0].flatten().numpy(), "s": 4, "vmin": -2.5, "vmax": 2.5}
+colours = {"cmap": "cividis", "vmin": -8, "extent": (-5, 6, -5, 6), "origin": "lower"}
+points = two_moons(300, generator).flatten(1).T.numpy()
+titles = {"base": "Base: z ~ N(0, I)", "draws": "Draws: x = f(z)"}
+titles["density"] = "Learned density; white: held-out data"
+labels = {"xlabel": "first coordinate", "ylabel": "second coordinate"}
+
+figure = plt.figure(figsize=(7, 6.6), layout="constrained")
+axes = figure.subplot_mosaic([["base", "draws"], ["density", "density"]])
+axes["base"].scatter(*z.flatten(1).T.numpy(), **dots)
+axes["draws"].scatter(*x.flatten(1).T.numpy(), **dots)
+shown = axes["density"].imshow(log_p.T.numpy(), **colours)
+figure.colorbar(shown, ax=axes["density"], label="log p(x), nats", extend="min")
+axes["density"].scatter(*points, s=3, c="white", alpha=0.7)
+for name, title in titles.items():
+    axes[name].set(title=title, aspect="equal", **labels)
+    plane = (-3.5, 3.5, -3.5, 3.5) if name == "base" else (-1.6, 2.6, -1.5, 2.0)
+    axes[name].axis(plane)
 plt.show()
 
 assert error < 1e-9, error

@@ -25,9 +25,12 @@ from torch.nn import functional as F
 
 import flowsr
 from flowsr.metrics import psnr
+from flowsr.plots import PALETTE, Panel, image_grid, plain_axes
 from flowsr.transforms import Haar
 
-photograph = torch.from_numpy(skimage.data.chelsea()).movedim(-1, 0).double() / 255  # (3, 300, 451)
+photograph = (
+    torch.from_numpy(skimage.data.chelsea()).movedim(-1, 0).double() / 255
+)  # (3, 300, 451)
 image = flowsr.images.crop_to(photograph, (288, 448))
 haar = Haar()
 bands, ladj = haar.inv_call_and_ladj(image)
@@ -54,22 +57,34 @@ print(f"ladj / D = {ladj / dims:.6f}, -ln 2 = {-math.log(2):.6f}")
 levels = 3
 centred = image - image.mean((-2, -1), keepdim=True)
 total = float(centred.square().sum())
-shares: dict[str, tuple[float, float]] = {}  # band -> share of the dimensions, share of the variance
+shares: dict[
+    str, tuple[float, float]
+] = {}  # band -> share of the dimensions, share of the variance
 rest = centred
 for level in range(1, levels + 1):
     rest, *details = haar.inv(rest).chunk(4, -3)
     energy = 4.0**level * sum(float(band.square().sum()) for band in details)
-    shares[f"details {level}"] = (sum(band.numel() for band in details) / dims, energy / total)
-shares[f"average {levels}"] = (rest.numel() / dims, 4.0**levels * float(rest.square().sum()) / total)
+    shares[f"details {level}"] = (
+        sum(band.numel() for band in details) / dims,
+        energy / total,
+    )
+shares[f"average {levels}"] = (
+    rest.numel() / dims,
+    4.0**levels * float(rest.square().sum()) / total,
+)
 for name, (of_dims, of_variance) in shares.items():
-    print(f"{name}: {of_dims:7.2%} of the dimensions, {of_variance:7.2%} of the variance")
+    print(
+        f"{name}: {of_dims:7.2%} of the dimensions, {of_variance:7.2%} of the variance"
+    )
 
 # %%
 # The finest details are three quarters of all dimensions and hold almost none of the variance. White noise has no such
 # order: there each band has the share of variance that it has of the dimensions. What makes super-resolution possible
 # is what makes a photograph unlike noise.
 
-noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype)
+noise = torch.randn(
+    image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype
+)
 noise_details = haar.inv(noise)[3:]
 noise_share = float(4 * noise_details.square().sum() / noise.square().sum())
 print(f"white noise: details 1 hold {noise_share:.2%} of the variance")
@@ -83,15 +98,25 @@ print(f"white noise: details 1 hold {noise_share:.2%} of the variance")
 
 
 def gaussian_bits(channels: torch.Tensor) -> float:
-    """Minus the log-density, in bits, when each channel is normal with its own mean and variance."""
-    nats = 0.5 * (2 * math.pi * math.e * channels.var((-2, -1), correction=0)).log() * channels[0].numel()
+    """Minus the log-density in bits, each channel being normal."""
+    nats = (
+        0.5
+        * (2 * math.pi * math.e * channels.var((-2, -1), correction=0)).log()
+        * channels[0].numel()
+    )
     return float(nats.sum()) / math.log(2)
 
 
 bits_pixels = gaussian_bits(image) / dims
 bits_bands = (gaussian_bits(bands) - float(ladj) / math.log(2)) / dims
-print(f"normal pixels: {bits_pixels:.3f} bits/dim; normal Haar bands: {bits_bands:.3f} bits/dim")
-print(f"bands without the log-determinant (wrong): {gaussian_bits(bands) / dims:.3f} bits/dim")
+print(
+    f"normal pixels: {bits_pixels:.3f} bits/dim;"
+    f" normal Haar bands: {bits_bands:.3f} bits/dim"
+)
+print(
+    "bands without the log-determinant (wrong):"
+    f" {gaussian_bits(bands) / dims:.3f} bits/dim"
+)
 
 # %%
 # (Negative bits are no mistake: a density is not a probability. With 256 grey levels add 8 bits per dimension.)
@@ -101,7 +126,10 @@ print(f"bands without the log-determinant (wrong): {gaussian_bits(bands) / dims:
 # Setting the details to zero and decoding gives the image that the averages alone describe.
 
 coarse = haar(torch.cat([average, torch.zeros_like(bands[3:])]))
-print(f"without details: PSNR {psnr(coarse, image, border=0).item():.2f} dB (RGB, no border, not rounded)")
+print(
+    f"without details: PSNR {psnr(coarse, image, border=0).item():.2f} dB"
+    " (RGB, no border, not rounded)"
+)
 
 # %%
 # HCFlow learns its change of resolution: a pixel shuffle and 1x1 convolutions, which contain Haar as one choice. With
@@ -110,45 +138,38 @@ print(f"without details: PSNR {psnr(coarse, image, border=0).item():.2f} dB (RGB
 flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar").double()
 with torch.no_grad():
     own_lr = flow.encode(image).lr
-print("difference of the flow's LR image from 4x4 averages", float((own_lr - F.avg_pool2d(image, 4)).abs().max()))
+print(
+    "difference of the flow's LR image from 4x4 averages",
+    float((own_lr - F.avg_pool2d(image, 4)).abs().max()),
+)
 
 # %%
 # What a conditional flow has to learn is now visible: the details are small nearly everywhere, and large exactly where
 # the LR image has edges and texture. Given the LR image their place and size can be predicted, their sign hardly.
 
-figure = plt.figure(figsize=(11, 5.8), layout="constrained")
-grid = figure.add_gridspec(2, 4, height_ratios=(1, 1.15))
-pictures = (
-    ("Image, 448x288", image, None),
-    ("Average = LR image, 224x144", average, None),
-    ("Left minus right", horizontal.mean(0), "PuOr"),
-    ("Top minus bottom", vertical.mean(0), "PuOr"),
-)
-for column, (title, picture, colours) in enumerate(pictures):
-    axis = figure.add_subplot(grid[0, column])
-    axis.set_title(title, fontsize=10)
-    axis.set_axis_off()
-    if colours is None:
-        axis.imshow(picture.movedim(0, -1).numpy())
-    else:
-        shown = axis.imshow(picture.numpy(), cmap=colours, vmin=-0.1, vmax=0.1)
-figure.colorbar(shown, ax=axis, label="difference [1 = full range]", extend="both", shrink=0.8)
+differences = {"heat": (-0.1, 0.1), "unit": "difference, 1 = full range", "scale": 1}
+panels = [
+    Panel(image, "Image, 448 x 288"),
+    Panel(average, "Average = LR image, 224 x 144"),
+    Panel(horizontal, "Left minus right, mean of RGB", **differences),
+    Panel(vertical, "Top minus bottom, mean of RGB", **differences),
+]
+names = [f"details {level}\nwithin {2**level} x {2**level}" for level in (1, 2, 3)]
+names.append("average 3\nof 8 x 8 pixels")
 
-axis = figure.add_subplot(grid[1, :])
-place = np.arange(len(shares))
-for offset, label, colour, index in (
-    (-0.2, "share of the dimensions", "#BBBBBB", 0),
-    (0.2, "share of the variance", "#0072B2", 1),
-):
-    values = [100 * share[index] for share in shares.values()]
-    bars = axis.bar(place + offset, values, width=0.38, label=label, color=colour)
-    axis.bar_label(bars, fmt="%.1f %%", fontsize=9)
-names = [f"details {level}\n(within {2**level}x{2**level} pixels)" for level in range(1, levels + 1)]
-axis.set_xticks(place, [*names, f"average\n(of {2**levels}x{2**levels} pixels)"])
-axis.set_ylabel("share of the image [%]")
-axis.set_ylim(0, 112)
-axis.spines[["top", "right"]].set_visible(False)
-axis.legend(loc="upper center")
+figure = plt.figure(figsize=(7, 8.6), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
+image_grid(panels, columns=2, into=above)
+axis = below.subplots()
+of_dims, of_variance = 100 * np.array(list(shares.values())).T
+grey = axis.bar(np.arange(4) - 0.2, of_dims, 0.38, color=PALETTE["grey"])
+blue = axis.bar(np.arange(4) + 0.2, of_variance, 0.38, color=PALETTE["blue"])
+for bars in (grey, blue):
+    axis.bar_label(bars, fmt="%.1f %%", fontsize=8)
+axis.set_xticks(np.arange(4), names)
+axis.set(ylabel="share of the image, %", ylim=(0, 112))
+axis.legend([grey, blue], ["of the dimensions", "of the variance"], loc="upper center")
+plain_axes(axis, keep=("left", "bottom"))
 plt.show()
 
 assert abs(float(ladj) / dims + math.log(2)) < 1e-12

@@ -33,6 +33,7 @@ from torch import Tensor
 import flowsr
 from flowsr.images import make_lr
 from flowsr.likelihood import out_of_distribution, perturbed
+from flowsr.plots import draw_matrix, image_grid
 
 SMOKE = "--smoke" in sys.argv
 SIZE, STEP = 64, 128
@@ -42,7 +43,9 @@ flow = flowsr.load("sr-x4-small").eval()
 
 def photograph(name: str) -> Tensor:
     pixels = getattr(skimage.data, name)()
-    pixels = pixels[0] if isinstance(pixels, tuple) else pixels  # the left one of a stereo pair
+    pixels = (
+        pixels[0] if isinstance(pixels, tuple) else pixels
+    )  # the left one of a stereo pair
     return torch.from_numpy(pixels.copy()).movedim(-1, 0).float() / 255
 
 
@@ -52,8 +55,15 @@ def crops(*names: str, most: int) -> list[Tensor]:
     for name in names:
         image = photograph(name)
         tops, lefts = (range(0, length - SIZE + 1, STEP) for length in image.shape[-2:])
-        grid = [image[:, top : top + SIZE, left : left + SIZE].contiguous() for top in tops for left in lefts]
-        chosen += [grid[i] for i in np.linspace(0, len(grid) - 1, min(most, len(grid))).astype(int)]
+        grid = [
+            image[:, top : top + SIZE, left : left + SIZE].contiguous()
+            for top in tops
+            for left in lefts
+        ]
+        chosen += [
+            grid[i]
+            for i in np.linspace(0, len(grid) - 1, min(most, len(grid))).astype(int)
+        ]
     return chosen
 
 
@@ -65,13 +75,17 @@ most = 3 if SMOKE else 14
 reference = crops("astronaut", "coffee", "rocket", most=most)
 inside = crops("chelsea", "stereo_motorcycle", most=most)
 outside = {
-    "blurred": [perturbed(hr, "smooth", strength=3, generator=generator) for hr in inside],
-    "noisy": [perturbed(hr, "noisy", strength=25, generator=generator) for hr in inside],
+    "blurred": [
+        perturbed(hr, "smooth", strength=3, generator=generator) for hr in inside
+    ],
+    "noisy": [
+        perturbed(hr, "noisy", strength=25, generator=generator) for hr in inside
+    ],
     "shuffled": [perturbed(hr, "shuffled", generator=generator) for hr in inside],
     "tissue": crops("immunohistochemistry", most=most),
     "galaxies": crops("hubble_deep_field", most=most),
 }
-print(f"{len(reference)} reference crops, {len(inside)} that belong,", end=" ")
+print(f"{len(reference)} reference crops, {len(inside)} that belong")
 print(", ".join(f"{len(images)} {kind}" for kind, images in outside.items()))
 
 # %%
@@ -95,7 +109,10 @@ print(", ".join(f"{len(images)} {kind}" for kind, images in outside.items()))
 # *every* strange image looks less strange than every ordinary one.
 
 study = out_of_distribution(
-    flow, with_lr(reference), with_lr(inside), {kind: with_lr(images) for kind, images in outside.items()}
+    flow,
+    with_lr(reference),
+    with_lr(inside),
+    {kind: with_lr(images) for kind, images in outside.items()},
 )
 kinds = list(outside)
 print(f"{'AUROC':26}" + "".join(f"{kind:>10}" for kind in kinds))
@@ -105,7 +122,7 @@ for score, by_kind in study.auroc.items():
 # %%
 # What came out
 # -------------
-# Top: one example of each kind with its bits per dimension. Left: the NLL of every crop. Right: the AUROC of each
+# Top: one example of each kind with its bits per dimension. Middle: the NLL of every crop. Below: the AUROC of each
 # score for each kind, purple where the score works, orange where it is worse than guessing.
 #
 # Read the table by rows. The NLL finds noise, as noise costs bits, and takes blurred images and tissue for *less*
@@ -116,51 +133,33 @@ for score, by_kind in study.auroc.items():
 
 samples = {"photograph": inside, **outside}
 labels = ["photograph", *kinds]
-colours = dict(zip(labels, ("#222222", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"), strict=True))
-nll = {label: study.scores["NLL"]["inside" if label == "photograph" else label] for label in labels}
+nll = {
+    label: study.scores["NLL"]["inside" if label == "photograph" else label]
+    for label in labels
+}
 of_blurred = {score: by_kind["blurred"].value for score, by_kind in study.auroc.items()}
-table = np.array([[by_kind[kind].value for kind in kinds] for by_kind in study.auroc.values()])
+auroc = {
+    score: {kind: interval.value for kind, interval in by_kind.items()}
+    for score, by_kind in study.auroc.items()
+}
 
-figure = plt.figure(figsize=(12, 6), layout="constrained")
-rows = figure.add_gridspec(2, 1, height_ratios=(1, 1.2))
-top = rows[0].subgridspec(1, len(labels))
-bottom = rows[1].subgridspec(1, 2, width_ratios=(1.1, 1))
-for column, label in enumerate(labels):
+pictures = {}
+for label in labels:
     index = len(samples[label]) // 4
-    axis = figure.add_subplot(top[0, column])
-    axis.imshow(samples[label][index].movedim(0, -1).numpy(), interpolation="nearest")
-    axis.set_title(f"{label}\n{nll[label][index]:.1f} bits/dim", fontsize=10, color=colours[label])
-    axis.set_axis_off()
+    pictures[f"{label}\n{nll[label][index]:.1f} bits/dim"] = samples[label][index]
 
-axis = figure.add_subplot(bottom[0, 0])
-rng = np.random.default_rng(0)
-for row, label in enumerate(labels):
-    heights = -row + rng.uniform(-0.22, 0.22, len(nll[label]))
-    axis.plot(nll[label], heights, "o", color=colours[label], markersize=4, alpha=0.6, markeredgewidth=0)
-axis.axvspan(min(nll["photograph"]), max(nll["photograph"]), color="#222222", alpha=0.07, linewidth=0)
-axis.set_xscale("log")
-axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
-axis.minorticks_off()
-axis.set_yticks([-row for row in range(len(labels))], labels)
-axis.tick_params(axis="y", length=0)
-axis.set_xlabel("NLL [bits per dimension, log scale]; in grey, the range of the photographs")
-axis.set_title("The likelihood prefers blurred images", fontsize=11)
-axis.spines[["top", "right", "left"]].set_visible(False)
-
-axis = figure.add_subplot(bottom[0, 1])
-shown = axis.imshow(table, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
-for (row, column), value in np.ndenumerate(table):
-    axis.text(
-        column, row, f"{value:.2f}", ha="center", va="center", color="white" if abs(value - 0.5) > 0.3 else "black"
-    )
-axis.set_xticks(range(len(kinds)), kinds)
-axis.set_yticks(
-    range(len(table)), [score.replace("complexity-corrected NLL", "NLL minus PNG") for score in study.auroc]
+figure = plt.figure(figsize=(7, 11), layout="constrained")
+above, middle, below = figure.subfigures(3, 1, height_ratios=(2, 1, 1))
+image_grid(pictures, columns=3, into=above)
+axis = middle.subplots()
+study.plot(axis)
+axis.axvspan(
+    min(nll["photograph"]), max(nll["photograph"]), color="#222222", alpha=0.07
 )
-axis.tick_params(length=0)
-axis.spines[:].set_visible(False)
-axis.set_title("AUROC of five scores against photographs", fontsize=11)
-figure.colorbar(shown, ax=axis, label="0: less strange · 0.5: guess · 1: found")
+title = "NLL of each crop; in grey, the range of the photographs, here named inside"
+axis.set_title(title, loc="left", fontsize=9)
+title, unit = "AUROC of five scores", "0: less strange · 0.5: guess · 1: found"
+draw_matrix(below.subplots(), auroc, title=title, unit=unit, limits=(0, 1))
 plt.show()
 
 assert of_blurred["NLL"] < 0.5 < of_blurred["typicality"], of_blurred

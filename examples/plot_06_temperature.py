@@ -34,6 +34,7 @@ from torch import Tensor
 import flowsr
 from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit
 from flowsr.likelihood import temperature_sweep
+from flowsr.plots import Curves, Line, curve_grid, image_grid
 from flowsr.transforms import Haar
 
 SMOKE = "--smoke" in sys.argv
@@ -45,12 +46,33 @@ flow = flowsr.load("sr-x4-small").eval()
 
 def crop(name: str, top: int, left: int) -> Tensor:
     pixels = getattr(skimage.data, name)()
-    pixels = pixels[0] if isinstance(pixels, tuple) else pixels  # the left one of a stereo pair
-    return torch.from_numpy(pixels.copy()).movedim(-1, 0).float()[:, top : top + size, left : left + size] / 255
+    pixels = (
+        pixels[0] if isinstance(pixels, tuple) else pixels
+    )  # the left one of a stereo pair
+    return (
+        torch.from_numpy(pixels.copy())
+        .movedim(-1, 0)
+        .float()[:, top : top + size, left : left + size]
+        / 255
+    )
 
 
-places = [("chelsea", 64, 130), ("astronaut", 60, 160), ("coffee", 180, 240), ("stereo_motorcycle", 200, 300)]
-places += [] if SMOKE else [("chelsea", 150, 10), ("astronaut", 330, 300), ("coffee", 20, 20), ("rocket", 280, 250)]
+places = [
+    ("chelsea", 64, 130),
+    ("astronaut", 60, 160),
+    ("coffee", 180, 240),
+    ("stereo_motorcycle", 200, 300),
+]
+places += (
+    []
+    if SMOKE
+    else [
+        ("chelsea", 150, 10),
+        ("astronaut", 330, 300),
+        ("coffee", 20, 20),
+        ("rocket", 280, 250),
+    ]
+)
 images = [crop(*place) for place in places]
 pairs = [(hr, make_lr(hr, flow.upscale)) for hr in images]
 
@@ -58,7 +80,9 @@ pairs = [(hr, make_lr(hr, flow.upscale)) for hr in images]
 @torch.no_grad()
 def draw(lr: Tensor, temperature: float) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return round_to_8bit(flow.sample(lr, temperature=temperature, generator=generator)[0])
+    return round_to_8bit(
+        flow.sample(lr, temperature=temperature, generator=generator)[0]
+    )
 
 
 draws = {tau: [draw(lr, tau) for _, lr in pairs] for tau in temperatures}
@@ -94,7 +118,10 @@ psnr, nll, variety = (sweep.figures[name] for name in ("PSNR", "NLL", "diversity
 
 def details(pictures: list[Tensor]) -> np.ndarray:
     """The finest Haar details of all pictures, in grey levels of 255."""
-    return 255 * torch.cat([Haar().inv(picture)[3:].flatten() for picture in pictures]).numpy()
+    return (
+        255
+        * torch.cat([Haar().inv(picture)[3:].flatten() for picture in pictures]).numpy()
+    )
 
 
 truth = details(images)
@@ -105,7 +132,9 @@ for i, tau in enumerate(temperatures):
     cells = (nll[i], psnr[i], variety[i])
     texts = ["–" if cell is None else f"{cell.value:.2f}" for cell in cells]
     last = "–" if lpips is None else f"{lpips[i].value:.3f}"
-    print(f"{tau:4.2f}{texts[0]:>9}{texts[1]:>8}{texts[2]:>9}{distance[i]:9.2f}{last:>8}")
+    print(
+        f"{tau:4.2f}{texts[0]:>9}{texts[1]:>8}{texts[2]:>9}{distance[i]:9.2f}{last:>8}"
+    )
 
 # %%
 # NLL in bits per dimension of the 8-bit image (uniform noise 1/256, σ = e⁻⁶, D = C·H·W), PSNR in dB of one draw rounded
@@ -128,57 +157,34 @@ for i, tau in enumerate(temperatures):
 
 best = int(np.argmin(distance))
 pictures = {
-    "LR, enlarged x4": crop_to(bicubic_up(pairs[0][1], flow.upscale), (size, size)).clamp(0, 1),
-    **{f"draw, τ = {tau:g}": draws[tau][0] for tau in shown},
-    "HR": images[0],
+    "LR, enlarged x4": crop_to(bicubic_up(pairs[0][1], flow.upscale), (size, size))
 }
-
-figure = plt.figure(figsize=(12, 5.6), layout="constrained")
-rows = figure.add_gridspec(2, 1, height_ratios=(1, 1.4))
-top = rows[0].subgridspec(1, len(pictures))
-bottom = rows[1].subgridspec(1, 4)
-for column, (title, picture) in enumerate(pictures.items()):
-    axis = figure.add_subplot(top[0, column])
-    axis.imshow(picture[:, -64:, :64].movedim(0, -1).numpy(), interpolation="nearest")
-    axis.set_title(title, fontsize=9)
-    axis.set_axis_off()
-
-blue, orange, grey = "#0072B2", "#D55E00", "#777777"
+pictures |= {f"a draw, τ = {tau:g}": draws[tau][0] for tau in shown}
+pictures["HR: the truth"] = images[0]
+distortion = [cell.value for cell in psnr]
 likelihood = [np.nan if cell is None else cell.value for cell in nll]
-panels = (
-    ("Distortion:\nPSNR of a draw [dB]", [cell.value for cell in psnr], np.nanargmax),
-    ("Perception: distance of the\ndetails from true ones [grey levels]", distance, np.nanargmin),
-    ("Likelihood of the true image:\nNLL [bits per dimension]", likelihood, np.nanargmin),
+across, along = (
+    "temperature τ",
+    ("PSNR of a draw, dB", "distance, grey levels", "bits per dimension"),
 )
-for column, (title, line, choose) in enumerate(panels):
-    axis = figure.add_subplot(bottom[0, column])
-    axis.plot(temperatures, line, "o-", color=blue, markersize=4)
-    at = choose(line)
-    axis.plot(temperatures[at], line[at], "o", color=orange, markersize=9, label=f"best: τ = {temperatures[at]:g}")
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel("temperature τ")
-    axis.set_xlim(-0.05, 1.05)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
-    if "Perception" in title and lpips is not None:
-        other = axis.twinx()
-        other.plot(temperatures, [cell.value for cell in lpips], "s--", color=grey, markersize=4)
-        other.set_ylabel("LPIPS (AlexNet), dashed", color=grey)
-        other.spines["top"].set_visible(False)
-axis.set_yscale("log")
-axis.set_yticks([4, 8, 16], ["4", "8", "16"])
-axis.minorticks_off()
+names = [f"τ = {tau:g}" if tau in shown else "" for tau in temperatures]
 
-axis = figure.add_subplot(bottom[0, 3])
-axis.plot(distance, [cell.value for cell in psnr], "o-", color=blue, markersize=4)
-for tau in shown:
-    at = temperatures.index(tau)
-    axis.annotate(f"τ = {tau:g}", (distance[at], psnr[at].value), xytext=(6, 3), textcoords="offset points", fontsize=8)
-axis.margins(x=0.2)
-axis.set_xlabel("← better perception   [grey levels]")
-axis.set_ylabel("PSNR [dB]   less distortion →")
-axis.set_title("Distortion against perception", fontsize=10)
-axis.spines[["top", "right"]].set_visible(False)
+pictures = {name: picture[:, -64:, :64] for name, picture in pictures.items()}
+lines = [Line(temperatures, values) for values in (distortion, distance, likelihood)]
+panels = [
+    Curves("Distortion", across, along[0], lines[:1], best="high"),
+    Curves("Perception", across, along[1], lines[1:2], best="low"),
+    Curves("Likelihood", across, along[2], lines[2:], best="low", log=True),
+    Curves("The trade", along[1], along[0], [Line(distance, distortion, names=names)]),
+]
+
+figure = plt.figure(figsize=(7, 9.5), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+image_grid(pictures, into=above)
+curve_grid(panels, into=below)
 plt.show()
 
-assert psnr[0].value > psnr[best].value and distance[best] < distance[0] / 2, (psnr, distance)
+assert psnr[0].value > psnr[best].value and distance[best] < distance[0] / 2, (
+    psnr,
+    distance,
+)

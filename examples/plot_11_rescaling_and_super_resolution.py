@@ -26,6 +26,7 @@ from torch import Tensor
 import flowsr
 from flowsr.images import bicubic_up, make_lr, round_to_8bit
 from flowsr.metrics import psnr
+from flowsr.plots import Curves, Line, Panel, curve_grid, image_grid
 
 SMOKE = "--smoke" in sys.argv
 torch.manual_seed(0)
@@ -37,8 +38,14 @@ rescaling = flowsr.load("rescaling-x4-small")
 with torch.no_grad():
     small = {"bicubic": make_lr(hr, 4), "rescaling": rescaling.downscale(hr)}
 hidden = (small["rescaling"] - small["bicubic"]) * 255
-print(f"the model's LR image against the bicubic one: {psnr(small['rescaling'], small['bicubic'], border=0):.2f} dB")
-print(f"they differ by {hidden.abs().mean():.2f} grey levels in the mean, {hidden.abs().max():.0f} at the most")
+print(
+    "the model's LR image against the bicubic one:"
+    f" {psnr(small['rescaling'], small['bicubic'], border=0):.2f} dB"
+)
+print(
+    f"they differ by {hidden.abs().mean():.2f} grey levels in the mean,"
+    f" {hidden.abs().max():.0f} at the most"
+)
 
 # %%
 # Three ways up
@@ -60,9 +67,14 @@ def enlarge(name: str, lr: Tensor) -> Tensor:
 WAYS = ("bicubic", "super-resolution", "rescaling")
 enlarged = {(kind, way): enlarge(way, lr) for kind, lr in small.items() for way in WAYS}
 fidelity = {key: psnr(image, hr, border=4).item() for key, image in enlarged.items()}
-print(f"\n{'PSNR [dB] (RGB, border 4, 8 bits)':36}" + "".join(f"{way:>18}" for way in WAYS))
+print(
+    f"\n{'PSNR, dB (RGB, border 4, 8 bits)':34}" + "".join(f"{way:>17}" for way in WAYS)
+)
 for kind in small:
-    print(f"{'LR image by ' + kind:36}" + "".join(f"{fidelity[kind, way]:18.2f}" for way in WAYS))
+    print(
+        f"{'LR image by ' + kind:34}"
+        + "".join(f"{fidelity[kind, way]:17.2f}" for way in WAYS)
+    )
 
 # %%
 # What hiding costs
@@ -72,10 +84,20 @@ for kind in small:
 # which had never relied on it, and its advantage goes.
 
 levels = [0.0, 2.0, 16.0] if SMOKE else [0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0]
-noise = torch.randn(hr.shape[0], hr.shape[1] // 4, hr.shape[2] // 4, generator=torch.Generator().manual_seed(0))
+noise = torch.randn(
+    hr.shape[0],
+    hr.shape[1] // 4,
+    hr.shape[2] // 4,
+    generator=torch.Generator().manual_seed(0),
+)
 pairs = {"rescaling": "rescaling", "super-resolution": "bicubic", "bicubic": "bicubic"}
 curves = {
-    way: [psnr(enlarge(way, round_to_8bit(small[kind] + std / 255 * noise)), hr, border=4).item() for std in levels]
+    way: [
+        psnr(
+            enlarge(way, round_to_8bit(small[kind] + std / 255 * noise)), hr, border=4
+        ).item()
+        for std in levels
+    ]
     for way, kind in pairs.items()
 }
 for way, curve in curves.items():
@@ -87,43 +109,32 @@ lost = {way: curve[0] - curve[-1] for way, curve in curves.items()}
 # -------------
 # Above, a part of the photograph and what comes back of it. Below, what the rescaling model hid, and how long it lasts.
 
-figure = plt.figure(figsize=(13, 6.6), layout="constrained")
-above, below = figure.subfigures(2, 1, height_ratios=(1, 1.5))
-axes = above.subplot_mosaic([["HR", "bicubic", "super-resolution", "rescaling", "misuse"]])
-axes |= below.subplot_mosaic([["hidden", "noise"]], width_ratios=(1, 2))
 part = (slice(None), slice(56, 120), slice(64, 144))
-shown = {
-    "HR": ("HR image", hr),
-    **{
-        way: (f"{kind} down, {way} up\n{fidelity[kind, way]:.2f} dB", enlarged[kind, way])
-        for way, kind in (("bicubic", "bicubic"), ("super-resolution", "bicubic"), ("rescaling", "rescaling"))
-    },
-    "misuse": (
-        f"bicubic down, rescaling up: misuse\n{fidelity['bicubic', 'rescaling']:.2f} dB",
-        enlarged["bicubic", "rescaling"],
-    ),
-}
-for name, (title, image) in shown.items():
-    axes[name].imshow(image[part].clamp(0, 1).movedim(0, -1).numpy(), interpolation="nearest")
-    axes[name].set_title(title, fontsize=10)
-    axes[name].set_axis_off()
-luma = hidden.mean(0).numpy()
-drawn = axes["hidden"].imshow(luma, cmap="PuOr", vmin=-12, vmax=12, interpolation="nearest")
-axes["hidden"].set_title("What is hidden: the model's LR image minus the bicubic one", fontsize=10)
-axes["hidden"].set_axis_off()
-below.colorbar(drawn, ax=axes["hidden"], label="grey levels, mean of RGB", extend="both", shrink=0.9)
-colours = {"rescaling": "#d55e00", "super-resolution": "#0072b2", "bicubic": "0.45"}
-for way, curve in curves.items():
-    axes["noise"].plot(levels, curve, "o-", color=colours[way], markersize=4)
-    axes["noise"].annotate(way, (levels[0], curve[0]), (6, 5), textcoords="offset points", color=colours[way])
-axes["noise"].set(
-    xlabel="noise on the LR image before it is rounded [standard deviation in grey levels]",
-    ylabel="PSNR of the enlarged image [dB]\n(RGB, border 4, 8 bits)",
-    title="How much harm the LR image bears",
-)
-axes["noise"].spines[["top", "right"]].set_visible(False)
+panels = [Panel(hr[part], "HR image")]
+for kind, way in (
+    *((pairs[way], way) for way in reversed(WAYS)),
+    ("bicubic", "rescaling"),
+):
+    misuse = "misuse: " if (kind, way) == ("bicubic", "rescaling") else ""
+    caption = f"{misuse}{kind} down, {way} up\n{fidelity[kind, way]:.2f} dB"
+    panels.append(Panel(enlarged[kind, way][part], caption))
+caption = "hidden: the model's LR image minus the bicubic one"
+panels.append(Panel(hidden / 255, caption, heat=(-12 / 255, 12 / 255)))
+colours = {"rescaling": "red", "super-resolution": "blue", "bicubic": "grey"}
+lines = [Line(levels, curve, way, colours[way]) for way, curve in curves.items()]
+across = "noise on the LR image before it is rounded, std in grey levels"
+
+figure = plt.figure(figsize=(7, 8.5), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(1.7, 1))
+image_grid(panels, columns=3, into=above)
+title = "How much harm the LR image bears\nPSNR: RGB, border 4, 8 bits"
+curve_grid([Curves(title, across, "PSNR of the enlarged image, dB", lines)], into=below)
 plt.show()
 
-assert fidelity["rescaling", "rescaling"] > fidelity["bicubic", "super-resolution"] + 1.0, fidelity
-assert fidelity["bicubic", "rescaling"] < fidelity["bicubic", "super-resolution"], fidelity
+assert (
+    fidelity["rescaling", "rescaling"] > fidelity["bicubic", "super-resolution"] + 1.0
+), fidelity
+assert fidelity["bicubic", "rescaling"] < fidelity["bicubic", "super-resolution"], (
+    fidelity
+)
 assert lost["rescaling"] > lost["super-resolution"] > lost["bicubic"], lost

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+SCREEN = 88
+"""Characters of a line of code that a page of the documentation shows."""
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("plot_*.py"))
 
 
@@ -25,6 +27,7 @@ def test_runs(path, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(tmp_path.iterdir()), "an example leaves no files behind"
+    assert not [line for line in done.stdout.splitlines() if len(line) > SCREEN], "output is cut on the page"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -36,3 +39,12 @@ def test_reads_as_a_page(path):
     assert text.count("plt.show()") == 1, "one figure"
     assert re.search(r"plt\.show\(\)\n\nassert ", text), "the last thing is what must hold"
     assert "\n# %%\n" in text
+
+
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if "_09_" not in path.stem], ids=lambda path: path.stem)
+def test_no_line_of_code_is_cut_on_the_page_and_plots_are_short(path):
+    """Text is wrapped by the page; code, its comments and its strings are not."""
+    code = re.sub(r"(?ms)^# %%\n(#[^\n]*\n)*", "", path.read_text().split('"""', 2)[2])
+    assert not [line for line in code.splitlines() if len(line) > SCREEN]
+    plot = re.search(r"(?ms)^figure[ ,].*?^plt\.show\(\)$", code)
+    assert plot and len(plot[0].splitlines()) <= 15, "a figure takes a few calls of flowsr.plots"

@@ -140,7 +140,8 @@ class RankTest(Result):
         handles, labels = ax.get_legend_handles_labels()
         # The worst function first, the band last; below, as the band fills the panel.
         handles, labels = handles[:0:-1] + handles[:1], labels[:0:-1] + labels[:1]
-        below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+        below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 2}
+        below["borderaxespad"] = 4.5  # in letters, below the name of the axis however high the panel is
         ax.legend(handles, labels, fontsize=7, frameon=False, **below)
         return figure if figure is not None else ax.figure  # type: ignore[return-value]
 

@@ -92,7 +92,7 @@ def demo(
         study = study_photograph(flow, hr, num_samples=draws, seed=seed, on_step=advance)
     found = document("demo", model=SR_MODEL, weights=weights, provenance=flow.provenance, seed=seed, **study.to_dict())
     write_json(out / "demo.json", found)
-    save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=110)
+    save_figure(demo_picture(study, weights=weights), out / "demo.png", overwrite=True, dpi=170)
     for card in study.cards:
         reporter.result(card_table(card))
     reporter.document(found)

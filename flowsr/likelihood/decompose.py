@@ -15,23 +15,12 @@ from flowsr._support.shapes import per_pixel, spread
 from flowsr.distributions import Dequantizer
 from flowsr.models import HasTerms, ImageModel, LRLikelihood, Term, Tiling
 from flowsr.models.tiling import Tile
-from flowsr.plots import TERM_COLOURS, TermBar, draw_heat_map, draw_term_bars, new_figure
+from flowsr.plots import TERM_COLOURS, TERM_GLOSSES, TermBar, draw_heat_map, draw_term_bars, new_figure
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
-
-_GLOSSES = {
-    "lr": "N(lr, σ²)",
-    "latent": "N(0, 1)",
-    "main": "log-det",
-    "conditional": "log-det",
-    "head": "log-det",
-    "preprocessing": "log-det",
-    "dequantization": "noise",
-}
-"""What kind of number a term is, for pictures, behind its name."""
 
 LEAST_BINS = 255
 """With fewer bins those of neighbouring 8-bit values overlap, and the sum is no bound of their probability."""
@@ -161,7 +150,7 @@ class LogLikelihoodTerms(Result):
             value = term.value.detach()
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"expected finite terms; got {value.tolist()} for {term.name}")
-            label = f"{term.name} · {_GLOSSES[term.kind]}"
+            label = f"{term.name} · {TERM_GLOSSES[term.kind]}"
             bars.append(TermBar(label, scale * float(value.mean()), TERM_COLOURS[term.kind]))
         return [*bars, TermBar("total", sum(bar.bits for bar in bars), "ink")]
 

@@ -17,7 +17,7 @@ from flowsr.images import check_image, encode_png, round_to_8bit
 from flowsr.likelihood.decompose import decompose, width_used
 from flowsr.likelihood.inputs import Pair, check_8bit, check_pairs
 from flowsr.likelihood.latent_normality import HasNoise
-from flowsr.plots import PALETTE, new_figure, plain_axes
+from flowsr.plots import PALETTE, WIDTH, new_figure, plain_axes
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -140,10 +140,13 @@ class OutOfDistribution(Result):
 
     def _draw_figure(self) -> Figure:
         """Every image's score by set, a panel per score."""
-        figure = new_figure(3.3 * len(self.scores), 3.4)
-        panels = figure.subplots(1, len(self.scores), squeeze=False)[0]
-        for column, (ax, name) in enumerate(zip(panels, self.scores, strict=True)):
-            self._draw_score(ax, name, labels=column == 0)
+        rows = math.ceil(len(self.scores) / 2)
+        figure = new_figure(WIDTH, 2.4 * rows)
+        panels = figure.subplots(rows, 2, squeeze=False).flatten().tolist()
+        for place, (ax, name) in enumerate(zip(panels, self.scores, strict=False)):
+            self._draw_score(ax, name, labels=place % 2 == 0)
+        for ax in panels[len(self.scores) :]:
+            ax.remove()
         return figure
 
     def _draw_score(self, ax: Axes, name: str, *, labels: bool) -> None:
@@ -154,10 +157,10 @@ class OutOfDistribution(Result):
             ax.plot(values, heights, ".", color=PALETTE[_COLOURS[row % len(_COLOURS)]], alpha=0.6, markersize=4)
             if label != "inside":
                 text = f"AUROC {self.auroc[name][label].value:.2f}"
-                ax.text(1.0, -row + 0.36, text, transform=ax.get_yaxis_transform(), fontsize=7, ha="right")
+                ax.text(1.01, -row, text, transform=ax.get_yaxis_transform(), fontsize=8, va="center")
         ax.set_yticks([-row for row in range(len(sets))], sets if labels else [""] * len(sets), fontsize=8)
         ax.set_ylim(-len(sets) + 0.5, 0.6)
-        ax.set_title(name, loc="left", fontsize=10)
+        ax.set_title(name, loc="left", fontsize=9)
         unit = "bits/dim, " if "bits/dim" in self.conventions[name] else ""
         ax.set_xlabel(f"{unit}larger is stranger", fontsize=8)
         plain_axes(ax)

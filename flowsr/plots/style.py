@@ -23,6 +23,20 @@ PALETTE = {
 }
 """Okabe and Ito's colours, safe for colour-blind readers, with two neutral ones."""
 
+WIDTH = 7.0
+"""Inches of a figure unless another width is asked for: as wide as a page of text, and legible on a phone."""
+
+TERM_GLOSSES = {
+    "lr": "N(lr, σ²)",
+    "latent": "N(0, 1)",
+    "main": "log-det",
+    "conditional": "log-det",
+    "head": "log-det",
+    "preprocessing": "log-det",
+    "dequantization": "noise",
+}
+"""What each kind of term of a log-likelihood is, for pictures, behind its name."""
+
 TERM_COLOURS = {
     "lr": "orange",
     "latent": "blue",

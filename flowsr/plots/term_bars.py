@@ -28,8 +28,19 @@ class TermBar:
     colour: str
 
 
-def draw_term_bars(axes: Axes, bars: Sequence[TermBar], *, dims: int) -> None:
+_REMARK = "right of the line terms of −log₂ p/D cost bits, left they save bits; their sum is the total"
+
+
+def draw_term_bars(
+    axes: Axes, bars: Sequence[TermBar], *, dims: int, title: str = "What the image costs, term by term"
+) -> None:
     """Draw bars from top to bottom with their values; the last one is the sum of the others.
+
+    Args:
+        axes: where.
+        bars: the terms, and last their sum.
+        dims: D = C·H·W of the image.
+        title: over the bars; under it stands how to read them.
 
     Example:
         >>> from flowsr.plots import new_figure
@@ -58,3 +69,5 @@ def draw_term_bars(axes: Axes, bars: Sequence[TermBar], *, dims: int) -> None:
     axes.tick_params(axis="x", labelsize=8)
     plain_axes(axes)
     axes.tick_params(axis="y", length=0)
+    axes.set_title(title, loc="left", fontsize=9, color=PALETTE["ink"], pad=16)
+    axes.text(0, 1.02, _REMARK, transform=axes.transAxes, fontsize=7, color=PALETTE["grey"], va="bottom")

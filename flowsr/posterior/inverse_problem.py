@@ -234,7 +234,7 @@ class InverseProblem:
         return clean.reshape(hr.shape[:-3] + clean.shape[1:])
 
     def observed_picture(self) -> Tensor | None:
-        """The observation as an image ``(C, H', W')``, white where nothing was observed; None if it is no picture.
+        """The observation as an image ``(C, H', W')``, NaN where nothing was observed; None if it is no picture.
 
         Counts are divided by the peak of their noise.
         """
@@ -243,7 +243,7 @@ class InverseProblem:
             observation = self.operator.picture(observation, self.image_shape, fill=math.nan)
         if observation.dim() != 3 or observation.shape[0] != self.image_shape[0]:
             return None
-        return self.noise.to_image(observation).nan_to_num(nan=1.0)
+        return self.noise.to_image(observation)
 
     def residual_rms(self, hr: Tensor) -> Tensor:
         """Root mean square of ``(observation − mean)/std``, one per image: about 1 where noise alone is left.

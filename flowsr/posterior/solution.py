@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr._support.json import to_plain
-from flowsr.plots import PALETTE, Panel, draw_panel, new_figure, plain_axes
-from flowsr.plots.grid import heat_limit, panel_row_height
+from flowsr.plots import PALETTE, WIDTH, Panel, grid_height, heat_limit, image_grid, new_figure, plain_axes
 from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.diagnostics import RHAT_LIMIT, Diagnostics
 from flowsr.posterior.inverse_problem import InverseProblem
@@ -137,22 +136,17 @@ class Solution(Result):
         if several:
             moments = self.moments()
             std = moments.std.cpu()
-            panels.append(Panel(moments.mean.cpu(), f"mean, {self.method}"))
-            panels.append(Panel(std, "standard deviation", heat=heat_limit(std)))
+            panels.append(Panel(moments.mean.cpu(), f"mean of the draws\n{self.method}"))
+            panels.append(Panel(std, "standard deviation of the draws", heat=heat_limit(std)))
         last = self.problem.decode(self.latents[-1, -1:].to(self.problem.lr)).detach().cpu()[0]
         panels.append(Panel(last, "one draw" if several else f"the image, {self.method}"))
         if several:
             first = self.problem.decode(self.latents[0, -1:].to(self.problem.lr)).detach().cpu()[0]
             panels.append(Panel(first, "another"))
-        columns = max(4, len(panels))
-        height = panel_row_height(panels, 2.0)
-        figure = new_figure(2.0 * columns, height + 2.0)
-        rows: Any = figure.subfigures(2, 1, height_ratios=(height, 2.0))
-        grid = rows[0].subplots(1, columns, squeeze=False)[0]
-        for axes, panel in zip(grid, panels, strict=False):
-            draw_panel(axes, panel)
-        for axes in grid[len(panels) :]:
-            axes.remove()
+        heights = (grid_height(panels, columns=3), 2.2)
+        figure = new_figure(WIDTH, sum(heights))
+        rows: Any = figure.subfigures(2, 1, height_ratios=heights)
+        image_grid(panels, columns=3, into=rows[0])
         self._draw_trace(rows[1].subplots())
         return figure
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from flowsr._support.json import to_plain
 from flowsr.images import check_image
-from flowsr.plots import Panel, draw_panel, image_grid
-from flowsr.plots.grid import heat_limit
+from flowsr.plots import Panel, draw_panel, heat_limit, image_grid
 from flowsr.results import Result, text_table
 from flowsr.statistics.moments import RunningMoments
 from flowsr.statistics.principal_components import PrincipalComponents

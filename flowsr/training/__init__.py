@@ -12,6 +12,7 @@ from flowsr.training.data import BlurNoiseJPEG, Degradation, ImageFolder
 from flowsr.training.fit import Trained, train
 from flowsr.training.objectives import l1_loss, likelihood_loss, likelihood_svi, rescaling_loss
 from flowsr.training.perceptual import VGGFeatures
+from flowsr.training.pictures import run_curves
 from flowsr.training.planning import Plan, plan
 from flowsr.training.recipes import RECIPES, Recipe, learning_rate, lr_log_scale, recipe
 from flowsr.training.settings import Data, Run
@@ -47,6 +48,7 @@ __all__ = [
     "read_checkpoint",
     "recipe",
     "rescaling_loss",
+    "run_curves",
     "score_images",
     "set_memory",
     "summarize",

@@ -1,7 +1,9 @@
 """Pictures of a run: how validation images look at a step, and the curve at the end."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,18 +15,21 @@ from flowsr.images import bicubic_up, crop_to, make_lr, write_image
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
 from flowsr.models.unconditional import UnconditionalModel
-from flowsr.plots import new_figure, save_figure
+from flowsr.plots import Curves, Line, curve_grid, save_figure
 from flowsr.training.journal import label_of, read_csv
 from flowsr.training.validation import Named
 
 _LOGS = ("train.csv", "validation.csv")
-_TRAINING: dict[str, Any] = {"color": "C0", "linewidth": 0.6, "alpha": 0.6}
-_VALIDATION: dict[str, Any] = {"color": "C1", "marker": "."}
 _PANELS = (
-    ("bits_per_dim", "bits_per_dim"),
-    ("encoded_lr_psnr", "encoded_lr_psnr"),
-    ("psnr", "psnr_mean"),
+    ("bits_per_dim", "bits_per_dim", "lower is better"),
+    ("encoded_lr_psnr", "encoded_lr_psnr", "higher is better"),
+    ("psnr", "psnr_mean", "higher is better"),
 )
+"""What is drawn: its column in the log of training, its column in that of validation, and which way is better."""
+_START = 0.1
+"""Share of a run whose steps do not set the scale of its curve: the first ones are far off."""
+_AVERAGED = 25
+"""A noisy line of training has a mean over windows of a twenty-fifth of it beside it."""
 
 
 @torch.no_grad()
@@ -108,36 +113,73 @@ def _parts(
     return [bicubic_up(lr, s), *draws, hr]
 
 
+def run_curves(out: Path, *, levels: Mapping[str, Mapping[str, float]] | None = None) -> list[Curves]:
+    """What was measured in training and in validation against the step, from the logs of a run.
+
+    A panel's scale is that of the run from a tenth of its steps on, and of the validation. Of the steps before, those
+    that are off the scale are left out, and the panel says how many and how far off.
+
+    Args:
+        out: folder of the run, with ``train.csv`` and ``validation.csv``; one of them may be missing.
+        levels: values to compare with, by column of ``validation.csv`` and then by name.
+
+    Returns:
+        A panel for each quantity that a log has, for :func:`flowsr.plots.curve_grid`.
+    """
+    training, validation = (read_csv(out / name) if (out / name).exists() else [] for name in _LOGS)
+    panels = []
+    for ours, theirs, better in _PANELS:
+        logged = [(row["step"], row[ours]) for row in training if ours in row]
+        measured = [(row["step"], row[theirs]) for row in validation if theirs in row]
+        if logged or measured:
+            panels.append(_curves(logged, measured, label_of(theirs), better, (levels or {}).get(theirs, {})))
+    return panels
+
+
+Points = list[tuple[float, float]]
+
+
+def _curves(logged: Points, measured: Points, label: str, better: str, levels: Mapping[str, float]) -> Curves:
+    kept, remark = _on_the_scale(logged, measured)
+    lines = []
+    if kept:
+        lines.append(Line(*zip(*kept, strict=True), "training crops", "grey", faint=True))
+    if len(kept) > 2 * _AVERAGED:
+        size = len(kept) // _AVERAGED
+        means = [np.mean(kept[i : i + size], 0) for i in range(0, len(kept) - size + 1, size)]
+        x, y = zip(*means, strict=True)
+        lines.append(Line(x, y, f"mean of {size} of them", "sky", marks=False))
+    if measured:
+        lines.append(Line(*zip(*measured, strict=True), "validation", "blue"))
+    return Curves(f"{label}: {better}{remark}", "step", label, lines, levels=levels)
+
+
+def _on_the_scale(logged: Points, measured: Points) -> tuple[Points, str]:
+    """The points of training within the range of the later ones, and what to say of the others."""
+    last = max((step for step, _ in logged), default=0.0)
+    settled = [value for step, value in [*((s, v) for s, v in logged if s >= _START * last), *measured]]
+    settled = [value for value in settled if math.isfinite(value)]
+    if not settled:
+        return logged, ""
+    room = 0.1 * (max(settled) - min(settled))
+    kept = [point for point in logged if min(settled) - room <= point[1] <= max(settled) + room]
+    off = [point for point in logged if point not in kept]
+    if not off:
+        return kept, ""
+    worst = max((value for _, value in off), key=lambda value: abs(value - settled[0]))
+    return kept, f"\n{len(off)} points until step {off[-1][0]:g} are off the scale, up to {worst:.3g}"
+
+
 def draw_curve(out: Path) -> Path | None:
     """Draw ``curve.png`` from the logs of a run: what was measured in training and in validation against the step.
 
     Returns:
         The picture's path, or None if there is nothing to draw.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    training, validation = (read_csv(out / name) if (out / name).exists() else [] for name in _LOGS)
-    panels = [
-        (ours, theirs)
-        for ours, theirs in _PANELS
-        if any(ours in row for row in training) or any(theirs in row for row in validation)
-    ]
+    panels = run_curves(out)
     if not panels:
         return None
-    figure = new_figure(4.5 * len(panels), 3.2)
-    for number, (ours, theirs) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), number)
-        axes.set(xlabel="step", ylabel=label_of(theirs))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        for rows, key, style in ((training, ours, _TRAINING), (validation, theirs, _VALIDATION)):
-            points = [(row["step"], row[key]) for row in rows if key in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), label="training" if rows is training else "validation", **style)
-        if theirs == "bits_per_dim":
-            best = min((row[theirs] for row in validation if theirs in row), default=4.0)
-            axes.set_ylim(best - 0.5, best + 4)  # the first steps are far above
-        axes.legend()
-    save_figure(figure, out / "curve.png", overwrite=True, dpi=110)
+    save_figure(curve_grid(panels, columns=1), out / "curve.png", overwrite=True, dpi=110)
     return out / "curve.png"
 
 

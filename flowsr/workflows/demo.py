@@ -19,9 +19,17 @@ from flowsr.images import bicubic_up, crop_to, make_lr, round_to_8bit, size_text
 from flowsr.likelihood import LogLikelihoodTerms
 from flowsr.metrics import psnr
 from flowsr.models import ConditionalModel, HCFlow
-from flowsr.plots.grid import Panel, draw_panel, heat_limit, panel_row_height
-from flowsr.plots.style import PALETTE, new_figure
-from flowsr.plots.term_bars import TermBar, draw_term_bars
+from flowsr.plots import (
+    WIDTH,
+    Panel,
+    TermBar,
+    draw_term_bars,
+    grid_height,
+    heat_limit,
+    image_grid,
+    new_figure,
+    zoom_window,
+)
 from flowsr.results import Card
 from flowsr.statistics.moments import RunningMoments
 from flowsr.training import Recipe, Run, recipe, train
@@ -36,7 +44,7 @@ TRAINING = ("astronaut", "coffee", "rocket", "stereo_motorcycle")
 UNSEEN = "chelsea"
 """Name in ``skimage.data`` of the photograph it is shown on: Chelsea the cat."""
 
-TEMPERATURES = (0.0, 0.4, DRAW_TEMPERATURE, 1.0)
+TEMPERATURES = (0.0, DRAW_TEMPERATURE, 1.0)
 """τ of the draws shown."""
 
 
@@ -174,6 +182,7 @@ class DemoStudy:
         lr: its LR image, rounded to 8 bits.
         bicubic: the baseline.
         samples: one draw by temperature.
+        another: a second draw at τ = 0.8.
         mean: mean of the draws at τ = 0.8.
         std: their unbiased standard deviation.
         num_samples: how many they are.
@@ -185,6 +194,7 @@ class DemoStudy:
     lr: Tensor
     bicubic: Tensor
     samples: dict[float, Tensor]
+    another: Tensor
     mean: Tensor
     std: Tensor
     num_samples: int
@@ -264,11 +274,18 @@ def study_photograph(
         f"Images against the truth (τ={DRAW_TEMPERATURE:g}: averages over {num_samples} draws; mean: of these draws)"
     )
     cards = (Card(title, fidelity), Card("Likelihood of the truth", {"truth": likelihood}))
-    return DemoStudy(hr, lr, bicubic, samples, mean, std, num_samples, bits.terms, cards)
+    return DemoStudy(hr, lr, bicubic, samples, draws[1], mean, std, num_samples, bits.terms, cards)
 
 
 def demo_figure(
-    panels: Sequence[Panel], bars: Sequence[TermBar], *, dims: int, title: str, columns: int = 3, width: float = 11.0
+    panels: Sequence[Panel],
+    bars: Sequence[TermBar],
+    *,
+    dims: int,
+    title: str,
+    columns: int = 3,
+    width: float = WIDTH,
+    zoom: tuple[float, float, float, float] | None = None,
 ) -> Figure:
     """Rows of images above the bars of the likelihood's terms.
 
@@ -279,6 +296,7 @@ def demo_figure(
         title: one line over all.
         columns: images per row.
         width: in inches.
+        zoom: a part that all panels show enlarged, see :func:`flowsr.plots.image_grid`.
 
     Raises:
         ValueError: without panels or columns.
@@ -292,31 +310,19 @@ def demo_figure(
     """
     if not panels or columns < 1:
         raise ValueError(f"expected at least one panel and one column; got {len(panels)} panels, {columns} columns")
-    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    heights = [panel_row_height(row, width / columns) for row in rows]
-    images_height, bars_height = sum(heights) + 0.4, 1.0 + 0.22 * len(bars)
-    figure = new_figure(width, images_height + bars_height)
+    heights = [grid_height(panels, columns=columns, width=width) + 0.4, 0.9 + 0.2 * len(bars)]
+    figure = new_figure(width, sum(heights))
     # Two parts, so that the long labels of the bars do not narrow the images.
-    parts = figure.subfigures(2, 1, height_ratios=[images_height, bars_height], squeeze=False)
-    above, below = parts.flat
-    grid = above.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    for axes, panel in zip(grid.flat, panels, strict=False):
-        draw_panel(axes, panel)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    above.suptitle(title, x=0.01, ha="left", fontsize=11, color=PALETTE["ink"])
-    axes = below.subplots()
-    draw_term_bars(axes, bars, dims=dims)
-    axes.set_title("What the truth costs, given the LR image", loc="left", fontsize=10, color=PALETTE["ink"], pad=16)
-    remark = (
-        "terms of −log₂ P(hr | lr)/D: right of the line they cost bits, left they save bits; their sum is the total"
-    )
-    axes.text(0, 1.02, remark, transform=axes.transAxes, fontsize=7, color=PALETTE["grey"], va="bottom")
+    above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
+    image_grid(panels, columns=columns, title=title, zoom=zoom, into=above)
+    draw_term_bars(below.subplots(), bars, dims=dims, title="What the truth costs, given the LR image")
     return figure
 
 
 def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
     """LR image, baseline, truth, draws, mean, standard deviation, and the likelihood's terms as bars.
+
+    The part where the draws differ most is enlarged in all images.
 
     Args:
         study: what to show.
@@ -325,9 +331,9 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
     Example:
         >>> import torch, flowsr
         >>> flow = flowsr.HCFlow.from_preset("sr-x4-small", start="haar")
-        >>> study = study_photograph(flow, torch.rand(3, 32, 32), num_samples=2, temperatures=(0.0,))
-        >>> len(demo_picture(study, weights="untrained").axes)  # six images and the likelihood's bars
-        7
+        >>> study = study_photograph(flow, torch.rand(3, 32, 32), num_samples=2, temperatures=(0.0, 0.8))
+        >>> len(demo_picture(study, weights="untrained").axes)  # eight images and the likelihood's bars
+        9
     """
     upscale = study.hr.shape[-1] // study.lr.shape[-1]
     height, width = study.lr.shape[-2:]
@@ -336,20 +342,26 @@ def demo_picture(study: DemoStudy, *, weights: str) -> Figure:
         return f"PSNR {float(psnr(round_to_8bit(image), study.hr, border=upscale)):.2f} dB"
 
     largest = 5 * max(1, math.ceil(51 * heat_limit(study.std))) / 255  # a multiple of 5 grey levels
-    draws = f"of {study.num_samples} draws at τ = {DRAW_TEMPERATURE:g}"
     panels = [
         Panel(study.lr, f"LR image: the input\nbicubic ÷{upscale}, {size_text((height, width))}"),
         Panel(study.bicubic, f"Bicubic ×{upscale}: the baseline\n{decibels(study.bicubic)}"),
         Panel(study.hr, f"Truth\n{size_text(study.hr.shape[-2:])}, not seen in training"),
-        *(Panel(image, _draw_caption(tau) + "\n" + decibels(image)) for tau, image in study.samples.items()),
-        Panel(study.mean, f"Mean {draws}\n{decibels(study.mean.to(study.hr.dtype))}"),
-        Panel(study.std, f"Standard deviation {draws}\nwhere the draws differ", heat=largest),
     ]
-    title = f"flowsr demo: ×{upscale} super-resolution of a photograph, {weights} (PSNR: RGB, border {upscale}, 8 bits)"
-    return demo_figure(panels, study.terms.bars(), dims=study.terms.dims, title=title)
+    for tau, image in study.samples.items():
+        panels.append(Panel(image, _draw_caption(tau) + "\n" + decibels(image)))
+        if tau == DRAW_TEMPERATURE:
+            panels.append(Panel(study.another, f"Another draw at τ = {tau:g}\n{decibels(study.another)}"))
+    draws = f"{study.num_samples} draws at τ = {DRAW_TEMPERATURE:g}"
+    panels += [
+        Panel(study.mean, f"Mean of the draws\n{decibels(study.mean.to(study.hr.dtype))}; {draws}"),
+        Panel(study.std, f"Standard deviation of the draws\nwhere they differ; {draws}", heat=largest),
+    ]
+    title = f"×{upscale} super-resolution of a photograph, {weights} (PSNR: RGB, border {upscale}, 8 bits)"
+    zoom = zoom_window(study.std, side=max(1, min(study.hr.shape[-2:]) // 7))
+    return demo_figure(panels, study.terms.bars(), dims=study.terms.dims, title=title, zoom=zoom)
 
 
 def _draw_caption(tau: float) -> str:
     if tau == 0:
         return "τ = 0: no noise in the latents"
-    return f"One draw at τ = {tau:g}" + (", the model" if tau == 1 else "")
+    return f"A draw at τ = {tau:g}" + (", the model" if tau == 1 else "")
