@@ -86,16 +86,8 @@ WEIGHTS = Path(flowsr.__file__).parent / "weights" / "sr-x4-small.safetensors"
 
 
 def _arguments(_gallery_conf: dict, script: dict) -> list[str]:
-    """The third example trains for minutes where no weights are shipped; a build then takes its short cut.
-
-    So do the fourth, the ninth and the tenth, which train, and the eighth, which samples for minutes: with
-    FLOWSR_DOCS_TRAIN=1 their pages are of the whole run.
-    """
-    long = any(f"plot_{number}" in script["src_file"] for number in ("04", "08", "09", "10"))
-    short = ("plot_03" in script["src_file"] and not WEIGHTS.exists()) or (
-        long and os.environ.get("FLOWSR_DOCS_TRAIN") != "1"
-    )
-    return ["--smoke"] if short else []
+    """The third example trains for minutes where no weights are shipped; a build then takes its short cut."""
+    return ["--smoke"] if "plot_03" in script["src_file"] and not WEIGHTS.exists() else []
 
 
 sphinx_gallery_conf = {

@@ -12,7 +12,7 @@ from flowsr.calibration.coverage import Coverage, interval_coverage
 from flowsr.calibration.held_out import Sampler, TestFunctions, default_functions, hold_out
 from flowsr.calibration.scores import Scores, score_draws
 from flowsr.calibration.simulation_based import RankTest, simulation_based_calibration, tarp
-from flowsr.plots import new_figure
+from flowsr.plots import WIDTH, new_figure
 from flowsr.results import Result
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class CalibrationReport(Result):
         """Ranks, TARP, coverage and scores; into ``ax`` the ranks alone."""
         if ax is not None:
             return self.sbc.plot(ax)
-        figure = new_figure(10.0, 6.6)
+        figure = new_figure(WIDTH + 1, 7.0)
         axes = figure.subplots(2, 2)
         for part, cell in zip((self.sbc, self.tarp, self.coverage, self.scores), axes.flat, strict=True):
             part.plot(cell)

@@ -131,7 +131,11 @@ class RankTest(Result):
             first = place < 3
             colour = PALETTE[("red", "blue", "orange")[place]] if first else PALETTE["grey"]
             label = f"{self.names[index]}, p = {p_text(self.p_values[index])}" if first else None
-            ax.plot(points, counts - points, color=colour, linewidth=1.4 if first else 0.6, label=label)
+            # What lies under another line is seen through its gaps.
+            dashes = ("--", (0, (6, 2, 1, 2)), "-")[place] if first else "-"
+            ax.plot(
+                points, counts - points, color=colour, linewidth=1.4 if first else 0.6, label=label, linestyle=dashes
+            )
         plain_axes(ax, keep=("left", "bottom"))
         ax.set_title(f"{self.title}: {'passed' if self.passed else 'FAILED'}", loc="left", fontsize=9)
         ax.set_xlabel(self.quantity, fontsize=8)

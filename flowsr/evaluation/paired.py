@@ -18,7 +18,7 @@ from flowsr.evaluation.columns import BICUBIC, Column
 from flowsr.evaluation.many_images import Evaluation
 from flowsr.models import Capability, ImageModel
 from flowsr.models.conditional import as_conditional
-from flowsr.plots import ForestRow, draw_forest, new_figure, plain_text
+from flowsr.plots import WIDTH, ForestRow, draw_forest, new_figure, plain_text
 from flowsr.results import Figure, Result, csv_table, format_value, text_table
 from flowsr.statistics import Interval, bootstrap_interval
 
@@ -197,7 +197,7 @@ class Comparison(Result):
         return {"image": name, "a": a, "b": b, "reasons": {f.key: f.reason for f in self.figures if name not in f.a}}
 
     def _draw_figure(self) -> matplotlib.figure.Figure:
-        figure = new_figure(10.0, 1.9 + 0.32 * len(self.figures))
+        figure = new_figure(WIDTH + 1, 1.9 + 0.32 * len(self.figures))
         self._draw_main(figure.subplots())
         figure.suptitle(plain_text(self.heading), x=0.01, ha="left", fontsize=10)
         return figure

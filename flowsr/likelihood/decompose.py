@@ -15,7 +15,7 @@ from flowsr._support.shapes import per_pixel, spread
 from flowsr.distributions import Dequantizer
 from flowsr.models import HasTerms, ImageModel, LRLikelihood, Term, Tiling
 from flowsr.models.tiling import Tile
-from flowsr.plots import TERM_COLOURS, TERM_GLOSSES, TermBar, draw_heat_map, draw_term_bars, new_figure
+from flowsr.plots import TERM_COLOURS, TERM_GLOSSES, WIDTH, TermBar, draw_heat_map, draw_term_bars, new_figure
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -171,17 +171,18 @@ class LogLikelihoodTerms(Result):
         draw_term_bars(ax, self.bars(), dims=self.dims)
 
     def _draw_figure(self) -> Drawing:
-        """The bars; with maps, the map of the bits of the first image beside them."""
+        """The bars; with maps, the map of the bits of the first image below them."""
         height = 1.2 + 0.3 * len(self.terms)
         if not self.maps:
-            figure = new_figure(8.0, height)
+            figure = new_figure(WIDTH, height)
             self._draw_main(figure.subplots())
             return figure
-        figure = new_figure(13.0, max(height, 4.0))
-        left, right = figure.subplots(1, 2, width_ratios=[1.4, 1.0])
-        self._draw_main(left)
-        image = self.bits_map
-        draw_heat_map(right, image[(0,) * (image.dim() - 2)], title="where the bits are", unit="bits/dim")
+        image = self.bits_map[(0,) * (self.bits_map.dim() - 2)]
+        below = WIDTH * min(1.0, image.shape[-2] / image.shape[-1]) + 0.8
+        figure = new_figure(WIDTH, height + below)
+        upper, lower = figure.subfigures(2, 1, height_ratios=(height, below))
+        self._draw_main(upper.subplots())
+        draw_heat_map(lower.subplots(), image, title="where the bits are", unit="bits/dim")
         return figure
 
 

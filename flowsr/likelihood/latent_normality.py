@@ -18,7 +18,7 @@ from flowsr.likelihood.decompose import decompose
 from flowsr.likelihood.inputs import Pair, check_pairs
 from flowsr.likelihood.latent_statistics import QUANTILES, LatentStatistics, latent_statistics
 from flowsr.models import HasTerms
-from flowsr.plots import PALETTE, new_figure, plain_axes
+from flowsr.plots import PALETTE, WIDTH, new_figure, plain_axes
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -127,8 +127,9 @@ class LatentDiagnostics(Result):
 
     def _draw_figure(self) -> Figure:
         """The quantiles, the energies of the images (of several their PIT), and the autocorrelation."""
-        figure = new_figure(12.0, 3.6)
-        first, second, third = figure.subplots(1, 3)
+        figure = new_figure(WIDTH, 6.4)
+        panels = figure.subplot_mosaic([["quantiles", "autocorrelation"], ["energy", "energy"]], height_ratios=(1.2, 1))
+        first, second, third = (panels[name] for name in ("quantiles", "energy", "autocorrelation"))
         self._draw_main(first)
         (self._draw_energy if self.images == 1 else self._draw_pit)(second)
         for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):
@@ -141,7 +142,7 @@ class LatentDiagnostics(Result):
         third.set_xticks((1, 2, 3), ("right", "below", "diagonal"))
         third.set_xlim(0.5, 3.5)
         third.set_ylabel("correlation with the neighbour")
-        third.set_title("Autocorrelation, ± 2 standard errors", loc="left", fontsize=10)
+        third.set_title("Autocorrelation, ± 2 standard errors", loc="left", fontsize=9)
         plain_axes(second)
         plain_axes(third, keep=("left", "bottom"))
         return figure

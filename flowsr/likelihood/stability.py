@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from flowsr.plots import PALETTE, new_figure, plain_axes
+from flowsr.plots import PALETTE, WIDTH, new_figure, plain_axes
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class InverseStability(Result):
 
     def _draw_figure(self) -> Figure:
         """Round-trip errors, and the growth on decoding."""
-        figure = new_figure(10.0, 5.6)
+        figure = new_figure(WIDTH, 5.6)
         first, second = figure.subplots(2, 1, sharex=True)
         self._draw_main(first)
         first.set_xlabel("")

@@ -16,7 +16,7 @@ from flowsr.likelihood.inputs import check_8bit, check_pairs
 from flowsr.metrics import compare, lr_psnr, pixel_std
 from flowsr.models import ConditionalModel
 from flowsr.models.conditional import require_conditional
-from flowsr.plots import PALETTE, new_figure, plain_axes
+from flowsr.plots import PALETTE, WIDTH, new_figure, plain_axes
 from flowsr.results import Result, text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
@@ -103,11 +103,9 @@ class TemperatureSweep(Result):
     def _draw_figure(self) -> Figure:
         """Each figure against τ, and the trade."""
         names = list(self.figures)
-        columns = len(names) + 1
-        rows = 2 if columns > 4 else 1
-        wide = math.ceil(columns / rows)
-        figure = new_figure(3.6 * wide, 3.0 * rows)
-        panels = figure.subplots(rows, wide, squeeze=False).flatten().tolist()
+        rows = math.ceil((len(names) + 1) / 2)
+        figure = new_figure(WIDTH, 2.6 * rows)
+        panels = figure.subplots(rows, 2, squeeze=False).flatten().tolist()
         for axes, name in zip(panels, names, strict=False):
             there = [(t, x) for t, x in zip(self.temperatures, self.figures[name], strict=True) if x is not None]
             taus, values = [t for t, _ in there], [x.value for _, x in there]

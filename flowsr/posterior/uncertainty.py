@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr.images import check_image
-from flowsr.plots import PALETTE, new_figure, plain_axes
+from flowsr.plots import PALETTE, WIDTH, new_figure, plain_axes
 from flowsr.posterior.streaming import DrawSummary
 from flowsr.results import Result, text_table
 
@@ -71,8 +71,9 @@ class UncertaintyQuality(Result):
         if ax is not None:
             self._draw_errors(ax)
             return ax.figure  # type: ignore[return-value]
-        figure = new_figure(10.0, 3.4)
-        axes = figure.subplots(1, 3)
+        figure = new_figure(WIDTH, 5.6)
+        *axes, spare = figure.subplots(2, 2).flat
+        spare.remove()
         self._draw_errors(axes[0])
         self._draw_reliability(axes[1])
         self._draw_sparsification(axes[2])

@@ -162,12 +162,14 @@ def _on_the_scale(logged: Points, measured: Points) -> tuple[Points, str]:
     if not settled:
         return logged, ""
     room = 0.1 * (max(settled) - min(settled))
-    kept = [point for point in logged if min(settled) - room <= point[1] <= max(settled) + room]
-    off = [point for point in logged if point not in kept]
+    low, high = min(settled) - room, max(settled) + room
+    kept = [(step, value) for step, value in logged if low <= value <= high]
+    off = [(step, value) for step, value in logged if value < low or value > high]
     if not off:
         return kept, ""
-    worst = max((value for _, value in off), key=lambda value: abs(value - settled[0]))
-    return kept, f"\n{len(off)} points until step {off[-1][0]:g} are off the scale, up to {worst:.3g}"
+    worst = max((value for _, value in off), key=lambda value: max(low - value, value - high))
+    many = f"{len(off)} point{'s' if len(off) > 1 else ''}"
+    return kept, f"\n{many} until step {off[-1][0]:g} off the scale, the farthest at {worst:.3g}"
 
 
 def draw_curve(out: Path) -> Path | None:

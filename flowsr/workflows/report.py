@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from flowsr.images import crop_to, encode_png, size_text
 from flowsr.likelihood import inverse_stability, latent_diagnostics
 from flowsr.models import ImageModel
 from flowsr.models.conditional import require_conditional
-from flowsr.plots import draw_heat_map, new_figure
+from flowsr.plots import Panel, heat_limit, image_grid, map_panel
 from flowsr.workflows.demo import study_photograph
 from flowsr.workflows.pairs import read_pair
 from flowsr.workflows.score import ScoredImage, score_file
@@ -126,11 +126,12 @@ def build_report(
         _picture(study.lr, f"LR image, {_size(study.lr)}, at the size of the HR image"),
         _picture(study.hr, f"HR image, {_size(study.hr)}"),
         _picture(study.bicubic, "bicubic"),
-        *(_picture(image, f"draw at τ = {tau:g}") for tau, image in study.samples.items()),
+        *(_picture(image, f"a draw at τ = {tau:g}") for tau, image in study.samples.items()),
+        _picture(study.another, f"another draw at τ = {DRAW_TEMPERATURE:g}"),
         _picture(study.mean, f"mean of {num_samples} draws at τ = {DRAW_TEMPERATURE:g}"),
         Picture(
-            _figure(_heat(study.std.mean(0) * 255, "grey levels of 255")),
-            "standard deviation of these draws, mean over channels",
+            _figure(_map(Panel(study.std, "", heat=heat_limit(study.std), photograph=study.hr))),
+            "standard deviation of these draws, mean over channels, over the HR image in grey",
         ),
     ]
     context: dict[str, Any] = {
@@ -145,8 +146,8 @@ def build_report(
         "scored": scored,
         "cards": study.cards,
         "pictures": pictures,
-        "terms": _figure(scored.terms.plot()),
-        "maps": _maps(scored),
+        "terms": _figure(_bars(scored)),
+        "maps": [pictures[1], *_maps(scored, study.hr)],
         "latents": (
             ("the image", _figure(of_image.plot()), of_image.to_text()),
             ("a draw of the model, for comparison", None, of_draw),
@@ -158,22 +159,27 @@ def build_report(
     return environment.from_string(template).render(context)
 
 
-def _maps(scored: ScoredImage) -> list[Picture]:
-    """The map of all terms together, and of each that varies over the image, in bits per dimension."""
+def _maps(scored: ScoredImage, hr: Tensor) -> list[Picture]:
+    """The map of all terms together, and of each that varies over the image, in bits per dimension, over the image."""
     terms = scored.terms
-    pictures = [Picture(_figure(_heat(terms.bits_map, "bits/dim")), "all terms together")]
+
+    def picture(bits: Tensor, caption: str) -> Picture:
+        return Picture(_figure(_map(map_panel(bits, title="", unit="bits/dim", photograph=hr))), caption)
+
+    pictures = [picture(terms.bits_map, "all terms together")]
     for name, image in terms.maps.items():
         if float(image.std()) > 1e-6 * float(image.abs().max()):
-            bits = terms.to_bits_map(image)
-            pictures.append(Picture(_figure(_heat(bits, "bits/dim")), name))
+            pictures.append(picture(terms.to_bits_map(image), name))
     return pictures
 
 
-def _heat(values: Tensor, unit: str) -> Figure:
-    # A strip of an image would make a figure metres high.
-    figure = new_figure(3.2, 2.6 * min(2.0, values.shape[-2] / values.shape[-1]) + 0.2)
-    draw_heat_map(figure.subplots(), values, title="", unit=unit)
-    return figure
+def _bars(scored: ScoredImage) -> Figure:
+    """The terms without their map: the page has a map of each."""
+    return replace(scored.terms, maps={}).plot()
+
+
+def _map(panel: Panel) -> Figure:
+    return image_grid([panel], columns=1, width=3.2)
 
 
 def _picture(image: Tensor, caption: str) -> Picture:

@@ -19,12 +19,13 @@ import flowsr
 from flowsr.errors import CheckpointError, ImageError, NonFiniteError
 from flowsr.images import read_image, write_image
 from flowsr.models import HCFlow
+from flowsr.plots import curve_grid
 from flowsr.training import CheckpointFolder, Data, Run, recipe, score_images, train
 from flowsr.training.crops import derive_seed
 from flowsr.training.journal import CsvLog, ProgressBar, read_csv
 from flowsr.training.loop import STOPPING
 from flowsr.training.objectives import likelihood_loss
-from flowsr.training.pictures import draw_curve
+from flowsr.training.pictures import draw_curve, run_curves
 from flowsr.training.trainer import Trainer
 
 QUICK = {"accelerator": "cpu", "progress": False, "pictures": False, "validate_every": 0, "log_every": 1}
@@ -444,6 +445,24 @@ def test_the_log_continues_after_a_kill(tmp_path):
     continued.close()
     assert [(row["step"], row["loss"]) for row in read_csv(path)] == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 9.0)]
     assert draw_curve(tmp_path) is None
+
+
+def test_the_curve_of_training_stays_in_its_panel(tmp_path):
+    """First steps that are far off are left out, and the panel says so; all later ones are within its scale."""
+    values = [40.0, 9.0, float("nan"), *(3.0 + 0.5 * (-1) ** step for step in range(97))]
+    log = CsvLog(tmp_path / "train.csv", ["step", "bits_per_dim"])
+    for step, value in enumerate(values, start=1):
+        log.write({"step": step, "bits_per_dim": value})
+    log.close()
+    (panel,) = run_curves(tmp_path, levels={"bits_per_dim": {"shipped": 2.9}})
+    crops, means = panel.lines
+    assert list(crops.x) == list(range(4, 101)) and crops.faint and panel.levels == {"shipped": 2.9}
+    assert panel.title.endswith("\n2 points until step 2 off the scale, the farthest at 40")
+    assert all(abs(mean - 3.0) < 0.5 for mean in means.y)
+    (axes,) = curve_grid([panel]).axes
+    low, high = axes.get_ylim()
+    assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+    assert draw_curve(tmp_path) == tmp_path / "curve.png"
 
 
 @pytest.mark.parametrize("enabled", [True, False])
