@@ -19,6 +19,7 @@ approximate; Hamiltonian Monte Carlo says how approximate.
 # The weights are those shipped with flowsr; LR images are bicubic and rounded to 8 bits.
 
 import sys
+import textwrap
 
 import matplotlib.pyplot as plt
 import skimage.data
@@ -27,7 +28,7 @@ import torch
 import flowsr
 from flowsr.images import bicubic_up, crop_to, make_lr
 from flowsr.plots import Panel, heat_limit, image_grid
-from flowsr.posterior import Blur, GaussianNoise, InverseProblem, Mask, solve
+from flowsr.posterior import Blur, GaussianNoise, InverseProblem, Mask, Solution, solve
 
 SMOKE = "--smoke" in sys.argv
 torch.manual_seed(0)
@@ -65,6 +66,13 @@ for name, operator in operators.items():
 # space, hundreds of them, and the guide has far fewer beside the variance of each latent. So its draws scatter more than
 # the noise allows, while their mean fits. The remarks below the table say so.
 
+
+def show(solution: Solution) -> None:
+    """Print its table, remarks broken into lines."""
+    for line in solution.to_text().splitlines():
+        print(textwrap.fill(line, 88))
+
+
 steps, draws = (5, 8) if SMOKE else (300, 100)
 settings = {"steps": steps, "num_samples": draws, "learning_rate": 0.05}
 solutions = {
@@ -75,7 +83,7 @@ prior = flow.sample(lr, num_samples=draws, generator=generator).detach()
 for name, solution in solutions.items():
     before = problems[name].residual_rms(prior).mean()
     print(f"\n{name}: residual of draws that know the LR image alone: {before:.2f}")
-    print(solution.to_text())
+    show(solution)
     mean = solution.moments().mean
     print(f"residual of the mean: {problems[name].residual_rms(mean):.2f}")
 
@@ -94,7 +102,7 @@ for name, solution in solutions.items():
 short = {"num_samples": 4, "num_warmup": 2, "trajectory": 0.7}
 length = short if SMOKE else {**short, "num_samples": 60, "num_warmup": 40}
 chains = solve(problems["inpainting"], "hmc", start=solutions["inpainting"], **length)
-print(chains.to_text())
+show(chains)
 for name, value in sorted(chains.diagnostics.rhat.items(), key=lambda item: -item[1])[
     :5
 ]:

@@ -128,8 +128,9 @@ class LatentDiagnostics(Result):
     def _draw_figure(self) -> Figure:
         """The quantiles, the energies of the images (of several their PIT), and the autocorrelation."""
         figure = new_figure(WIDTH, 6.4)
-        panels = figure.subplot_mosaic([["quantiles", "autocorrelation"], ["energy", "energy"]], height_ratios=(1.2, 1))
-        first, second, third = (panels[name] for name in ("quantiles", "energy", "autocorrelation"))
+        grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+        # The energies have long texts, so they take a row of their own.
+        first, second, third = (figure.add_subplot(place) for place in (grid[0, 0], grid[1, :], grid[0, 1]))
         self._draw_main(first)
         (self._draw_energy if self.images == 1 else self._draw_pit)(second)
         for row, (s, colour) in enumerate(zip(self.latents, _COLOURS, strict=False)):

@@ -179,4 +179,4 @@ def _label(axes: Axes, curves: Curves) -> None:
         axes.margins(x=0.2, y=0.12)  # room for the names
     plain_axes(axes, keep=("left", "bottom"))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")  # read also where it lies over a line

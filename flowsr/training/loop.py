@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from textwrap import fill
 from types import FrameType
 from typing import Any, cast
 
@@ -264,7 +265,7 @@ class Loop:
             self._validation_log.write({"step": step, **self.validation})
             self._to_tensorboard(step, {f"validation/{name}": value for name, value in self.validation.items()})
             shown = {name: self.validation[name] for name in NUMBERS if name in self.validation}
-            print(f"step {step}: validation, {in_words(shown)}", flush=True)
+            print(fill(f"step {step}: validation, {in_words(shown)}", 88, subsequent_indent="  "), flush=True)
             if trainer.run.pictures:
                 path = self.out / PICTURES / f"step-{step:08d}.png"
                 validation_grid(flow, self.images, path, temperature=temperature)
