@@ -2,7 +2,6 @@
 
 import doctest
 import inspect
-import os
 import re
 import shutil
 import sys

@@ -100,7 +100,7 @@ for name, solution in solutions.items():
 # more draws.
 
 short = {"num_samples": 4, "num_warmup": 2, "trajectory": 0.7}
-length = short if SMOKE else {**short, "num_samples": 60, "num_warmup": 40}
+length = short if SMOKE else {**short, "num_samples": 200, "num_warmup": 120}
 chains = solve(problems["inpainting"], "hmc", start=solutions["inpainting"], **length)
 show(chains)
 for name, value in sorted(chains.diagnostics.rhat.items(), key=lambda item: -item[1])[

@@ -193,22 +193,23 @@ print(f"{clustered:+.3f} by photographs")
 # slides and ``clusters``. And they take each figure alone: look at twenty, and one of
 # them is expected to leave 0 out by chance.
 
+n = np.arange(2, 101)
+unpaired_half, paired_half = (1.96 * s / n**0.5 for s in (unpaired_std, paired_std))
+mean = abs(bits.difference.value)
+sizes = {"xlabel": "number of images n", "ylabel": "half the interval, bits/dim"}
+labels = {"xlabel": "A: shipped, bits/dim", "ylabel": "B: tuned, bits/dim"}
+
 figure = plt.figure(figsize=(10, 8), layout="constrained")
 top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
 left, right = top.subplots(1, 2)
 left.plot(one, two, "o", color=PALETTE["blue"], alpha=0.7, markeredgewidth=0)
 left.axline((one.mean(), one.mean()), slope=1, color=PALETTE["ink"], linewidth=0.8)
-left.set(xlabel="A: shipped, bits/dim", ylabel="B: tuned, bits/dim")
-left.set_title("one dot per crop: below the line, B is better", loc="left", fontsize=10)
-n = np.arange(2, 101)
-unpaired_half, paired_half = (1.96 * s / n**0.5 for s in (unpaired_std, paired_std))
+left.set(title="one dot per crop: below the line, B is better", **labels)
 right.loglog(n, unpaired_half, color=PALETTE["red"], label="as two samples")
 right.loglog(n, paired_half, color=PALETTE["blue"], label="in pairs")
-mean = abs(bits.difference.value)
 right.axhline(mean, ls=":", color=PALETTE["ink"], label="the difference of means")
-right.set(xlabel="number of images n", ylabel="half the interval, bits/dim")
+right.set(title="how many images it takes", **sizes)
 right.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
-right.set_title("how many images it takes", loc="left", fontsize=10)
 right.legend(frameon=False, fontsize=8)
 tissue.plot(bottom.subplots())
 plt.show()
