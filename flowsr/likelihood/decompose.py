@@ -180,7 +180,7 @@ class LogLikelihoodTerms(Result):
         image = self.bits_map[(0,) * (self.bits_map.dim() - 2)]
         below = WIDTH * min(1.0, image.shape[-2] / image.shape[-1]) + 0.8
         figure = new_figure(WIDTH, height + below)
-        upper, lower = figure.subfigures(2, 1, height_ratios=(height, below))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(height, below), squeeze=False).flat
         self._draw_main(upper.subplots())
         draw_heat_map(lower.subplots(), image, title="where the bits are", unit="bits/dim")
         return figure

@@ -246,7 +246,7 @@ def _draw_pixels(axes: Axes, panel: Panel) -> AxesImage | None:
         grey = panel.photograph.detach().cpu().float().clamp(0, 1).mean(0)
         axes.imshow((0.25 + 0.75 * grey).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     low, high = (0.0, panel.heat) if not isinstance(panel.heat, tuple) else panel.heat
-    limits = {"vmin": panel.scale * low, "vmax": panel.scale * high}
+    limits: dict[str, Any] = {"vmin": panel.scale * low, "vmax": panel.scale * high}
     return axes.imshow(panel.scale * image.mean(0).numpy(), cmap=_colours(panel), interpolation="nearest", **limits)
 
 

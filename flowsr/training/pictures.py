@@ -143,15 +143,19 @@ def _curves(logged: Points, measured: Points, label: str, better: str, levels: M
     kept, remark = _on_the_scale(logged, measured)
     lines = []
     if kept:
-        lines.append(Line(*zip(*kept, strict=True), "training crops", "grey", faint=True))
+        lines.append(_line(kept, "training crops", "grey", faint=True))
     if len(kept) > 2 * _AVERAGED:
         size = len(kept) // _AVERAGED
-        means = [np.mean(kept[i : i + size], 0) for i in range(0, len(kept) - size + 1, size)]
-        x, y = zip(*means, strict=True)
-        lines.append(Line(x, y, f"mean of {size} of them", "sky", marks=False))
+        means = [np.mean(kept[i : i + size], 0).tolist() for i in range(0, len(kept) - size + 1, size)]
+        lines.append(_line(means, f"mean of {size} of them", "sky", marks=False))
     if measured:
-        lines.append(Line(*zip(*measured, strict=True), "validation", "blue"))
+        lines.append(_line(measured, "validation", "blue"))
     return Curves(f"{label}: {better}{remark}", "step", label, lines, levels=levels)
+
+
+def _line(points: Points, label: str, colour: str, *, faint: bool = False, marks: bool = True) -> Line:
+    x, y = zip(*points, strict=True)
+    return Line(x, y, label, colour, faint=faint, marks=marks)
 
 
 def _on_the_scale(logged: Points, measured: Points) -> tuple[Points, str]:
