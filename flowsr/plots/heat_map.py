@@ -109,7 +109,8 @@ def map_panel(
 
     Example:
         >>> import torch
-        >>> map_panel(torch.linspace(0, 1, 101)[None], title="ramp", unit="").heat
+        >>> low, high = map_panel(torch.linspace(0, 1, 101)[None], title="ramp", unit="").heat
+        >>> round(low, 2), round(high, 2)
         (0.01, 0.99)
     """
     if values.dim() != 2:
