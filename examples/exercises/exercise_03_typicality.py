@@ -167,7 +167,7 @@ check(
 check(
     "a draw at 0.8 is more probable at 0.8 than at 1",
     lambda: share(log_prob_at(0.8 * z, 0.8) > log_prob_at(0.8 * z, 1.0)) > 0.99,
-    "−½|z|²/τ² − ½D·log(2πτ²)",
+    "the logarithm of a normal density: −½|z|²/τ² − ½D·log(2πτ²)",
 )
 
 # %%

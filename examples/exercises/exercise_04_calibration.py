@@ -68,7 +68,7 @@ def uneven(u: Tensor) -> float:
 check(
     "at the mean it is one half",
     lambda: torch.allclose(pit(mean, mean, std), torch.tensor(0.5)),
-    "Φ(0) = ½",
+    "half of a normal lies below its mean: Φ(0) = ½",
 )
 check(
     "of draws it is uniform, though each has its own mean and width",
