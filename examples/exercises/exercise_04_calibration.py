@@ -55,7 +55,7 @@ def pit(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     raise NotImplementedError("write this function")
 
 
-mean, std = torch.randn(5000), torch.rand(5000) + 0.5
+mean, std = torch.randn(5000), torch.rand(5000) / 2 + 0.1
 x = mean + std * torch.randn(5000)
 
 

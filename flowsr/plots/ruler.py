@@ -80,8 +80,8 @@ def _draw_row(axes: Axes, place: float, row: RulerRow) -> None:
     """A line to guide the eye, and on it the numbers."""
     axes.axhline(place, color=PALETTE["grey"], linewidth=0.4, alpha=0.4, zorder=0)
     single = len(row.values) == 1
-    style = {"markersize": 6} if single else {"markersize": 9, "markeredgewidth": 1.2}
-    axes.plot(row.values, [place] * len(row.values), "o" if single else "|", color=PALETTE[row.colour], **style)
+    (marks,) = axes.plot(row.values, [place] * len(row.values), "o" if single else "|", color=PALETTE[row.colour])
+    marks.set(markersize=6 if single else 9, markeredgewidth=1.2)
     if single:
         text = f"{row.values[0]:.2f}".replace("-", "−")
         axes.annotate(text, (row.values[0], place), (7, 0), textcoords="offset points", va="center", fontsize=8)
