@@ -100,7 +100,8 @@ png = png_bits(hr) / hr.numel()
 print("raw 8-bit pixels               8.00 bits/dim")
 print(f"PNG file                       {png:.2f}")
 print(f"flow, the LR image as PNG      {whole:.2f}")
-print(f"flow, given the LR image       {own:.2f}   ({found.figure.convention})")
+print(f"flow, given the LR image       {own:.2f}")
+print(found.figure.convention)
 
 # %%
 # What is usual

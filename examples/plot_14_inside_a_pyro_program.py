@@ -194,22 +194,21 @@ panels = [
     Panel(spread, "std of the scenes", heat=float(spread.mean(0).quantile(0.99))),
     Panel(hr, "truth"),
 ]
+curves = {}
+for name, (axis, weight) in marginals.items():
+    usual = weight > 0.001 * weight.max()
+    density = weight / (weight.sum() * (axis[1] - axis[0]))
+    curves[name] = axis[usual], density[usual]
+
 figure = plt.figure(figsize=(10, 5.2), layout="constrained")
 top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.2))
 for axes, panel in zip(top.subplots(1, len(panels)), panels, strict=True):
     draw_panel(axes, panel)
-for axes, name in zip(bottom.subplots(1, 2), marginals, strict=True):
-    axis, weight = marginals[name]
-    density = weight / (weight.sum() * (axis[1] - axis[0]))
+for axes, (name, curve) in zip(bottom.subplots(1, 2), curves.items(), strict=True):
     axes.hist(found[name], 30, density=True, color=PALETTE["sky"], label="NUTS")
-    axes.plot(axis, density, color=PALETTE["ink"], label="exact, on a grid")
+    axes.plot(*curve, color=PALETTE["ink"], label="exact, on a grid")
     axes.axvline(float(truth[name]), color=PALETTE["red"], ls=":", label="truth")
-    usual = axis[density > 0.001 * density.max()]
-    axes.set(
-        xlabel=name.replace("_", " "),
-        yticks=[],
-        xlim=(float(usual[0]), float(usual[-1])),
-    )
+    axes.set(xlabel=name.replace("_", " "), yticks=[])
 axes.legend(frameon=False, fontsize=8)
 plt.show()
 
