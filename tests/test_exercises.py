@@ -50,6 +50,9 @@ def test_reads_as_a_page(path):
         assert text.count("plt.show()") == 1 and "\n# %%\n" in text
         # Lines of code are cut on a page if they are longer.
         assert max(map(len, text.split("\n"))) <= 88
+        # All pages of a build are run in one process.
+        dtypes = re.findall(r"^torch\.set_default_dtype\((.*?)\)", text, re.M)
+        assert not dtypes or dtypes[-1] == "torch.float32", "a page leaves the default dtype as it was"
         # Each names the other's page, so that a reader finds it.
         for name in (path.name, exercise_of(path).name):
             assert f":ref:`sphx_glr_auto_examples_exercises_{name}`" in text

@@ -218,5 +218,6 @@ if all(done):
     axes.set_title("your density, and draws of it", loc="left")
     plt.show()
 
+torch.set_default_dtype(torch.float32)  # as it was, for what runs after this page
 print(f"{sum(done)} of {len(done)} checks passed")
 assert all(done), "what is missing is said beside NOT YET above"
