@@ -166,7 +166,7 @@ def to_deepinv_prior(flow: ImageModel, lr: Tensor | None = None, **options: Any)
         A module that is a ``deepinv.optim.Prior``.
 
     Raises:
-        ImportError: if deepinv is not installed.
+        MissingExtraError: if deepinv is not installed.
         ValueError: for a missing or superfluous LR image.
 
     Example:
@@ -261,7 +261,7 @@ def to_deepinv_sampler(
         A module that is a ``deepinv.sampling.BaseSampling``.
 
     Raises:
-        ImportError: if deepinv is not installed.
+        MissingExtraError: if deepinv is not installed.
         ValueError: for a density of images alone, or fewer than two draws.
 
     Example:

@@ -107,7 +107,7 @@ def to_nflows(
         A module that is an ``nflows.transforms.Transform``.
 
     Raises:
-        ImportError: if nflows is not installed.
+        MissingExtraError: if nflows is not installed.
         ValueError: for something that is no transform, or shapes that do not fit.
 
     References:

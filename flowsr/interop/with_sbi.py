@@ -112,7 +112,7 @@ def to_sbi(flow: ConditionalModel, lr_shape: Sequence[int], **options: Any) -> A
         An ``sbi.inference.posteriors.base_posterior.NeuralPosterior``.
 
     Raises:
-        ImportError: if sbi is not installed.
+        MissingExtraError: if sbi is not installed.
         ValueError: for a density of images alone, or a shape that is none of an image.
 
     References:

@@ -129,7 +129,7 @@ def to_zuko(
         A module that is a ``zuko.lazy.LazyTransform``.
 
     Raises:
-        ImportError: if zuko is not installed.
+        MissingExtraError: if zuko is not installed.
         ValueError: for something that is no transform, or shapes that do not fit.
 
     References:

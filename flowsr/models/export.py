@@ -114,7 +114,7 @@ def export_decoder(
     Raises:
         ValueError: for another suffix, a density of images alone, a temperature without noise, or weights elsewhere
             than on the CPU.
-        ImportError: for ``.onnx``, if onnx and onnxscript are not installed.
+        MissingExtraError: for ``.onnx``, if onnx and onnxscript are not installed.
         FileExistsError: if the file exists and must not be overwritten.
 
     References:
@@ -155,7 +155,7 @@ def _check(flow: ConditionalModel, path: Path, *, noise: bool, temperature: Temp
         raise ValueError("expected no temperature without noise, which is the image at temperature 0; got one")
     if path.suffix == ".onnx":
         for library in ("onnx", "onnxscript"):
-            import_extra(library, to="write a graph")
+            import_extra(library, to="write a graph for ONNX")
 
 
 def _traced(module: Decoder, size: Sequence[int] | None) -> torch.export.ExportedProgram:
