@@ -45,7 +45,6 @@ NEEDS = {
     "flowsr.interop.with_nflows": ["nflows"],
     "flowsr.interop.with_sbi": ["sbi"],
     "flowsr.interop.with_zuko": ["zuko"],
-    "flowsr.models.export": ["onnx"],
     "other_libraries": ["deepinv", "nflows", "onnx", "onnxruntime", "onnxscript", "sbi", "zuko"],
 }
 """What examples import that need not be installed."""
