@@ -212,7 +212,8 @@ class _FlowIterator:
         lr = self.lr if self.lr.dim() == 4 else self.lr.expand(count, *self.lr.shape)
         if len(lr) != count:
             raise ValueError(f"expected one LR image, or one for each of the {count} measurements; got {len(lr)}")
-        chains = self.options.get("num_chains", 4)
+        method = self.options.get("method", "hmc")
+        chains = 1 if method == "svi" else self.options.get("num_chains", 4)
         each = max(4, math.ceil(self.num_samples / chains))
         self.solutions = [self._solved(lr[i], physics, _item(y, i), each) for i in range(count)]
         # Draw by draw, a draw of every chain: neighbours are independent.
@@ -262,7 +263,7 @@ def to_deepinv_sampler(
 
     Raises:
         MissingExtraError: if deepinv is not installed.
-        ValueError: for a density of images alone, or fewer than two draws.
+        ValueError: for a density of images alone, fewer than two draws, or a method that draws none.
 
     Example:
         >>> from flowsr.interop.libraries import library
@@ -275,6 +276,8 @@ def to_deepinv_sampler(
     require(flow, Capability.CONDITION)
     if not isinstance(num_samples, int) or num_samples < 2:
         raise ValueError(f"expected num_samples >= 2, as there is a variance to tell; got {num_samples!r}")
+    if options.get("method") == "map":
+        raise ValueError("expected a method that draws; got 'map', which finds one image")
     if lr is not None:
         check_image(lr, name="lr", channels=flow.config.image_channels, tolerance=0.25)
     sampling = library("deepinv.sampling")

@@ -1,5 +1,6 @@
 """A model's decoder as a graph that runs without this package: ``torch.export`` and ONNX."""
 
+import copy
 import os
 import warnings
 from collections.abc import Sequence
@@ -104,7 +105,7 @@ def export_decoder(
     Cost: tracing, tens of seconds for a small model, and for ONNX as much again.
 
     Args:
-        flow: a model with the capability ``condition``, on the CPU.
+        flow: a model with the capability ``condition``; a copy of it on the CPU is exported.
         path: a name that ends in ``.pt2`` or ``.onnx``, in a folder that exists.
         noise: whether noise is an input.
         temperature: τ ≥ 0 of the draws, or one per level, coarse to fine.
@@ -112,8 +113,8 @@ def export_decoder(
         overwrite: replace an existing file.
 
     Raises:
-        ValueError: for another suffix, a density of images alone, a temperature without noise, or weights elsewhere
-            than on the CPU.
+        ValueError: for another suffix, a density of images alone, a temperature without noise, or a size that the model
+            does not take.
         MissingExtraError: for ``.onnx``, if onnx and onnxscript are not installed.
         FileExistsError: if the file exists and must not be overwritten.
 
@@ -130,8 +131,10 @@ def export_decoder(
         True
     """
     path = Path(path)
-    _check(flow, path, noise=noise, temperature=temperature)
-    module = (NoiseDecoder(flow, temperature=temperature) if noise else Decoder(flow)).eval()
+    _check(flow, path, noise=noise, temperature=temperature, size=size)
+    # A copy, as the values that are made ready for the graph are none of the model's, nor is its mode.
+    flow = copy.deepcopy(flow).cpu().eval().requires_grad_(False)
+    module = NoiseDecoder(flow, temperature=temperature) if noise else Decoder(flow)
     with atomic_path(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
         # Of the exporters' own insides.
         warnings.simplefilter("ignore")
@@ -145,12 +148,16 @@ def export_decoder(
             written.save(temporary)
 
 
-def _check(flow: ConditionalModel, path: Path, *, noise: bool, temperature: Temperature) -> None:
+def _check(
+    flow: ConditionalModel, path: Path, *, noise: bool, temperature: Temperature, size: Sequence[int] | None
+) -> None:
     require_conditional(flow, what="a decoder of LR images")
     if path.suffix not in _SUFFIXES:
         raise ValueError(f"expected a name that ends in .pt2 (torch.export) or .onnx; got {path.name!r}")
-    if flow.device.type != "cpu":
-        raise ValueError(f"expected a model on the CPU, which a graph for everywhere is made on; got {flow.device}")
+    if size is not None:
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(f"expected size to be (height, width) of an LR image, in pixels; got {size}")
+        flow.latent_shapes(*size)
     if not noise and set(level_temperatures(temperature, len(flow.latent_levels()))) != {1.0}:
         raise ValueError("expected no temperature without noise, which is the image at temperature 0; got one")
     if path.suffix == ".onnx":

@@ -133,6 +133,8 @@ def test_what_does_not_fit_is_refused():
         to_deepinv_prior(flow)
     with pytest.raises(ValueError, match="num_samples >= 2"):
         to_deepinv_sampler(flow, num_samples=1)
+    with pytest.raises(ValueError, match="a method that draws; got 'map'"):
+        to_deepinv_sampler(flow, lr, method="map")
     with pytest.raises(ValueError, match=r"one for each of the 1 measurements; got 2"):
         to_deepinv_sampler(flow, lr.expand(2, 1, 4, 4), num_samples=4).sample(stack()(x), stack())
     with pytest.raises(ValueError, match="expected LR images as measurements"):
@@ -215,7 +217,17 @@ def test_draws_given_measurements_are_of_the_posterior():
         exact = gaussian_posterior(flow.posterior(lrs[i]), matrix, joined(y)[i], noise_std=0.1)
         assert ((mean[i].flatten() - exact.mean).abs() / exact.std).max() < 0.35
         assert abs(float((var[i].flatten() / exact.std**2).mean()) - 1) < 0.1
-    again, _ = to_deepinv_sampler(flow, lr, num_samples=8, method="pcn", num_warmup=2).sample(
-        [part[:1] for part in y], physics, seed=0
-    )
-    assert again.shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize("options", [{"method": "pcn", "num_warmup": 2}, {"method": "svi", "steps": 3}])
+def test_every_draw_of_a_solver_is_a_state_of_the_chain(options):
+    flow, lr = model()
+    physics = stack()
+    y = physics(flow.sample(lr))
+    sampler = to_deepinv_sampler(flow, lr, num_samples=9, **options)
+    mean, _ = sampler.sample(y, physics, seed=0)
+    chain = torch.stack([state["x"] for state in sampler.get_chain()])
+    (solution,) = sampler.iterator.solutions
+    made = {tuple(image.flatten().tolist()) for image in solution.images()}
+    assert chain.shape == (9, 1, *SHAPE) and all(tuple(draw.flatten().tolist()) in made for draw in chain)
+    torch.testing.assert_close(mean, chain.mean(0), rtol=1e-5, atol=1e-6)
