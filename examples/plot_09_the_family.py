@@ -106,12 +106,17 @@ def mean_of(scores: list, keys: tuple[str, ...]) -> str:
 
 plan = EvaluationPlan(num_samples=2)
 measured = {
-    name: [score_pair(model, hr, plan=plan, figures=("psnr",)) for hr in images.values()]
+    name: [
+        score_pair(model, hr, plan=plan, figures=("psnr",)) for hr in images.values()
+    ]
     for name, model in models.items()
 }
 print(f"{'':18}" + "".join(f"{title:>17}" for title in COLUMNS))
 for name, scores in measured.items():
-    print(f"{name:18}" + "".join(f"{mean_of(scores, keys):>17}" for keys in COLUMNS.values()))
+    print(
+        f"{name:18}"
+        + "".join(f"{mean_of(scores, keys):>17}" for keys in COLUMNS.values())
+    )
 print(f"{'bicubic':18}{'-':>17}{mean_of(measured['HCFlow'], ('psnr_bicubic',)):>17}")
 
 # %%
@@ -149,7 +154,9 @@ shuffled = noisy.flatten(1)[:, order].reshape(noisy.shape)
 glow, bits = models["Glow"], {}
 for name, image in {"the photograph": noisy, "its pixels shuffled": shuffled}.items():
     with torch.no_grad():
-        bits[name] = float(flowsr.likelihood.decompose(glow, image).dequantized().bits_per_dim)
+        bits[name] = float(
+            flowsr.likelihood.decompose(glow, image).dequantized().bits_per_dim
+        )
     print(f"{name:20} {bits[name]:.2f}")
 
 # %%

@@ -114,7 +114,7 @@ def _software() -> str:
     about = metadata("flowsr").json
     pages = dict(str(page).split(", ", 1) for page in about.get("project_url", []))
     fields = {
-        "title": f"{{flowsr}}: {about['summary'].split(':')[0]}",
+        "title": f"{{flowsr}}: {str(about['summary']).split(':')[0]}",
         "author": f"{{{about.get('author', 'The flowsr authors')}}}",  # braces, as it is no person's name
         "howpublished": f"Computer program, version {about['version']}",
         **({"url": pages["Homepage"]} if "Homepage" in pages else {}),
