@@ -41,7 +41,7 @@ def test_reads_as_a_page(path):
     assert "\n# %%\n" in text
 
 
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if "_09_" not in path.stem], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_no_line_of_code_is_cut_on_the_page_and_plots_are_short(path):
     """Text is wrapped by the page; code, its comments and its strings are not."""
     code = re.sub(r"(?ms)^# %%\n(#[^\n]*\n)*", "", path.read_text().split('"""', 2)[2])
