@@ -38,7 +38,9 @@ def _alive(name, link, there, places):
     if address.scheme:
         return address.scheme in ("data", "mailto")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(address.path))) if address.path else name
-    return path in there and (path not in places or unquote(address.fragment) in places[path])
+    # Sphinx takes one public module for each file of source, so that some ways back lead to the top of the right page.
+    anywhere = path not in places or name.startswith("_modules/")
+    return path in there and (anywhere or unquote(address.fragment) in places[path])
 
 
 def from_elsewhere(pages, _folder):
