@@ -2,7 +2,15 @@
 
 from flowsr.calibration.calibration_report import CalibrationReport, calibrate
 from flowsr.calibration.coverage import Coverage, interval_coverage
-from flowsr.calibration.held_out import HeldOut, Sampler, default_functions, flow_sampler, hold_out, model_pairs
+from flowsr.calibration.held_out import (
+    HeldOut,
+    Sampler,
+    default_functions,
+    flow_sampler,
+    hold_out,
+    model_pairs,
+    reference_images,
+)
 from flowsr.calibration.latent_pit import latent_pit
 from flowsr.calibration.recalibration import Recalibration, recalibrate_temperature
 from flowsr.calibration.scores import Scores, crps, score_draws
@@ -27,6 +35,7 @@ __all__ = [
     "latent_pit",
     "model_pairs",
     "recalibrate_temperature",
+    "reference_images",
     "score_draws",
     "simulation_based_calibration",
     "simultaneous_band",

@@ -1,5 +1,6 @@
 """Working with other libraries: zuko, nflows, deepinv, sbi. None is imported before its adapter is used."""
 
+from flowsr.interop.libraries import library
 from flowsr.interop.with_deepinv import from_deepinv, to_deepinv_prior, to_deepinv_sampler
 from flowsr.interop.with_nflows import NflowsTransform, to_nflows
 from flowsr.interop.with_sbi import sbi_ranks, to_sbi
@@ -9,6 +10,7 @@ __all__ = [
     "NflowsTransform",
     "ZukoTransform",
     "from_deepinv",
+    "library",
     "sbi_ranks",
     "to_deepinv_prior",
     "to_deepinv_sampler",

@@ -65,7 +65,7 @@ def from_deepinv(
         Tachella et al., DeepInverse: a Python package for solving imaging inverse problems with deep learning (2025).
 
     Example:
-        >>> from flowsr.interop.libraries import library
+        >>> from flowsr.interop import library
         >>> from flowsr.posterior import LinearGaussianFlow
         >>> deepinv = library("deepinv.physics")
         >>> flow, lr = LinearGaussianFlow(detail_std=(0.1,)), torch.full((1, 4, 4), 0.5)
@@ -98,7 +98,7 @@ def noise_of(physics: Any) -> Noise:
         ValueError: for no noise, another than Gaussian, Laplace or Poisson, or one that differs within a stack.
 
     Example:
-        >>> from flowsr.interop.libraries import library
+        >>> from flowsr.interop import library
         >>> deepinv = library("deepinv.physics")
         >>> noise_of(deepinv.Denoising(deepinv.LaplaceNoise(0.5)))
         LaplaceNoise(scale=0.5)
@@ -266,7 +266,7 @@ def to_deepinv_sampler(
         ValueError: for a density of images alone, fewer than two draws, or a method that draws none.
 
     Example:
-        >>> from flowsr.interop.libraries import library
+        >>> from flowsr.interop import library
         >>> physics = library("deepinv.physics").DownsamplingMatlab(factor=4)
         >>> sampler = to_deepinv_sampler(flowsr.HCFlow.from_preset("sr-x4-small"), num_samples=3, temperature=0.8)
         >>> mean, var = sampler.sample(torch.rand(2, 3, 4, 4), physics, seed=0)

@@ -38,7 +38,7 @@ class NflowsTransform(ForeignTransform):
         Durkan, Bekasov, Murray and Papamakarios, nflows: normalizing flows in PyTorch (2020).
 
     Example:
-        >>> from flowsr.interop.libraries import library
+        >>> from flowsr.interop import library
         >>> nflows = library("nflows.transforms")
         >>> squeeze = NflowsTransform(nflows.SqueezeTransform(), image_shape=(3, 4, 4), latent_shape=(12, 2, 2))
         >>> squeeze(torch.rand(5, 12, 2, 2)).shape
@@ -114,7 +114,7 @@ def to_nflows(
         Durkan, Bekasov, Murray and Papamakarios, nflows: normalizing flows in PyTorch (2020).
 
     Example:
-        >>> from flowsr.interop.libraries import library
+        >>> from flowsr.interop import library
         >>> from flowsr.transforms import Haar
         >>> normal = library("nflows.distributions.normal").StandardNormal([12, 2, 2])
         >>> flow = library("nflows.flows").Flow(to_nflows(Haar()), normal)

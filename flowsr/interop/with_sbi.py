@@ -99,7 +99,7 @@ def to_sbi(flow: ConditionalModel, lr_shape: Sequence[int], **options: Any) -> A
     ``flow.sample``, whose default is the Dirac limit, which has no density. Randomness is torch's global generator's.
 
     sbi's default references for ``run_tarp`` ignore x; those of
-    ``flowsr.calibration.held_out.reference_images`` see a model that does so too.
+    :func:`flowsr.calibration.reference_images` see a model that does so too.
 
     Cost: one decoding pass of all LR images per draw, one encoding pass per density.
 

@@ -136,7 +136,7 @@ def to_zuko(
         Rozet et al., Zuko: normalizing flows in PyTorch (2022).
 
     Example:
-        >>> from flowsr.interop.libraries import library
+        >>> from flowsr.interop import library
         >>> from flowsr.transforms import Haar
         >>> zuko = library("zuko")
         >>> lazy = zuko.lazy.UnconditionalDistribution(

@@ -2,7 +2,7 @@
 
 from flowsr.models.capabilities import MEANINGS, Capability, require
 from flowsr.models.conditional import ConditionalModel
-from flowsr.models.export import export_decoder
+from flowsr.models.export import export_decoder, noise_shape
 from flowsr.models.glow import Glow, GlowConfig
 from flowsr.models.hcflow import HCFlow, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
@@ -48,6 +48,7 @@ __all__ = [
     "from_preset",
     "load",
     "measured_halo",
+    "noise_shape",
     "plan_tiles",
     "presets",
     "purpose",

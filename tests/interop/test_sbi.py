@@ -7,8 +7,7 @@ import pytest
 import torch
 from libraries import optional
 
-from flowsr.calibration import flow_sampler, hold_out, model_pairs, simulation_based_calibration, tarp
-from flowsr.calibration.held_out import reference_images
+from flowsr.calibration import flow_sampler, hold_out, model_pairs, reference_images, simulation_based_calibration, tarp
 from flowsr.interop import sbi_ranks, to_sbi
 from flowsr.posterior import GaussianLR, LinearGaussianFlow
 

@@ -7,7 +7,7 @@ from libraries import optional
 
 import flowsr
 from flowsr import IRN, Glow, SRFlow, export_decoder
-from flowsr.models.export import noise_shape
+from flowsr.models import noise_shape
 from flowsr.testing import randomize
 
 onnxruntime, needs_onnxruntime = optional("onnxruntime")
