@@ -68,7 +68,7 @@ def camera(flow, lr: Tensor, columns: int, photo: Tensor | None = None) -> Tenso
 #
 # with all latents integrated out. So the posterior of the two numbers is computed on a
 # grid, without sampling. NUTS runs through the latents instead, and must agree, up to
-# what its draws are worth: successive ones resemble each other, those of the noise most.
+# what its draws are worth: successive ones resemble each other.
 
 torch.set_default_dtype(torch.float64)
 known = LinearGaussianFlow(detail_std=(0.08, 0.04))
