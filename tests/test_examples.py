@@ -27,7 +27,9 @@ def test_runs(path, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(tmp_path.iterdir()), "an example leaves no files behind"
-    assert not [line for line in done.stdout.splitlines() if len(line) > SCREEN], "output is cut on the page"
+    # Entries of a bibliography are there to be copied whole.
+    lines = [line for line in done.stdout.splitlines() if not re.match(r"  \w+ += \{", line)]
+    assert not [line for line in lines if len(line) > SCREEN], "output is cut on the page"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
