@@ -6,7 +6,7 @@ An LR image has many HR images that it may have come from. A flow draws them. Fr
 draws follow the mean, how sure each pixel is, and in which *patterns* the draws differ:
 
 .. math:: \bar x = \frac1n \sum_k x_k, \qquad
-          s = \Big(\tfrac{1}{n-1} \sum_k (x_k - \bar x)^2\Big)^{1/2}, \qquad
+          s = \left(\tfrac{1}{n-1} \sum_k (x_k - \bar x)^2\right)^{1/2}, \qquad
           \text{quantiles, principal components.}
 
 At the size of a photograph the draws do not fit into memory together, and need not:
