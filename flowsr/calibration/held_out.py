@@ -23,6 +23,9 @@ from flowsr.statistics import image_summaries
 LEAST_PAIRS = 10
 """Fewer say nothing of calibration."""
 
+_TRUTHS = 0x7275_7468
+"""Sets the stream of the truths that a model makes apart from that of draws with the same seed."""
+
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 """From an LR image ``(C, h, w)``, a number n and a generator to n HR images ``(n, C, H, W)``."""
 
@@ -270,7 +273,8 @@ def model_pairs(
     """
     if count < 1:
         raise ValueError(f"expected count >= 1; got {count}")
-    generator = torch.Generator().manual_seed(seed)
+    # Not the stream that hold_out draws from with this seed: a truth might be one of its draws.
+    generator = torch.Generator().manual_seed(seed ^ _TRUTHS)
     noise = torch.randn((count, *lr_prior.mean.shape), generator=generator, device=generator.device)
     lr = lr_prior(noise.to(lr_prior.mean)).clamp(-0.25, 1.25)
     sampler = flow_sampler(flow, lr_log_scale=lr_log_scale)

@@ -299,6 +299,20 @@ def test_messages(known):
     assert simulation_based_calibration(held_out).ranks.shape == (12, len(values))
 
 
+@pytest.mark.parametrize("count", [10, 60, 120])
+@pytest.mark.parametrize("lr_log_scale", [-math.inf, -3.0])
+def test_no_truth_is_one_of_the_draws_with_the_same_seed(count, lr_log_scale):
+    """With one stream for both, draw 15 of the first of 120 pairs was its truth."""
+    flow = LinearGaussianFlow(detail_std=(0.1,))
+    prior = GaussianLR(torch.full((1, 2, 2), 0.5), std=0.2)
+    hr, lr = model_pairs(flow, prior, count, lr_log_scale=lr_log_scale)
+    generator = torch.Generator().manual_seed(0)
+    sampler = flow_sampler(flow, lr_log_scale=lr_log_scale)
+    for image, small in zip(hr, lr, strict=True):
+        draws = sampler(small, 99, generator)
+        assert not bool((draws == image).flatten(1).all(1).any())
+
+
 def test_crops_of_one_image_count_as_one_in_intervals():
     """The same pair ten times over says no more than once; τ is chosen on other images than it is judged on."""
     flow, hr, lr = _known(12)
