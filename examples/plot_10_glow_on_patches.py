@@ -33,7 +33,7 @@ from flowsr.plots import Curves, Line, curve_grid, image_grid
 
 SMOKE = "--smoke" in sys.argv
 SIDE = 8
-STEPS = 30 if SMOKE else 1200
+STEPS = 30 if SMOKE else 900
 torch.manual_seed(0)
 
 photographs = [

@@ -178,7 +178,7 @@ class LogLikelihoodTerms(Result):
             self._draw_main(figure.subplots())
             return figure
         image = self.bits_map[(0,) * (self.bits_map.dim() - 2)]
-        below = WIDTH * min(1.0, image.shape[-2] / image.shape[-1]) + 0.8
+        below = min(4.0, WIDTH * image.shape[-2] / image.shape[-1]) + 1.0
         figure = new_figure(WIDTH, height + below)
         upper, lower = figure.subfigures(2, 1, height_ratios=(height, below), squeeze=False).flat
         self._draw_main(upper.subplots())

@@ -197,7 +197,9 @@ def test_dequantization_is_a_term():
         _ = coarse.bits_per_dim
     json.dumps(noisy.to_dict(), allow_nan=False)
     assert "dequantization" in noisy.to_text() and f"{3 * 16 * 16}" in noisy.to_text()
-    assert len(noisy.plot().axes) == 3 and len(density.plot().axes) == 1
+    bars, where = noisy.plot().axes
+    assert where.child_axes[0].get_xlabel() == "bits/dim" and bars.get_title(loc="left")
+    assert len(density.plot().axes) == 1
 
 
 def test_the_mass_of_lr_levels_is_a_distribution():

@@ -947,7 +947,7 @@ def test_diagnostics_serve_every_model(name):
     assert stability.round_trip_float64 < 1e-8 and stability.layers
 
 
-@pytest.mark.parametrize("name", ["srflow-x4", "irn-x4", "glow", "realnvp-points"])
+@pytest.mark.parametrize("name", ["srflow-x4", "irn-x4", "glow", "realnvp-small"])
 def test_presets_without_weights_are_not_loaded_but_made(name):
     with pytest.raises(FileNotFoundError, match=r"for random weights use flowsr.from_preset"):
         flowsr.load(name)

@@ -154,7 +154,7 @@ def test_the_published_discriminator():
 def test_the_discriminator_takes_any_crop(crop):
     critic = Discriminator(crop, width=2, image_channels=1)
     assert critic(torch.rand(2, 1, crop, crop)).shape == (2, 1)
-    with pytest.raises(ValueError, match=f"expected images of {crop}x{crop}; got"):
+    with pytest.raises(ValueError, match=f"expected images of {crop} × {crop} pixels; got"):
         critic(torch.rand(2, 1, crop + 1, crop))
     with pytest.raises(ValueError, match="at least 32 pixels"):
         Discriminator(31)
