@@ -55,7 +55,7 @@ write_image(folder / "unseen.png", unseen)
 # falls along a cosine, and a shorter memory of the moving average of the weights. It also needs some help with the
 # mean, which the likelihood alone learns last: the error of the image at :math:`\tau = 0` is added to the loss.
 
-steps = 12 if SMOKE else 140
+steps = 12 if SMOKE else 100
 chosen = recipe(
     "nll",
     l1=100.0,

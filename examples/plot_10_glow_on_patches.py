@@ -33,7 +33,7 @@ from flowsr.plots import Curves, Line, curve_grid, image_grid
 
 SMOKE = "--smoke" in sys.argv
 SIDE = 8
-STEPS = 30 if SMOKE else 900
+STEPS = 30 if SMOKE else 700
 torch.manual_seed(0)
 
 photographs = [
