@@ -252,7 +252,11 @@ _REQUIRED: tuple[tuple[str, Callable[[ImageModel], str], str], ...] = (
         lambda flow: {1: "for grey images", 3: "for colour images"}.get(flow.config.image_channels, "for others"),
         "figures of grey images are others than those of colour images",
     ),
-    ("for one task", _task, "they restore an image from other things, or score it given other things"),
+    (
+        "for one task",
+        _task,
+        "what they are given differs: take two models for super-resolution, two for rescaling, or two of images alone",
+    ),
     ("of the same upscale factor", _factor, "their LR images, and so their tasks, are not equally hard"),
 )
 

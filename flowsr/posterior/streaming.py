@@ -83,7 +83,7 @@ class DrawSummary(Result):
             ["draws", str(self.count)],
             ["standard deviation, mean over pixels", f"{255 * float(self.std.mean()):.2f} grey levels"],
             ["variance along the leading components", " ".join(share) or "none"],
-            ["quantiles good to", f"{255 * float(self.quantile_error.max()):.2f} grey levels"],
+            ["quantiles of these draws, stored to within", f"{255 * float(self.quantile_error.max()):.2f} grey levels"],
         ]
         rows += [
             [f"PSNR of the mean of {n} draw{'s' if n > 1 else ''}", f"{psnr:.2f} dB"]
