@@ -141,7 +141,7 @@ for name, image in {"the photograph": noisy, "its pixels shuffled": shuffled}.it
 
 # %%
 # What SRFlow and HCFlow make of a temperature
-# ----------------------------------------------
+# --------------------------------------------
 # At :math:`\tau = 0` a super-resolution model gives one sharp compromise; draws differ
 # from it and from each other, and the more the larger the temperature is. Of a rescaling
 # model draws hardly differ: what its LR image does not say, its latent cannot add.
