@@ -165,14 +165,25 @@ def _line(model: ImageModel, task: Task) -> _Line:
     if key not in known:
         side = -(-32 // model.multiple) * model.multiple
         # The first pass makes what models keep, such as weights in another layout, which is there from then on.
-        _, small, large = (_counted(_work(model, times * side, task)) for times in (1, 1, 2))
+        _, small, large = (_counted(grey_pass(model, times * side, task)) for times in (1, 1, 2))
         each = max(0.0, (large - small) / (3 * side**2))
         known[key] = _Line(max(0.0, small - each * side**2), each)
     return known[key]
 
 
-def _work(model: ImageModel, side: int, task: Task) -> Callable[[], object]:
-    """One pass over grey images of a size, to be counted."""
+def grey_pass(model: ImageModel, side: int, task: Task) -> Callable[[], object]:
+    """One pass of a model over a grey image of a size, to be counted or timed when it is called.
+
+    Args:
+        model: the model.
+        side: of the HR image, height and width.
+        task: see :func:`memory_estimate`.
+
+    Example:
+        >>> import flowsr
+        >>> grey_pass(flowsr.load("sr-x4-small"), 16, "draw")().shape
+        torch.Size([1, 3, 16, 16])
+    """
     conditional = as_conditional(model)
     hr = torch.full((1, model.config.image_channels, side, side), 0.5, dtype=model.dtype, device=model.device)
     if task == "draw" and conditional is not None:
@@ -185,13 +196,15 @@ def _work(model: ImageModel, side: int, task: Task) -> Callable[[], object]:
 @torch.no_grad()
 def _decoded(model: ConditionalModel, hr: Tensor) -> Tensor:
     lr = hr[..., :: model.upscale, :: model.upscale]
-    return model.decode_unchecked(lr, [z[None] for z in model.draw_latents(lr[0], temperature=0.0)])
+    return model.decode_unchecked(
+        lr, [z[None] for z in model.draw_latents(lr[0], temperature=0.0, generator=torch.Generator())]
+    )
 
 
 def _inferred(model: ConditionalModel, hr: Tensor) -> object:
     lr = hr[..., :: model.upscale, :: model.upscale]
     with torch.enable_grad():
-        z = [z[None].requires_grad_() for z in model.draw_latents(lr[0], temperature=0.0)]
+        z = [z[None].requires_grad_() for z in model.draw_latents(lr[0], temperature=0.0, generator=torch.Generator())]
         return torch.autograd.grad(model.decode_unchecked(lr, z).sum(), z)
 
 

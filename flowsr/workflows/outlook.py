@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from flowsr._support.free_memory import memory_text
 from flowsr.images import size_text
 from flowsr.models import ConditionalModel, ImageModel, Tiling
-from flowsr.models.conditional import as_conditional
-from flowsr.models.memory import memory_estimate
+from flowsr.models.memory import grey_pass, memory_estimate
 
 LARGE_OUTPUT = 50e6
 """Pixels of all images that are written together from which on it is said what they will take."""
@@ -97,16 +95,10 @@ def seconds_per_pixel(flow: ImageModel, *, task: Literal["draw", "encode"] = "dr
     return taken / side**2
 
 
-def _timed(flow: ImageModel, side: int, task: str) -> float:
-    hr = torch.full((flow.config.image_channels, side, side), 0.5, dtype=flow.dtype, device=flow.device)
+def _timed(flow: ImageModel, side: int, task: Literal["draw", "encode"]) -> float:
+    work = grey_pass(flow, side, task)
     begun = time.perf_counter()
-    _passed(flow, hr, task).sum().item()  # which waits for an accelerator
+    work()
+    if flow.device.type == "cuda":
+        torch.cuda.synchronize(flow.device)  # until then it is only asked for
     return time.perf_counter() - begun
-
-
-def _passed(flow: ImageModel, hr: Tensor, task: str) -> Tensor:
-    conditional = as_conditional(flow)
-    lr = None if conditional is None else hr[..., :: conditional.upscale, :: conditional.upscale]
-    if task == "draw" and conditional is not None and lr is not None:
-        return conditional.sample(lr, num_samples=1, temperature=0.0, generator=torch.Generator().manual_seed(0))
-    return torch.stack([term.value.sum() for term in flow.log_likelihood_terms(hr, lr)])

@@ -57,3 +57,9 @@ def test_commands_say_it_on_stderr_and_go_on(command, tmp_path, monkeypatch):
     result = run(*arguments, "--out", tmp_path / "out")
     assert result.exit_code == 0 and json.loads(result.stdout)
     assert result.stderr.index("Note: a large output, of 48 × 32 pixels") < result.stderr.index("Wrote 1 image")
+
+
+def test_measuring_leaves_the_random_state_alone(flow):
+    before = torch.get_rng_state()
+    seconds_per_pixel(flow)
+    assert torch.equal(torch.get_rng_state(), before)
