@@ -59,7 +59,8 @@ from flowsr.posterior import (
     uncertainty_quality,
 )
 from flowsr.programs import super_resolution
-from flowsr.workflows.study import StudySettings, run_study
+from flowsr.workflows.studies import StudySettings
+from flowsr.workflows.study import run_study
 
 Analysis = Callable[[ConditionalModel, Tensor, Tensor], Tensor]
 

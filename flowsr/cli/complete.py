@@ -50,7 +50,10 @@ def study_names() -> dict[str, str]:
         >>> study_names()["uncertainty"]
         'Does the spread of the draws say where their mean is wrong?'
     """
-    functions = (node for node in _source("workflows", "study.py").body if isinstance(node, ast.FunctionDef))
+    folder = files("flowsr").joinpath("workflows", "studies")
+    sources = sorted(path.name for path in folder.iterdir() if path.name.endswith(".py"))
+    nodes = (node for name in sources for node in _source("workflows", "studies", name).body)
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
     return {
         function.name: ast.literal_eval(call.args[0])
         for function in functions

@@ -31,7 +31,7 @@ class Solver(StrEnum):
 
 def _list_studies(value: bool) -> None:
     if value:
-        from flowsr.workflows.study import STUDIES
+        from flowsr.workflows.studies import STUDIES
 
         told = {name: study.question for name, study in STUDIES.items()}
         Reporter(quiet=False, json_only=False).result(Facts("Studies", told))
@@ -113,7 +113,8 @@ def study(
     from flowsr.images import read_image
     from flowsr.models.conditional import require_conditional
     from flowsr.plots import save_figure
-    from flowsr.workflows.study import StudySettings, run_study, study_named
+    from flowsr.workflows.studies import StudySettings, study_named
+    from flowsr.workflows.study import run_study
 
     chosen = study_named(name)
     figures = {part: f"{name}_{part.replace(' ', '_')}.png" for part in chosen.parts}

@@ -16,7 +16,7 @@ from flowsr.cli.app import app
 from flowsr.models import presets
 from flowsr.models.weights import RELEASES, shipped_path
 from flowsr.training import RECIPES, Recipe
-from flowsr.workflows.study import STUDIES
+from flowsr.workflows.studies import STUDIES
 
 SHELLS = ("bash", "zsh", "fish")
 

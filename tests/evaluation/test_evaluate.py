@@ -19,7 +19,7 @@ from flowsr.metrics import lr_psnr, ntire_diversity, pixel_std, psnr, ssim
 from flowsr.workflows.evaluate import evaluate_files
 from flowsr.workflows.processes import Processes
 from flowsr.workflows.sample import DrawPlan
-from flowsr.workflows.study import StudySettings
+from flowsr.workflows.studies import StudySettings
 
 
 def run(*args):

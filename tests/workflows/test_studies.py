@@ -18,7 +18,8 @@ from flowsr.statistics.intervals import bootstrap_interval
 from flowsr.testing import randomize
 from flowsr.workflows.pairs import centre_crop, varied_crop
 from flowsr.workflows.processes import Processes
-from flowsr.workflows.study import STUDIES, StudySettings, pairs_remark, register, run_study, temperature_remark
+from flowsr.workflows.studies import STUDIES, StudySettings, pairs_remark, register, temperature_remark
+from flowsr.workflows.study import run_study
 
 TINY = flowsr.HCFlowConfig(
     steps=2, conditional_steps=1, hidden_channels=4, conditional_hidden_channels=4, features=4, growth=2, rrdbs=(1, 1)
@@ -55,7 +56,7 @@ def test_the_command_knows_the_studies_and_solvers():
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypatch):
     flowsr.save(_flow(), tmp_path / "tiny.safetensors")
-    monkeypatch.setattr("flowsr.workflows.study._OPTIMIZATION", 5)
+    monkeypatch.setattr("flowsr.workflows.studies.restoration._OPTIMIZATION", 5)
     out = tmp_path / "out"
     args = ["study", name, folder, "--model", tmp_path / "tiny.safetensors", "--out", out]
     args += ["--crop", 16, "-n", 8, "--pairs", 20, "--device", "cpu", "--json"]
@@ -77,7 +78,7 @@ def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypat
 
 
 def test_a_new_study_needs_its_function_alone(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("flowsr.workflows.study.STUDIES", dict(STUDIES))
+    monkeypatch.setitem(STUDIES, "nothing", None)  # so that it is gone afterwards
 
     @register("What comes out of nothing?", parts=("draws",), steps=lambda images, _: images)
     def nothing(flow, images, settings, advance):
@@ -144,7 +145,7 @@ def test_the_crop_is_where_the_image_varies_most():
 
 @pytest.mark.parametrize("name", ["inpainting", "deblurring"])
 def test_the_figure_shows_the_truth(name, monkeypatch):
-    monkeypatch.setattr("flowsr.workflows.study._OPTIMIZATION", 5)
+    monkeypatch.setattr("flowsr.workflows.studies.restoration._OPTIMIZATION", 5)
     image = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
     report = run_study(name, _flow(), {"a": image}, StudySettings(crop=16, num_samples=8))
     axes = report.plot().axes[0]

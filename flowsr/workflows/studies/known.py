@@ -1,0 +1,126 @@
+"""What a study is, what it can be told, and which there are by name."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from flowsr._support.temperatures import MODEL_TEMPERATURE
+from flowsr.errors import did_you_mean
+from flowsr.posterior.solve import Method
+from flowsr.results import Result
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a study can be told.
+
+    Args:
+        crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
+            deblurring take the square of the first image that varies most, uncertainty the middle of each.
+        num_samples: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
+        pairs: crops for calibration, at least 20.
+        temperature: τ of the draws; 1 is the model.
+        lr_log_scale: log σ of the flow's LR image, at most 0; ``-inf`` is the Dirac limit.
+        noise: standard deviation of the observation's noise, for inpainting and deblurring.
+        method: solver, for inpainting and deblurring.
+        seed: of all randomness.
+
+    Raises:
+        ValueError: for numbers out of range.
+    """
+
+    crop: int | None = None
+    num_samples: int | None = None
+    pairs: int = 60
+    temperature: float = MODEL_TEMPERATURE
+    lr_log_scale: float = -math.inf
+    noise: float = 0.02
+    method: Method = "svi"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and (self.crop < 16 or self.crop % 8):
+            raise ValueError(f"expected a crop of at least 16 pixels, a multiple of 8; got {self.crop}")
+        if self.pairs < 20 or (self.num_samples is not None and self.num_samples < 4):
+            raise ValueError(f"expected pairs >= 20 and num_samples >= 4; got {self.pairs} and {self.num_samples}")
+        if not self.temperature > 0 or not self.lr_log_scale <= 0 or not self.noise > 0:
+            raise ValueError(
+                "expected temperature and noise > 0 and lr_log_scale at most 0; got "
+                f"{self.temperature}, {self.noise} and {self.lr_log_scale}"
+            )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the work of a study returns: see :class:`StudyReport`."""
+
+    subject: str
+    parts: Mapping[str, Result]
+    remarks: tuple[str, ...] = ()
+
+
+Images = Mapping[str, Tensor]
+Advance = Callable[..., None]
+
+Work = Callable[..., Findings]
+"""What a study does with a model, HR images by name and settings; the fourth argument is to be called at each step. One
+that is shared out takes :class:`~flowsr.workflows.processes.Processes` as ``processes`` too."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named study.
+
+    Attributes:
+        question: it answers.
+        parts: names of its results, each with a figure.
+        run: its work.
+        steps: how many steps of a progress bar it takes for a number of images.
+        shared: whether several processes share the images out; of others the first does all.
+    """
+
+    question: str
+    parts: tuple[str, ...]
+    run: Work
+    steps: Callable[[int, StudySettings], int] = field(repr=False)
+    shared: bool = False
+
+
+STUDIES: dict[str, Study] = {}
+"""Studies by name; :func:`register` adds to them."""
+
+
+def register(
+    question: str, *, parts: tuple[str, ...], steps: Callable[[int, StudySettings], int], shared: bool = False
+) -> Callable[[Work], Work]:
+    """Make a function a study of its own name, see :class:`Study` for the arguments."""
+
+    def add(work: Work) -> Work:
+        STUDIES[work.__name__] = Study(question, parts, work, steps, shared)
+        return work
+
+    return add
+
+
+def study_named(name: str) -> Study:
+    """A study by its name; raises ValueError that lists the names.
+
+    Example:
+        >>> study_named("inpainting").parts
+        ('solution',)
+    """
+    if name not in STUDIES:
+        raise ValueError(f"expected a study among {', '.join(STUDIES)}; got {name!r}{did_you_mean(name, STUDIES)}")
+    return STUDIES[name]
+
+
+def count_text(number: int, what: str) -> str:
+    """A number of things, in words.
+
+    Example:
+        >>> count_text(2, "image")
+        '2 images'
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
