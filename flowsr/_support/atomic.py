@@ -25,6 +25,7 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
     Raises:
         FileExistsError: if the file exists and must not be overwritten, or is a pipe or a device.
         FileNotFoundError: if its folder does not exist.
+        PermissionError: if its folder may not be written to.
 
     Example:
         >>> import tempfile
@@ -49,7 +50,13 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iter
         raise FileNotFoundError(f"expected the folder {printable(path.parent)} to exist; got none: create it first")
     # The suffix stays, as writers choose the format by it; what is longer says no format.
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
-    descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=suffix, dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=suffix, dir=path.parent)
+    except PermissionError:  # which names a file that nobody asked for
+        raise PermissionError(
+            f"expected a folder that may be written to; got {printable(path.parent)}: change its permissions, or "
+            "choose another folder"
+        ) from None
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -131,15 +131,15 @@ def parse_size(text: str) -> tuple[int, int]:
         Height and width, the order of a tensor's shape; from 1 to 999999 each.
 
     Raises:
-        ValueError: for another text.
+        ValueError: for another text, or what is none.
 
     Example:
         >>> parse_size("640x480"), parse_size(size_text((480, 640)))
         ((480, 640), (480, 640))
     """
-    found = re.fullmatch(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})(\s*pixels)?", text.strip(), re.ASCII)
+    found = re.fullmatch(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})(\s*pixels)?", str(text).strip(), re.ASCII)
     if found is None or 0 in (sides := (int(found[1]), int(found[2]))):
-        raise ValueError(f"expected a size as WIDTHxHEIGHT, such as 640x480; got '{quoted(text)}'")
+        raise ValueError(f"expected a size as WIDTHxHEIGHT, such as 640x480; got '{quoted(str(text))}'")
     return sides[1], sides[0]
 
 

@@ -123,8 +123,8 @@ def build_report(
     stability = inverse_stability(flow, cropped.to(device), cropped_lr.to(device), seed=seed)
 
     pictures = [
-        _picture(study.lr, f"LR image, {_size(study.lr)}, at the size of the HR image"),
-        _picture(study.hr, f"HR image, {_size(study.hr)}"),
+        _picture(study.lr, f"LR image, {size_text(study.lr.shape[-2:])}, at the size of the HR image"),
+        _picture(study.hr, f"HR image, {size_text(study.hr.shape[-2:])}"),
         _picture(study.bicubic, "bicubic"),
         *(_picture(image, f"a draw at τ = {tau:g}") for tau, image in study.samples.items()),
         _picture(study.another, f"another draw at τ = {DRAW_TEMPERATURE:g}"),
@@ -152,7 +152,7 @@ def build_report(
             ("the image", _figure(of_image.plot()), of_image.to_text()),
             ("a draw of the model, for comparison", None, of_draw),
         ),
-        "stability": (_figure(stability.plot()), stability.to_text(), _size(cropped)),
+        "stability": (_figure(stability.plot()), stability.to_text(), size_text(cropped.shape[-2:])),
     }
     template = (resources.files("flowsr.workflows") / "report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -195,7 +195,3 @@ def _figure(figure: Figure) -> str:
 
 def _address(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[-1]} × {image.shape[-2]}"

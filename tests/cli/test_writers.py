@@ -214,6 +214,16 @@ def test_the_processes_of_one_job_hold_it_together(tmp_path, monkeypatch):
         assert ".flowsr.lock" in os.listdir(tmp_path)
 
 
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
+    def refused(**given):
+        raise PermissionError(13, "Permission denied", f"{given['dir']}/{given['prefix']}x")
+
+    monkeypatch.setattr("tempfile.mkstemp", refused)
+    with pytest.raises(PermissionError, match=r"expected a folder that may be written to; got .*: change") as raised:
+        flowsr.save(flowsr.HCFlow.from_preset("sr-x4-small"), tmp_path / "model.safetensors")
+    assert ".flowsr-" not in str(raised.value)
+
+
 def test_what_was_left_long_ago_is_swept_and_what_is_being_written_is_not(tmp_path):
     with atomic_path(tmp_path / "page.html") as writing:
         (tmp_path / ".flowsr-old.png").touch()

@@ -22,7 +22,8 @@ def test_what_is_printed_can_be_typed(height, width):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "640", "640x", "x480", "0x480", "640x0", "-1x5", "640x480x3", "1e3x9", "٣x٣", "9999999x1"]
+    "text",
+    ["", "640", "640x", "x480", "0x480", "640x0", "-1x5", "640x480x3", "1e3x9", "٣x٣", "9999999x1", None, (480, 640)],
 )
 def test_what_is_no_size_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match="expected a size as WIDTHxHEIGHT, such as 640x480; got"):
