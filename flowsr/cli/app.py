@@ -8,6 +8,7 @@ import typer
 
 from flowsr.cli.cite import cite
 from flowsr.cli.compare import compare
+from flowsr.cli.convert_nll import convert_nll
 from flowsr.cli.demo import demo
 from flowsr.cli.evaluate import evaluate
 from flowsr.cli.guard import EXAMPLE, GuardedCommand, GuardedGroup
@@ -61,6 +62,7 @@ _add(train, "flowsr train photographs/ --out runs/first", no_args_is_help=True)
 _add(evaluate, "flowsr evaluate photographs/ --model sr-x4-small")
 _add(compare, "flowsr compare sr-x4-small runs/first/model.safetensors photographs/")
 _add(score, "flowsr score hr.png --model sr-x4-small")
+_add(convert_nll, "flowsr convert-nll srflow --value -7.5", no_args_is_help=True)
 _add(report, "flowsr report hr.png --model sr-x4-small")
 _add(study, "flowsr study calibration photographs/ --model sr-x4-small")
 _add(downscale, "flowsr downscale hr.png")

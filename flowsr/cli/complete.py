@@ -88,6 +88,19 @@ def recipe_fields() -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
+def convention_names() -> dict[str, str]:
+    """The conventions in which codes report likelihoods, and whose each is.
+
+    Example:
+        >>> convention_names()["srflow"]
+        "the authors' SRFlow, in training and validation"
+    """
+    value = dict(_assigned(_source("likelihood", "conventions.py")))["CONVENTIONS"]
+    calls = (call for call in ast.walk(value) if isinstance(call, ast.Call))
+    fields = ({kept.arg: kept.value for kept in call.keywords} for call in calls)
+    return {ast.literal_eval(f["name"]): ast.literal_eval(f["code"]) for f in fields if "name" in f}
+
+
 def complete_model(incomplete: str) -> Found:
     """Presets, and files of weights that are there."""
     folder, _, start = incomplete.rpartition("/")
@@ -107,6 +120,11 @@ def complete_study(incomplete: str) -> Found:
 def complete_recipe(incomplete: str) -> Found:
     """Published recipes."""
     return _starting(dict.fromkeys(recipe_names(), ""), incomplete)
+
+
+def complete_convention(incomplete: str) -> Found:
+    """Conventions, and whose they are."""
+    return _starting(convention_names(), incomplete)
 
 
 def complete_field(incomplete: str) -> Found:

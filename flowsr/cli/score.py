@@ -9,6 +9,7 @@ import typer
 
 from flowsr._support.json import document, to_plain, write_json
 from flowsr._support.names import output_stem, printable
+from flowsr.cli.complete import complete_convention
 from flowsr.cli.console import Reporter, counted
 from flowsr.cli.layout import OUTPUT
 from flowsr.cli.options import (
@@ -59,9 +60,19 @@ def score(
     official: Annotated[
         bool,
         typer.Option(
-            "--official", help="Add the authors' NLL and the PSNR of the flow's own LR image (two more passes)."
+            "--official", help="Add the authors' NLL and the PSNR of the flow's own LR image (three more passes)."
         ),
     ] = False,
+    convention: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--convention",
+            help="Add what another code would report, such as srflow; see convert-nll. May be given several times.",
+            metavar="NAME",
+            show_default="none",
+            autocompletion=complete_convention,
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Precision = Dtype.float32,
@@ -105,6 +116,7 @@ def score(
             seed=seed,
             maps=out is not None,
             official=official,
+            conventions=convention or (),
             tiling=tiling,
             on_tile=partial(advance, printable(path.name)),
         )

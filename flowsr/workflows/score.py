@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from flowsr._support.json import size_of
 from flowsr._support.names import printable
-from flowsr.distributions import UniformDequantizer
 from flowsr.evaluation.columns import Column, encoded_lr_column
 from flowsr.evaluation.encoded import encoded_lr, encoded_lr_psnr
 from flowsr.images import read_image, size_text
@@ -21,9 +20,11 @@ from flowsr.likelihood import (
     BitsPerDim,
     LogLikelihoodTerms,
     bits_per_dim,
-    official_nll,
+    score_as,
 )
 from flowsr.likelihood.bounds import with_error
+from flowsr.likelihood.conventions import find_convention
+from flowsr.likelihood.convert import figure_as
 from flowsr.models import Capability, ImageModel, Tiling, plan_tiles
 from flowsr.models.conditional import as_conditional
 from flowsr.models.latents import check_num_samples
@@ -53,6 +54,7 @@ class ScoredImage(Result):
             for a model without an LR image in its latent, as is the next.
         encoded_lr_psnr: of the flow's own LR image against the LR image.
         official_bins: quantization of ``official_nll``, 64 for x4 and 256 otherwise.
+        in_conventions: what other codes would report for the image, of those asked for.
     """
 
     source: Path
@@ -64,6 +66,7 @@ class ScoredImage(Result):
     official_nll: Figure
     encoded_lr_psnr: Figure
     official_bins: int | None = None
+    in_conventions: tuple[Figure, ...] = ()
 
     @property
     def bits_per_dim(self) -> Figure:
@@ -89,7 +92,7 @@ class ScoredImage(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Figures with their conventions, the bounds and the terms behind them, and remarks; JSON-ready."""
-        figures = (self.bits_per_dim, self.official_nll, self.encoded_lr_psnr)
+        figures = (self.bits_per_dim, self.official_nll, self.encoded_lr_psnr, *self.in_conventions)
         return {
             "source": printable(self.source),
             "lr_source": None if self.lr_source is None else printable(self.lr_source),
@@ -115,7 +118,8 @@ class ScoredImage(Result):
         size = size_text(self.file_size, cropped_to=self.size)
         title = f"{printable(self.source.name)}, {size}: upper bounds on bits/dim of the 8-bit image"
         notes = list(self.remarks)
-        notes += [str(figure) for figure in (self.official_nll, self.encoded_lr_psnr) if not figure.reason]
+        asked = (figure for figure in (self.official_nll, self.encoded_lr_psnr) if not figure.reason)
+        notes += [str(figure) for figure in (*asked, *self.in_conventions)]
         bounds = text_table(["bound", "bits/dim"], facts, title=title, notes=notes)
         return f"{bounds}\n\nterms of the first draw of the noise\n{self.terms.to_text()}"
 
@@ -137,6 +141,7 @@ def score_file(
     seed: int = 0,
     maps: bool = False,
     official: bool = False,
+    conventions: Sequence[str] = (),
     tiling: Tiling | None = None,
     on_tile: Callable[[], None] | None = None,
 ) -> ScoredImage:
@@ -144,7 +149,7 @@ def score_file(
 
     A density of images alone scores it without an LR image.
 
-    Cost: ``num_samples`` encoding passes, and a few percent; two more for ``official``.
+    Cost: ``num_samples`` encoding passes, and a few percent; three more for ``official``, one or two for a convention.
 
     Args:
         flow: the model.
@@ -156,6 +161,8 @@ def score_file(
         maps: keep the terms' maps.
         official: add what the authors' code prints, their NLL and the PSNR of the flow's own LR image, for a model with
             an LR image in its latent, where the image fits into memory whole.
+        conventions: names of :data:`flowsr.likelihood.CONVENTIONS`, to add what their codes would report, each with its
+            own noise, where the image fits into memory whole.
         tiling: how to cut the image, as :func:`check_score` says; by default so that three quarters of the free memory
             suffice.
         on_tile: called after each tile of each draw.
@@ -163,7 +170,7 @@ def score_file(
     Raises:
         ImageError: if a file cannot be used, or the LR image is not s times smaller.
         OutOfMemoryError: if not even a tile fits into memory.
-        ValueError: for an LR image given to a density of images alone, or fewer than one draw.
+        ValueError: for an LR image given to a density of images alone, fewer than one draw, or an unknown convention.
 
     Example:
         >>> import tempfile
@@ -175,6 +182,8 @@ def score_file(
         (16, 16)
     """
     check_num_samples(num_samples)
+    for name in conventions:
+        find_convention(name)
     file_size = read_image(path, mode=None).shape[-2:]
     image, small = read_pair(flow, path, lr, in_tiles=True)
     if tiling is None:
@@ -199,6 +208,9 @@ def score_file(
         size=(image.shape[-2], image.shape[-1]),
         grey=len(image) == 3 and bool((image == image[:1]).all()),
         bits=bits,
+        in_conventions=tuple(
+            _in_convention(flow, hr, lr_image, name, seed=seed, whole=len(tiling) == 1) for name in conventions
+        ),
         **_official(flow, image, small, seed=seed, asked=official, whole=len(tiling) == 1),
     )
 
@@ -221,23 +233,36 @@ def _tiling(flow: ImageModel, image: Tensor, path: Path, *, maps: bool, max_memo
     return plan_tiles(flow, size, task="encode", max_memory=max_memory, held=held, what=what)
 
 
+_NOT_WHOLE = "of whole images, which does not fit into memory here"
+
+
+def _in_convention(flow: ImageModel, hr: Tensor, lr: Tensor | None, name: str, *, seed: int, whole: bool) -> Figure:
+    """What another code would report, of a model that it could be asked of; the noise is drawn on the CPU."""
+    convention = find_convention(name)
+    if convention.lr_term == "rounded" and Capability.LR_LATENT not in flow.capabilities:
+        return figure_as(convention, reason=f"{type(flow).__name__} has no LR image in its latent")
+    if not whole:
+        return figure_as(convention, reason=_NOT_WHOLE)
+    generator = torch.Generator().manual_seed(seed)
+    return figure_as(convention, float(score_as(flow, hr, lr, convention=convention, generator=generator)))
+
+
 def _official(
     flow: ImageModel, hr: Tensor, lr: Tensor | None, *, seed: int, asked: bool, whole: bool
 ) -> dict[str, Any]:
     """What the authors' code prints, of a model that it could be asked of."""
-    conditional, reason = as_conditional(flow), "" if asked else "costs two passes: --official"
+    conditional, reason = as_conditional(flow), "" if asked else "costs three passes: --official"
     if Capability.LR_LATENT not in flow.capabilities or conditional is None or lr is None:
         reason = f"{type(flow).__name__} has no LR image in its latent"
     elif asked and not whole:
-        reason = "of whole images, which does not fit into memory here"
+        reason = _NOT_WHOLE
     # The authors' x4 models are trained, and scored, with the noise of 64 grey levels.
     bins = 256 if conditional is None else OFFICIAL_BINS.get(conditional.upscale, 256)
     nll: float | str = reason
     decibels: float | str = reason
     if not reason and conditional is not None and lr is not None:
-        source = torch.Generator().manual_seed(seed)
-        noisy, _ = UniformDequantizer(bins).dequantize(hr.to(flow.device), generator=source)
-        nll = float(official_nll(cast(Any, flow), noisy, lr.to(flow.device), bins=bins))
+        theirs = "hcflow-x4" if bins == 64 else "hcflow-x8"
+        nll = float(_in_convention(flow, hr.to(flow.device), lr.to(flow.device), theirs, seed=seed, whole=whole))
         decibels = encoded_lr_psnr(encoded_lr(conditional, hr).cpu(), lr)
     how = f"as the authors' code counts: noise 1/{bins}, its constant once per pixel, divided by H·W"
     own = "encode(hr).lr clamped, rounded to 8 bits for a rescaling model, against the LR image, no border"

@@ -54,7 +54,7 @@ def test_a_file_is_encoded_once_for_each_draw(image, monkeypatch):
     score_file(flow, image, num_samples=3, maps=True)
     assert len(passes) == 3
     score_file(flow, image, official=True)
-    assert len(passes) == 3 + 1 + 2
+    assert len(passes) == 3 + 1 + 3
     with pytest.raises(ValueError, match="num_samples >= 1"):
         score_file(flow, image, num_samples=0)
 
