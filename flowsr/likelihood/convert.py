@@ -126,7 +126,7 @@ def conversions(
     Example:
         >>> card = conversions(-5.10, "hcflow-x4", targets=("flowsr", "hcflow-x4"))
         >>> [figure.cell for figure in card.columns["same evaluation"]]
-        ['2.30', '-3.70']
+        ['2.30', '-3.70', '–', '–']
         >>> [figure.cell for figure in card.columns["other code"]]
         ['–', '-5.10']
     """

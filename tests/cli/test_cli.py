@@ -139,7 +139,7 @@ def test_models_are_named_alike_everywhere():
     """Every command that takes a model takes it by one option, with one help, and has a shipped one by default."""
     commands = typer.main.get_command(app).commands
     found = {name: p for name, command in commands.items() for p in command.params if p.name == "model" and p.default}
-    # Which show the shipped model, convert a file or a figure, take two models, and are asked about models as about images.
+    # Which show the shipped model, convert a file or a figure, take two models, are asked about models as about images.
     without = {"demo", "import", "compare", "info", "cite", "convert-nll"}
     assert found.keys() == commands.keys() - without
     for name, option in found.items():
