@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--start", choices=["haar", "rotation"], default="haar")
     parser.add_argument("--scales", type=float, nargs="*", default=[1.0], help="shrink images by these factors")
+    parser.add_argument("--grain", type=float, default=0.0, help="most grey levels of noise on crops")
     parser.add_argument("--hold-out", type=int, default=8, help="training images kept out, to see over-fitting")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of the recipe to change")
     parser.add_argument("--at", type=int, nargs="*", default=[100, 250, 300, 500, 750, 1000, 1500, 3000, 4500, 6000])
@@ -138,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
             validation=list(files),
             hold_out=options.hold_out,
             scales=tuple(options.scales),
+            grain=options.grain,
         ),
         out=options.out,
         recipe=yardstick(options.model, options.steps, **parse_fields(options.set)),

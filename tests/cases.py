@@ -39,6 +39,7 @@ from flowsr.transforms import (
     Multiscale,
     Partial,
     PixelShuffle,
+    SinhArcsinhMap,
     SplineMap,
     affine_coupling,
     rescaling_coupling,
@@ -82,6 +83,7 @@ VARIANTS = {
     "spline": {"coupling": "spline", "spline_bins": 4},
     "plu": {"mixing": "plu"},
     "orthogonal": {"mixing": "orthogonal"},
+    "sinh-arcsinh": {"head": "sinh-arcsinh"},
     "learned-prior": {"prior": "learned"},
     "not-hierarchical": {"hierarchical": False},
     "learned-lr-width": {"learned_lr_width": True},
@@ -229,6 +231,9 @@ CASES: dict[str, Case] = {
     "coupling-spline": Case(
         lambda: Coupling(4, FCN(2, 2 * 11, hidden_channels=6), map=SplineMap(bins=4, bound=2.0), kept_channels=2),
         (4, 3, 4),
+    ),
+    "coupling-sinh-arcsinh": Case(
+        lambda: Coupling(5, FCN(2, 3 * 4, hidden_channels=6), map=SinhArcsinhMap(), kept_channels=2), (5, 3, 4)
     ),
     "rescaling-coupling-spline": Case(
         lambda: rescaling_coupling(8, step=0, image_channels=2, growth=3, map=SplineMap(bins=3, bound=3.0)), (8, 3, 4)

@@ -29,6 +29,7 @@ from flowsr.cli.train_options import (
     Efficiency,
     Fields,
     Folders,
+    Grain,
     HoldOut,
     LogEvery,
     LRFolders,
@@ -75,6 +76,7 @@ def train(
     validation: Validation = None,
     hold_out: HoldOut = 0,
     scales: Scales = "1",
+    grain: Grain = 0.0,
     strict: Strict = False,
     device: Accelerator = "auto",
     devices: Devices = 1,
@@ -134,6 +136,7 @@ def train(
         validation=validation or None,
         hold_out=hold_out,
         scales=factors,
+        grain=grain,
         workers=workers,
         strict=strict,
     )

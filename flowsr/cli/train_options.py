@@ -106,6 +106,16 @@ Scales = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Grain = Annotated[
+    float,
+    typer.Option(
+        "--grain",
+        min=0.0,
+        metavar="FLOAT",
+        help="Most grey levels of noise that crops get: 6.",
+        rich_help_panel=DATA,
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.", rich_help_panel=DATA)]
 Accelerator = Annotated[
     str,

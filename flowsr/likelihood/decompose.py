@@ -201,7 +201,7 @@ def decompose(
 ) -> LogLikelihoodTerms:
     """Split a log-likelihood into the LR term, the latents, the log-determinants and the dequantization.
 
-    ``log p = log N(y; lr, σ²) + Σ_l log N(z_l; 0, 1) + Σ_l (ladj of main flow, conditional steps, Gaussian head)``
+    ``log p = log N(y; lr, σ²) + Σ_l log N(z_l; 0, 1) + Σ_l (ladj of main flow, conditional steps, head)``
 
     With a dequantizer noise is added to the image first, and the term ``−log q(u | hr)`` makes the sum a lower bound
     of the log-probability of the 8-bit image. With ``lr_likelihood="mass"`` the LR term is the mass of the Gaussian on
@@ -277,7 +277,7 @@ def decompose(
         raise ValueError(f"expected terms of different names; got {', '.join(names)}")
     if not maps:
         return LogLikelihoodTerms(found, dims, width, bins=bins)
-    whole = tuple(Term(term.kind, term.value.sum((-2, -1)), term.level) for term in found)
+    whole = tuple(replace(term, value=term.value.sum((-2, -1))) for term in found)
     images = {term.name: spread(term.value, *hr.shape[-2:]) for term in found}
     return LogLikelihoodTerms(whole, dims, width, images, bins=bins)
 
@@ -311,9 +311,7 @@ def _terms_in_tiles(
         values = tiling.assemble(terms_of, on_tile=on_tile).movedim(-3, 0)
     else:
         values = tiling.total(sums_of, on_tile=on_tile).movedim(-1, 0)
-    return tuple(
-        Term(term.kind, value.to(term.value.dtype), term.level) for term, value in zip(seen, values, strict=True)
-    )
+    return tuple(replace(term, value=value.to(term.value.dtype)) for term, value in zip(seen, values, strict=True))
 
 
 def check_bins(bins: int) -> None:

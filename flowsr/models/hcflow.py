@@ -26,6 +26,7 @@ from flowsr.transforms import (
     ImageTransform,
     InvertibleConv1x1,
     PixelShuffle,
+    SinhArcsinhMap,
     SplineMap,
     rescaling_coupling,
 )
@@ -64,6 +65,8 @@ class HCFlowConfig(ModelConfig):
         spline_bins: bins of each spline.
         spline_bound: where its linear tails begin.
         mixing: variant: "plu" or "orthogonal" 1x1 convolutions instead of "dense" ones.
+        head: variant: "sinh-arcsinh" lets the head of each level predict a skewness and a weight of the tails for each
+            value of a latent, beside mean and width.
         prior: variant: "learned" gives the latent of each level a Gaussian whose mean and width an FCN predicts from
             the level's features, in place of N(0, I); it comes on top of the head, which is one convolution.
         hierarchical: variant: False takes the features of coarser levels away from each level's encoder, which then
@@ -81,7 +84,16 @@ class HCFlowConfig(ModelConfig):
         8
     """
 
-    variants = ("coupling", "spline_bins", "spline_bound", "mixing", "prior", "hierarchical", "learned_lr_width")
+    variants = (
+        "coupling",
+        "spline_bins",
+        "spline_bound",
+        "mixing",
+        "head",
+        "prior",
+        "hierarchical",
+        "learned_lr_width",
+    )
 
     task: Task = "super-resolution"
     image_channels: int = 3
@@ -98,6 +110,7 @@ class HCFlowConfig(ModelConfig):
     spline_bins: int = 8
     spline_bound: float = 5.0
     mixing: Mixing = "dense"
+    head: Literal["gaussian", "sinh-arcsinh"] = "gaussian"
     prior: Literal["standard", "learned"] = "standard"
     hierarchical: bool = True
     learned_lr_width: bool = False
@@ -109,6 +122,7 @@ class HCFlowConfig(ModelConfig):
             raise ValueError(f"expected rrdbs to be two integers >= 0; got {self.rrdbs}")
         self.check_choice("coupling", ("affine", "spline"))
         self.check_choice("mixing", tuple(MIXINGS))
+        self.check_choice("head", ("gaussian", "sinh-arcsinh"))
         self.check_choice("prior", ("standard", "learned"))
         self.check_choice("hierarchical", (True, False))
         self.check_choice("learned_lr_width", (True, False))
@@ -185,6 +199,7 @@ def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
                 encoder=encoder,
                 steps=reversed(steps),
                 head_log_scale=head_log_scale,
+                head=SinhArcsinhMap(log_scale=head_log_scale) if config.head == "sinh-arcsinh" else None,
                 prior=_prior(config, details, feature_channels, head_log_scale) if config.prior == "learned" else None,
             )
         )

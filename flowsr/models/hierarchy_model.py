@@ -14,7 +14,7 @@ from flowsr.models.capabilities import Capability, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.image_model import distribution_of
 from flowsr.models.latents import Latents, LRLikelihood, Term, TermKind, check_latents, lr_term
-from flowsr.transforms import Hierarchy, UnconditionalLevel
+from flowsr.transforms import ConditionalLevel, Hierarchy
 
 
 class HierarchyModel(ConditionalModel):
@@ -241,11 +241,16 @@ class HierarchyModel(ConditionalModel):
         width = self.lr_log_scale if lr_log_scale is None else lr_log_scale
         parts: list[tuple[TermKind, Sequence[Tensor]]] = [("latent", latents)]
         parts.append(("main", encoding.ladj_main))
-        if not any(isinstance(level, UnconditionalLevel) for level in self.transform.conditionals):
+        families = [level.family for level in self.transform.conditionals if isinstance(level, ConditionalLevel)]
+        if families:
             parts.append(("conditional", encoding.ladj_steps))
             parts.append(("head", encoding.ladj_head))
         first = lr_term(encoding.lr, lr, log_scale=width, likelihood=lr_likelihood)
-        rest = [Term(kind, value, level) for kind, values in parts for level, value in zip(levels, values, strict=True)]
+        rest = [
+            Term(kind, value, level, *families[:1])  # all levels have the same
+            for kind, values in parts
+            for level, value in zip(levels, values, strict=True)
+        ]
         return (first, *rest)
 
     def noise(self, hr: Tensor, lr: Tensor | None = None, *, lr_log_scale: float | None = None) -> dict[str, Tensor]:

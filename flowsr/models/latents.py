@@ -76,7 +76,7 @@ _NAMES: dict[str, str] = {
     "latent": "latent z_{}",
     "main": "main flow {}",
     "conditional": "conditional steps {}",
-    "head": "Gaussian head {}",
+    "head": "{family} head {}",
     "preprocessing": "preprocessing",
     "dequantization": "dequantization",
 }
@@ -91,6 +91,7 @@ class Term:
             (log-determinants of parts of the flow), dequantization (minus the log-density of the noise).
         value: in nats, ``(*batch)``; within :func:`flowsr.transforms.per_pixel` a map ``(*batch, h, w)``.
         level: number of the level, 1 the finest, as in the paper; None where levels have no meaning.
+        family: of the distribution that a head gives what the steps leave.
 
     Example:
         >>> Term("latent", torch.zeros(()), level=2).name
@@ -100,11 +101,12 @@ class Term:
     kind: TermKind
     value: Tensor
     level: int | None = None
+    family: str = "Gaussian"
 
     @property
     def name(self) -> str:
         """What the term is called in tables."""
-        return _NAMES[self.kind].format("" if self.level is None else self.level).strip(" _")
+        return _NAMES[self.kind].format("" if self.level is None else self.level, family=self.family).strip(" _")
 
 
 @runtime_checkable

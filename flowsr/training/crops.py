@@ -1,6 +1,7 @@
 """Random crops as batches: which images, where, and how turned, all a function of (seed, number of the sample)."""
 
 import copy
+import math
 import signal
 import warnings
 from collections.abc import Sequence
@@ -94,6 +95,8 @@ class CropBatches(Dataset):
         rotations: turn crops by multiples of 90 degrees.
         scales: factors in (0, 1], one drawn for each crop, by which the image is shrunk first (bicubic, 8-bit): smaller
             images are sharper and lose JPEG artifacts.
+        grain: at least 0; each crop gets, before it is shrunk, white Gaussian noise of standard deviation ``grain·u²``
+            grey levels, u uniform in [0, 1), so that the noise of a sensor or of film is not unlike all that was seen.
         degradation: how LR is made from HR; bicubic by default. Not used for paired images.
         rank: number of this process.
         world_size: number of processes.
@@ -128,6 +131,7 @@ class CropBatches(Dataset):
         flips: bool = True,
         rotations: bool = True,
         scales: Sequence[float] = (1.0,),
+        grain: float = 0.0,
         degradation: Degradation | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -142,14 +146,19 @@ class CropBatches(Dataset):
                 f"expected a batch size that is a multiple of processes x accumulation = {world_size * accumulate}; "
                 f"got {batch_size}"
             )
+        if not 0 <= grain < math.inf:
+            raise ValueError(f"expected a grain of at least 0 grey levels; got {grain}")
         if not scales or any(not 0 < scale <= 1 for scale in scales):
             raise ValueError(f"expected scales in (0, 1]; got {tuple(scales)}")
         self.folder, self.indices = folder, list(indices)
         self.paired = folder.pairs[0][1] is not None
         if self.paired and tuple(scales) != (1.0,):
             raise ValueError("expected scales = (1,) for paired images: shrinking would change the LR images too")
+        if self.paired and grain:
+            raise ValueError("expected grain = 0 for paired images: their LR images would lack it")
         self.crop, self.upscale, self.batch_size, self.seed = crop, upscale, batch_size, seed
         self.flips, self.rotations, self.scales, self.degradation = flips, rotations, tuple(scales), degradation
+        self.grain = grain
         self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self._epoch: tuple[int, list[int]] = (-1, [])
 
@@ -207,6 +216,8 @@ class CropBatches(Dataset):
         flip = self.flips and bool(_randint(2, generator))
         turns = _randint(4, generator) if self.rotations else 0
         hr = _turn(hr[:, top : top + side, left : left + side], flip, turns)
+        if self.grain:
+            hr = _grain(hr, self.grain, generator)
         if side != self.crop:
             hr = _shrink(hr, self.crop)
         if lr is not None:
@@ -232,6 +243,12 @@ class CropBatches(Dataset):
         raise ImageError(
             f"expected at least one readable image; none of {len(self.indices)} is left, the last as {messages[-1]}"
         )
+
+
+def _grain(hr: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    width = most * float(torch.rand((), generator=generator, device=generator.device)) ** 2
+    noise = torch.randn(hr.shape, generator=generator, device=generator.device)
+    return hr.float().add(noise, alpha=width).round().clamp(0, 255).to(torch.uint8)
 
 
 def _shrink(hr: Tensor, side: int) -> Tensor:

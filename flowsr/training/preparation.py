@@ -41,6 +41,9 @@ WITHOUT_EFFECT = frozenset(
 )
 """Settings that the weights do not depend on; what the files are that folders hold is compared itself."""
 
+_IMPLIED: dict[str, dict[str, Any]] = {"choice of crops": {"grain": 0.0}}
+"""What runs did that were made before it could be chosen."""
+
 
 def build_model(name: str, start: Start | None = None) -> tuple[ImageModel, str]:
     """A model to train from the name of any preset, and what its weights start from.
@@ -183,6 +186,7 @@ def open_images(
         flips=recipe.flips,
         rotations=recipe.rotations,
         scales=data.scales,
+        grain=data.grain,
         degradation=data.degradation,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
@@ -283,7 +287,7 @@ def _say_differences(before: dict[str, Any], about: dict[str, Any], *, step: int
         "choice of crops": "another choice of crops",
         "settings": "other settings",
     }.items():
-        changed = _changes(before.get(name, {}), about[name])
+        changed = _changes({**_IMPLIED.get(name, {}), **before.get(name, {})}, about[name])
         for another in (True, False):
             found = [text for field, text in changed.items() if (field not in WITHOUT_EFFECT) == another]
             if found:

@@ -26,6 +26,7 @@ class Data:
             their paired LR images if they have any.
         hold_out: how many images of the training folders, drawn with the run's seed, not to train on.
         scales: factors in (0, 1], one drawn for each crop, by which an image is shrunk first.
+        grain: most grey levels of noise that crops get, at least 0, see :class:`flowsr.training.crops.CropBatches`.
         degradation: how LR is made instead of by bicubic downscaling.
         workers: processes that prepare batches; 0 prepares them in the training process.
         cache_bytes: memory for decoded images.
@@ -37,6 +38,7 @@ class Data:
     validation: Folder | Sequence[Folder] | None = None
     hold_out: int = 0
     scales: tuple[float, ...] = (1.0,)
+    grain: float = 0.0
     degradation: Degradation | None = None
     workers: int = 0
     cache_bytes: int = 2**31
@@ -52,7 +54,7 @@ class Data:
 
     def choice_of_crops(self, seed: int) -> dict[str, Any]:
         """What, beside the images and the recipe, decides which crops a step sees; JSON-ready."""
-        return {"seed": seed, "hold_out": self.hold_out, "scales": list(self.scales)}
+        return {"seed": seed, "hold_out": self.hold_out, "scales": list(self.scales), "grain": self.grain}
 
 
 @dataclass(frozen=True, kw_only=True)

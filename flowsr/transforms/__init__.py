@@ -20,6 +20,7 @@ from flowsr.transforms.elementwise import (
     AffineMap,
     ElementwiseMap,
     LogScaleMap,
+    SinhArcsinhMap,
     SplineMap,
     log_scale_map,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "MultiscaleEncoding",
     "Partial",
     "PixelShuffle",
+    "SinhArcsinhMap",
     "SplineMap",
     "UnconditionalLevel",
     "add_ladj",

@@ -199,7 +199,7 @@ def irn_couplings(channels: int, *, image_channels: int = 3, growth: int = 32) -
 
 
 class ConditionalAffine(SameShapeTransform):
-    """Affine bijection with ``h = conditioner(context)``: a Gaussian of x given the context, or SRFlow's injector.
+    """Elementwise bijection with ``h = conditioner(context)``, mostly affine: a Gaussian of x, or SRFlow's injector.
 
     With ``AffineMap(form="standardize", log_scale="exp")`` and a standard normal latent, x is Gaussian with the mean
     and the log standard deviation that the conditioner predicts.

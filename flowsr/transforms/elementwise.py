@@ -1,6 +1,6 @@
 """Elementwise bijections whose parameters a conditioner predicts: what a coupling does to the part it changes.
 
-Affine maps with their log-scales, additive ones, and rational-quadratic splines.
+Affine maps with their log-scales, additive ones, sinh-arcsinh maps with tails, and rational-quadratic splines.
 """
 
 import math
@@ -31,6 +31,17 @@ _SPLINES = """@inproceedings{durkan2019neural,
   booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
   year      = {2019},
   url       = {https://arxiv.org/abs/1906.04032}
+}"""
+
+_SINH_ARCSINH = """@article{jones2009sinh,
+  title   = {Sinh-arcsinh distributions},
+  author  = {Jones, M. C. and Pewsey, Arthur},
+  journal = {Biometrika},
+  volume  = {96},
+  number  = {4},
+  pages   = {761--780},
+  year    = {2009},
+  url     = {https://doi.org/10.1093/biomet/asp053}
 }"""
 
 
@@ -129,6 +140,7 @@ class ElementwiseMap(nn.Module):
     """An elementwise bijection with ``params_per_channel`` conditioner outputs for each channel it changes."""
 
     params_per_channel: int
+    family: ClassVar[str] = "Gaussian"  # what x is of which z is a standard normal latent, as heads are called
 
     def check_parameters(self, x: Tensor, h: Tensor) -> None:
         """Raise ValueError unless ``h`` has ``params_per_channel`` channels for each of ``x``."""
@@ -241,6 +253,71 @@ class AdditiveMap(ElementwiseMap):
     def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         self.check_parameters(z, h)
         return z - h.to(z.dtype), constant_ladj(z, 0.0)
+
+
+class SinhArcsinhMap(ElementwiseMap):
+    """Sinh-arcsinh map: a location, a scale, a skewness and a weight of the tails for each value.
+
+    With ``μ, s, a, b = h[0::4], h[1::4], h[2::4], h[3::4]``, ``ε = tanh(a)`` and ``log δ = tanh(b)`` encoding is::
+
+        z = sinh(δ·asinh((x − μ)·exp(−s)) − ε),
+
+    so that x of a standard normal z is skewed to the right for ε > 0, and its tails are heavier than a Gaussian's for
+    δ < 1: at large z, x grows as z to the power of 1/δ, from 1/e to e. At zero it is the identity. Both directions have
+    a closed form, and slopes that are never zero.
+
+    Cost: a few elementwise functions per value; some five times an affine map.
+
+    Args:
+        log_scale: name or instance of a log-scale map of s, see ``LOG_SCALE_MAPS``.
+
+    Raises:
+        ValueError: for an unknown log-scale map.
+
+    References:
+        Jones and Pewsey, Sinh-arcsinh distributions (Biometrika 2009), section 2.
+
+    Example:
+        >>> tails = torch.tensor([0.0, 0.0, 0.0, -1.0]).reshape(4, 1, 1)
+        >>> x, _ = SinhArcsinhMap().decode(torch.full((1, 1, 1), 3.0), tails)
+        >>> z, _ = SinhArcsinhMap().encode(x, tails)
+        >>> f"three standard deviations of noise are {x.item():.1f} of the image, and back {z.item():.1f}"
+        'three standard deviations of noise are 24.5 of the image, and back 3.0'
+    """
+
+    citations: ClassVar[tuple[str, ...]] = (_SINH_ARCSINH,)
+
+    params_per_channel = 4
+    family = "sinh-arcsinh"
+
+    def __init__(self, *, log_scale: str | LogScaleMap = "exp") -> None:
+        super().__init__()
+        self.log_scale = log_scale_map(log_scale)
+
+    def encode(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale, skew, log_tail = self._split(x, h)
+        wide = torch.asinh((x - shift) * (-log_scale).exp())
+        narrow = wide * log_tail.exp() - skew
+        return torch.sinh(narrow), sum_event(_log_cosh(narrow) - _log_cosh(wide) + log_tail - log_scale)
+
+    def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale, skew, log_tail = self._split(z, h)
+        narrow = torch.asinh(z)
+        wide = (narrow + skew) * (-log_tail).exp()
+        ladj = sum_event(_log_cosh(wide) - _log_cosh(narrow) - log_tail + log_scale)
+        return torch.sinh(wide) * log_scale.exp() + shift, ladj
+
+    def _split(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self.check_parameters(x, h)
+        h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
+        shift, log_scale, skew, log_tail = (h[..., part::4, :, :] for part in range(4))
+        return shift, self.log_scale(log_scale), skew.tanh(), log_tail.tanh()
+
+
+def _log_cosh(x: Tensor) -> Tensor:
+    # cosh itself overflows where its logarithm is nearly |x|; written with |x|, the second derivative at 0 would be 0.
+    # The threshold is where float64 no longer sees what softplus leaves out.
+    return x + F.softplus(-2.0 * x, threshold=40.0) - math.log(2.0)
 
 
 class SplineMap(ElementwiseMap):

@@ -28,7 +28,7 @@ class Encoding(NamedTuple):
         z: latents, coarsest level first.
         ladj_main: log-determinant of each level's main flow (image to latent, nats), each of the batch's shape.
         ladj_steps: of each level's conditional steps.
-        ladj_head: of each level's Gaussian head.
+        ladj_head: of each level's head.
     """
 
     lr: Tensor

@@ -11,14 +11,14 @@ from flowsr.nn import RRDBEncoder, ZeroConv2d, upsample_nearest
 from flowsr.transforms.base import ImageTransform, SameShapeTransform
 from flowsr.transforms.compose import Compose
 from flowsr.transforms.coupling import ConditionalAffine
-from flowsr.transforms.elementwise import AffineMap
+from flowsr.transforms.elementwise import AffineMap, ElementwiseMap
 
 
 class ConditionalLevel(SameShapeTransform):
-    """Conditional flow with its own features: encoding is features, conditional steps, Gaussian head.
+    """Conditional flow with its own features: encoding is features, conditional steps, head.
 
     With features ``u = encoder(context)`` encoding maps the details ``a`` of a level to a standard normal latent,
-    ``z = (steps(a; u) − mean(u))·exp(−logs(u))``.
+    ``z = head(steps(a; u); u)``, by default the Gaussian head ``(steps(a; u) − mean(u))·exp(−logs(u))``.
 
     Cost: the encoder once, then one conditioner per step.
 
@@ -27,6 +27,7 @@ class ConditionalLevel(SameShapeTransform):
         encoder: network from the stacked images of this and the coarser levels to features.
         steps: conditional transforms, the one next to the latent first, as in :class:`Compose`.
         head_log_scale: log-scale map of the Gaussian head.
+        head: elementwise map in the place of the Gaussian head, whose parameters a convolution reads off the features.
         prior: a further affine map of the latent given the features; None for a standard normal latent behind the head.
 
     Raises:
@@ -49,18 +50,26 @@ class ConditionalLevel(SameShapeTransform):
         encoder: RRDBEncoder,
         steps: Iterable[ImageTransform],
         head_log_scale: str = "exp",
+        head: ElementwiseMap | None = None,
         prior: ConditionalAffine | None = None,
     ) -> None:
         super().__init__(channels)
         self.encoder = encoder
         self.steps = Compose(steps)
+        if head is None:
+            head = AffineMap(form="standardize", log_scale=head_log_scale)
         self.head = ConditionalAffine(
             channels,
-            ZeroConv2d(encoder.out_channels, 2 * channels),
-            map=AffineMap(form="standardize", log_scale=head_log_scale),
+            ZeroConv2d(encoder.out_channels, head.params_per_channel * channels),
+            map=head,
             context_channels=encoder.out_channels,
         )
         self.prior = prior
+
+    @property
+    def family(self) -> str:
+        """What distribution the head gives what the steps leave, in words: Gaussian, sinh-arcsinh."""
+        return self.head.map.family
 
     def features(self, context: Tensor | None) -> Tensor:
         """Features of the stacked context, ``(*batch, in, h, w) -> (*batch, out, h, w)``. Cost: the encoder."""

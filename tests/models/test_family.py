@@ -554,6 +554,7 @@ def test_srflow_needs_even_lr_images():
         (lambda: flowsr.RealNVPConfig(kernel_size=2), "odd kernel_size; got 2"),
         (lambda: flowsr.RealNVPConfig(checkerboard_couplings=0), "as for points; got 4 scales and 3 channels"),
         (lambda: flowsr.HCFlowConfig(coupling="cubic"), "expected coupling affine or spline; got 'cubic'"),
+        (lambda: flowsr.HCFlowConfig(head="student"), "expected head gaussian or sinh-arcsinh; got 'student'"),
         (lambda: flowsr.HCFlowConfig(spline_bins=1), "spline_bins to be an integer >= 2"),
         (lambda: flowsr.HCFlow.from_preset("sr-x4-small", start="haar", mixing="plu"), "mixing dense with start haar"),
         (lambda: tiny("glow").sample((8, 6)), "multiples of 4; got 6 × 8 pixels"),

@@ -161,6 +161,8 @@ def test_paired_lr_images_are_matched_by_name_and_cropped_together(folder, tmp_p
     assert (batch.lr - expected)[..., 2:-2, 2:-2].abs().max() < 1.5 / 255
     with pytest.raises(ValueError, match=r"expected scales = \(1,\) for paired images"):
         batches(images, scales=(1.0, 0.5))
+    with pytest.raises(ValueError, match="expected grain = 0 for paired images"):
+        batches(images, grain=1.0)
 
 
 def test_paired_folders_that_do_not_fit_are_refused(folder, tmp_path):
@@ -212,6 +214,22 @@ def test_scales_shrink_before_cropping(tmp_path):
     assert (half.hr[0] - expected).abs().max() < 1.1 / 255
     with pytest.raises(ValueError, match=r"expected scales in \(0, 1\]"):
         batches(tmp_path, scales=(2.0,))
+
+
+def test_grain_is_noise_of_the_hr_crop_that_its_lr_image_has_too(tmp_path):
+    write_image(tmp_path / "a.png", torch.full((3, 64, 64), 0.5))
+    plain, noisy = (batches(tmp_path, batch_size=64, grain=grain)[0] for grain in (0.0, 20.0))
+    assert plain.hr.std() == 0
+    widths = (255 * noisy.hr).flatten(1).std(1)
+    assert widths.max() < 21 and widths.min() < 1
+    # Of 20·u² with u uniform the mean is 20/3, and the standard deviation 6.
+    assert abs(float(widths.mean()) - 20 / 3) < 3 * 6 / 8
+    assert all(torch.equal(lr, make_lr(hr, 4)) for hr, lr in zip(noisy.hr, noisy.lr, strict=True))
+    assert same(noisy, batches(tmp_path, batch_size=64, grain=20.0)[0])
+    shrunk = batches(tmp_path, batch_size=64, grain=20.0, scales=(0.5,))[0]
+    assert (255 * shrunk.hr).flatten(1).std(1).mean() < 0.7 * widths.mean()
+    with pytest.raises(ValueError, match="expected a grain of at least 0 grey levels; got nan"):
+        batches(tmp_path, grain=float("nan"))
 
 
 def test_folders_in_folders_split_and_fingerprint(folder, tmp_path):

@@ -135,6 +135,19 @@ def test_checkpoints_of_earlier_versions_tell_no_settings(images, tmp_path):
     assert messages_of(lambda: trained(images, out, run=Run(**QUICK, accumulate=2), resume=True)) == []
 
 
+def test_checkpoints_from_before_there_was_grain_had_none(images, tmp_path):
+    out = tmp_path / "run"
+    trained(images, out)
+    checkpoints = CheckpointFolder(out / "checkpoints")
+    step, state = checkpoints.read_last()
+    del state["about"]["choice of crops"]["grain"]
+    checkpoints.write(step, state)
+    assert messages_of(lambda: trained(images, out, resume=True)) == []
+    said = messages_of(lambda: trained(Data(folders=images, grain=4.0), out, steps=4, resume=True))
+    expected = "another choice of crops than before (grain 0.0 → 4.0): the run goes on, but as another run"
+    assert any(message.endswith(expected) for message in said)
+
+
 def test_functions_are_named_and_not_by_their_address():
     def darker(hr, *, upscale, generator):
         return bicubic_down(hr, upscale) * 0.5
