@@ -35,6 +35,7 @@ from flowsr.transforms import (
     InvertibleConv1x1PLU,
     LearnedDownsampling,
     LearnedNormal,
+    LogisticMixtureMap,
     Logit,
     Multiscale,
     Partial,
@@ -84,6 +85,7 @@ VARIANTS = {
     "plu": {"mixing": "plu"},
     "orthogonal": {"mixing": "orthogonal"},
     "sinh-arcsinh": {"head": "sinh-arcsinh"},
+    "logistic-mixture": {"coupling": "logistic-mixture", "head": "logistic-mixture", "mixture_components": 2},
     "learned-prior": {"prior": "learned"},
     "not-hierarchical": {"hierarchical": False},
     "learned-lr-width": {"learned_lr_width": True},
@@ -234,6 +236,10 @@ CASES: dict[str, Case] = {
     ),
     "coupling-sinh-arcsinh": Case(
         lambda: Coupling(5, FCN(2, 3 * 4, hidden_channels=6), map=SinhArcsinhMap(), kept_channels=2), (5, 3, 4)
+    ),
+    "coupling-logistic-mixture": Case(
+        lambda: Coupling(5, FCN(2, 3 * 11, hidden_channels=6), map=LogisticMixtureMap(components=3), kept_channels=2),
+        (5, 3, 4),
     ),
     "rescaling-coupling-spline": Case(
         lambda: rescaling_coupling(8, step=0, image_channels=2, growth=3, map=SplineMap(bins=3, bound=3.0)), (8, 3, 4)

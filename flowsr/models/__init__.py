@@ -4,7 +4,8 @@ from flowsr.models.capabilities import MEANINGS, Capability, require
 from flowsr.models.conditional import ConditionalModel
 from flowsr.models.export import export_decoder, noise_shape
 from flowsr.models.glow import Glow, GlowConfig
-from flowsr.models.hcflow import HCFlow, HCFlowConfig
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.hcflow_config import HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
 from flowsr.models.image_model import ImageModel, ModelConfig
 from flowsr.models.irn import IRN, IRNConfig

@@ -1,7 +1,5 @@
 """HCFlow: one bijection between an HR image and its LR image with a Gaussian latent per level."""
 
-import math
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -9,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from flowsr.images import check_image
-from flowsr.models.blocks import MIXINGS, Mixing, flow_step
+from flowsr.models.blocks import flow_step
+from flowsr.models.hcflow_config import PRESETS, HCFlowConfig
 from flowsr.models.hierarchy_model import HierarchyModel
-from flowsr.models.image_model import ModelConfig, is_int
 from flowsr.models.latents import pooled
 from flowsr.nn import FCN, RRDBEncoder
 from flowsr.transforms import (
@@ -25,6 +23,7 @@ from flowsr.transforms import (
     Hierarchy,
     ImageTransform,
     InvertibleConv1x1,
+    LogisticMixtureMap,
     PixelShuffle,
     SinhArcsinhMap,
     SplineMap,
@@ -32,7 +31,6 @@ from flowsr.transforms import (
 )
 from flowsr.transforms.conv1x1 import random_rotation
 
-Task = Literal["super-resolution", "rescaling"]
 Start = Literal["rotation", "haar"]
 
 _BIBTEX = """@inproceedings{liang2021hierarchical,
@@ -45,126 +43,6 @@ _BIBTEX = """@inproceedings{liang2021hierarchical,
 }"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HCFlowConfig(ModelConfig):
-    """What fixes the architecture of an HCFlow; the upscale factor is ``2 ** levels``.
-
-    Args:
-        task: "super-resolution" (pixel shuffle, 1x1 convolutions) or "rescaling" (Haar, 3-channel couplings).
-        image_channels: channels of the image; 3 for RGB.
-        levels: L ≥ 1.
-        steps: K, flow steps per level, conditional ones included.
-        conditional_steps: K_c, how many of them belong to the conditional flow.
-        hidden_channels: width of the main flow's conditioners (super-resolution).
-        conditional_hidden_channels: width of the conditional flow's conditioners.
-        dense_growth: growth of the dense blocks in the main flow's couplings (rescaling).
-        features: width nf of the feature encoders.
-        growth: growth gc of the encoders' dense blocks.
-        rrdbs: number of RRDBs in the first and second trunk of each encoder.
-        coupling: variant: "spline" puts rational-quadratic splines in the place of the affine maps of all couplings.
-        spline_bins: bins of each spline.
-        spline_bound: where its linear tails begin.
-        mixing: variant: "plu" or "orthogonal" 1x1 convolutions instead of "dense" ones.
-        head: variant: "sinh-arcsinh" lets the head of each level predict a skewness and a weight of the tails for each
-            value of a latent, beside mean and width.
-        prior: variant: "learned" gives the latent of each level a Gaussian whose mean and width an FCN predicts from
-            the level's features, in place of N(0, I); it comes on top of the head, which is one convolution.
-        hierarchical: variant: False takes the features of coarser levels away from each level's encoder, which then
-            sees only what the main flow keeps at that level (the ablation of the paper).
-        learned_lr_width: variant: True learns the width σ of the LR image, from the published e^-6 on.
-
-    Raises:
-        ValueError: for values out of range.
-
-    References:
-        Liang et al., HCFlow (ICCV 2021), section 4; the released configurations.
-
-    Example:
-        >>> HCFlowConfig(levels=3).upscale
-        8
-    """
-
-    variants = (
-        "coupling",
-        "spline_bins",
-        "spline_bound",
-        "mixing",
-        "head",
-        "prior",
-        "hierarchical",
-        "learned_lr_width",
-    )
-
-    task: Task = "super-resolution"
-    image_channels: int = 3
-    levels: int = 2
-    steps: int = 26
-    conditional_steps: int = 13
-    hidden_channels: int = 64
-    conditional_hidden_channels: int = 64
-    dense_growth: int = 32
-    features: int = 64
-    growth: int = 32
-    rrdbs: tuple[int, int] = (7, 7)
-    coupling: Literal["affine", "spline"] = "affine"
-    spline_bins: int = 8
-    spline_bound: float = 5.0
-    mixing: Mixing = "dense"
-    head: Literal["gaussian", "sinh-arcsinh"] = "gaussian"
-    prior: Literal["standard", "learned"] = "standard"
-    hierarchical: bool = True
-    learned_lr_width: bool = False
-
-    def __post_init__(self) -> None:
-        self.check_choice("task", ("super-resolution", "rescaling"))
-        self.make_tuple("rrdbs")
-        if len(self.rrdbs) != 2 or any(not is_int(n) or n < 0 for n in self.rrdbs):
-            raise ValueError(f"expected rrdbs to be two integers >= 0; got {self.rrdbs}")
-        self.check_choice("coupling", ("affine", "spline"))
-        self.check_choice("mixing", tuple(MIXINGS))
-        self.check_choice("head", ("gaussian", "sinh-arcsinh"))
-        self.check_choice("prior", ("standard", "learned"))
-        self.check_choice("hierarchical", (True, False))
-        self.check_choice("learned_lr_width", (True, False))
-        if not isinstance(self.spline_bound, int | float) or not 0 < self.spline_bound < math.inf:
-            raise ValueError(f"expected a positive spline_bound; got {self.spline_bound!r}")
-        if is_int(self.spline_bins) and self.spline_bins > 999:
-            raise ValueError(f"expected at most 999 spline_bins; got {self.spline_bins}")
-        least = {f.name: 1 for f in fields(self) if is_int(f.default)}
-        self.check_integers({**least, "conditional_steps": 0, "spline_bins": 2})
-        if self.conditional_steps > self.steps:
-            raise ValueError(f"expected conditional_steps <= steps = {self.steps}; got {self.conditional_steps}")
-
-    @property
-    def upscale(self) -> int:
-        """The upscale factor s = 2^L."""
-        return int(2**self.levels)
-
-
-_SMALL: dict[str, Any] = {
-    "steps": 8,
-    "hidden_channels": 32,
-    "conditional_hidden_channels": 32,
-    "dense_growth": 16,
-    "features": 32,
-    "growth": 16,
-    "rrdbs": (1, 1),
-}
-
-HCFlowPreset = Literal["sr-x4", "sr-x8", "rescaling-x4", "sr-x4-small", "sr-x8-small", "rescaling-x4-small"]
-"""Names of :data:`PRESETS`, as a type checker reads them."""
-
-PRESETS: dict[str, HCFlowConfig] = {
-    "sr-x4": HCFlowConfig(levels=2, rrdbs=(7, 7)),
-    "sr-x8": HCFlowConfig(levels=3, rrdbs=(5, 5)),
-    "rescaling-x4": HCFlowConfig(task="rescaling", steps=14, conditional_steps=6, growth=16, rrdbs=(2, 1)),
-    "sr-x4-small": HCFlowConfig(levels=2, conditional_steps=4, **_SMALL),
-    "sr-x8-small": HCFlowConfig(levels=3, conditional_steps=4, **_SMALL),
-    "rescaling-x4-small": HCFlowConfig(task="rescaling", levels=2, conditional_steps=3, **_SMALL),
-}
-"""Published and small configurations by name."""
-
-
 def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
     """Assemble the transform of an HCFlow from its configuration.
 
@@ -172,7 +50,6 @@ def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
     go on to the next level, except at the last, which keeps the C channels of the LR image.
     """
     rescaling = config.task == "rescaling"
-    head_log_scale = "atan" if rescaling else "exp"
     feature_channels = config.features if rescaling else 2 * config.features
     mains: list[ImageTransform] = []
     conditionals: list[ConditionalLevel] = []
@@ -198,9 +75,8 @@ def build_hierarchy(config: HCFlowConfig) -> Hierarchy:
                 details,
                 encoder=encoder,
                 steps=reversed(steps),
-                head_log_scale=head_log_scale,
-                head=SinhArcsinhMap(log_scale=head_log_scale) if config.head == "sinh-arcsinh" else None,
-                prior=_prior(config, details, feature_channels, head_log_scale) if config.prior == "learned" else None,
+                head=_head(config),
+                prior=_prior(config, details, feature_channels) if config.prior == "learned" else None,
             )
         )
         channels = kept
@@ -229,15 +105,29 @@ def _conditional_step(config: HCFlowConfig, channels: int, feature_channels: int
 def _map(config: HCFlowConfig) -> ElementwiseMap:
     if config.coupling == "spline":
         return SplineMap(bins=config.spline_bins, bound=config.spline_bound)
+    if config.coupling == "logistic-mixture":
+        return LogisticMixtureMap(components=config.mixture_components)
     return AffineMap(log_scale="atan")
 
 
-def _prior(config: HCFlowConfig, channels: int, feature_channels: int, log_scale: str) -> ConditionalAffine:
+def _head(config: HCFlowConfig) -> ElementwiseMap:
+    if config.head == "sinh-arcsinh":
+        return SinhArcsinhMap(log_scale=_head_log_scale(config))
+    if config.head == "logistic-mixture":
+        return LogisticMixtureMap(components=config.mixture_components)
+    return AffineMap(form="standardize", log_scale=_head_log_scale(config))
+
+
+def _head_log_scale(config: HCFlowConfig) -> str:
+    return "atan" if config.task == "rescaling" else "exp"
+
+
+def _prior(config: HCFlowConfig, channels: int, feature_channels: int) -> ConditionalAffine:
     conditioner = FCN(feature_channels, 2 * channels, hidden_channels=config.conditional_hidden_channels)
     return ConditionalAffine(
         channels,
         conditioner,
-        map=AffineMap(form="standardize", log_scale=log_scale),
+        map=AffineMap(form="standardize", log_scale=_head_log_scale(config)),
         context_channels=feature_channels,
     )
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flowsr._support.torch_files import read_tensors
 from flowsr.errors import CheckpointError, quoted
-from flowsr.models.hcflow import HCFlow, HCFlowConfig
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.hcflow_config import HCFlowConfig
 from flowsr.models.image_model import ImageModel
 from flowsr.models.integrity import check_names, check_shape, outline
 from flowsr.models.irn import IRN, IRNConfig

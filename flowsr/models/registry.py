@@ -5,7 +5,8 @@ from typing import Any, overload
 
 from flowsr.errors import did_you_mean
 from flowsr.models.glow import Glow, GlowPreset
-from flowsr.models.hcflow import HCFlow, HCFlowPreset
+from flowsr.models.hcflow import HCFlow
+from flowsr.models.hcflow_config import HCFlowPreset
 from flowsr.models.image_model import ImageModel, ModelConfig
 from flowsr.models.irn import IRN, IRNPreset
 from flowsr.models.realnvp import RealNVP, RealNVPPreset

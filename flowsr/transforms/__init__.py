@@ -30,6 +30,7 @@ from flowsr.transforms.haar import Haar
 from flowsr.transforms.hierarchy import Encoding, Hierarchy
 from flowsr.transforms.learned_downsampling import LearnedDownsampling
 from flowsr.transforms.levels import ConditionalLevel, UnconditionalLevel
+from flowsr.transforms.logistic_mixture import LogisticMixtureMap
 from flowsr.transforms.logit import Logit
 from flowsr.transforms.multiscale import LearnedNormal, Multiscale, MultiscaleEncoding
 from flowsr.transforms.pixel_shuffle import PixelShuffle, depth_to_space, space_to_depth
@@ -64,6 +65,7 @@ __all__ = [
     "LearnedDownsampling",
     "LearnedNormal",
     "LogScaleMap",
+    "LogisticMixtureMap",
     "Logit",
     "Multiscale",
     "MultiscaleEncoding",

@@ -26,8 +26,7 @@ class ConditionalLevel(SameShapeTransform):
         channels: channels of the details ``a``.
         encoder: network from the stacked images of this and the coarser levels to features.
         steps: conditional transforms, the one next to the latent first, as in :class:`Compose`.
-        head_log_scale: log-scale map of the Gaussian head.
-        head: elementwise map in the place of the Gaussian head, whose parameters a convolution reads off the features.
+        head: elementwise map whose parameters a convolution reads off the features; a Gaussian head by default.
         prior: a further affine map of the latent given the features; None for a standard normal latent behind the head.
 
     Raises:
@@ -49,7 +48,6 @@ class ConditionalLevel(SameShapeTransform):
         *,
         encoder: RRDBEncoder,
         steps: Iterable[ImageTransform],
-        head_log_scale: str = "exp",
         head: ElementwiseMap | None = None,
         prior: ConditionalAffine | None = None,
     ) -> None:
@@ -57,7 +55,7 @@ class ConditionalLevel(SameShapeTransform):
         self.encoder = encoder
         self.steps = Compose(steps)
         if head is None:
-            head = AffineMap(form="standardize", log_scale=head_log_scale)
+            head = AffineMap(form="standardize", log_scale="exp")
         self.head = ConditionalAffine(
             channels,
             ZeroConv2d(encoder.out_channels, head.params_per_channel * channels),

@@ -9,9 +9,9 @@ from cases import tiny_flow
 from scipy import integrate, stats
 
 from flowsr.likelihood import decompose
-from flowsr.transforms import SinhArcsinhMap
+from flowsr.transforms import LogisticMixtureMap, SinhArcsinhMap
 
-MAPS = {"sinh-arcsinh": (SinhArcsinhMap(), 4)}
+MAPS = {"sinh-arcsinh": (SinhArcsinhMap(), 4), "logistic-mixture": (LogisticMixtureMap(components=3), 11)}
 
 
 def parameters(*values, dtype=torch.float64):
