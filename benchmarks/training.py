@@ -28,7 +28,8 @@ from flowsr.training.validation import NUMBERS, ImageScores, score_images, summa
 COLUMNS = ("bits_per_dim", "encoded_lr_psnr", "psnr_mean", "psnr_draw")
 RESCALING_COLUMNS = ("psnr_y_draw", "encoded_lr_psnr", "psnr_y_mean")
 
-BICUBIC = {"sr-x4-small": "bicubic: 26.66 dB", "rescaling-x4-small": "bicubic: 28.43 dB (Y)"}
+_SR = dict.fromkeys(("sr-x4-small", "sr-x4-small-v1"), "bicubic: 26.66 dB")
+BICUBIC = {**_SR, "rescaling-x4-small": "bicubic: 28.43 dB (Y)"}
 
 _WIDTH = 17
 
@@ -37,7 +38,8 @@ def authors(model: str, steps: int) -> dict[int, dict[str, float]]:
     """What the authors' program reached on Set5, by step: the rows of ``authors.csv`` of one run.
 
     Args:
-        model: sr-x4-small or rescaling-x4-small; of others nothing is known.
+        model: sr-x4-small, whose first version is the network that the program had, or rescaling-x4-small; of others
+            nothing is known.
         steps: length of the cosine schedule.
 
     Example:
@@ -45,7 +47,8 @@ def authors(model: str, steps: int) -> dict[int, dict[str, float]]:
         4.64
     """
     text = Path(__file__).with_name("authors.csv").read_text(encoding="utf-8")
-    rows = [row for row in csv.DictReader(text.splitlines()) if (row["model"], int(row["schedule"])) == (model, steps)]
+    asked = (model.removesuffix("-v1"), steps)
+    rows = [row for row in csv.DictReader(text.splitlines()) if (row["model"], int(row["schedule"])) == asked]
     columns = {*COLUMNS, *RESCALING_COLUMNS}
     return {int(row["step"]): {name: float(row[name]) for name in columns if row[name]} for row in rows}
 

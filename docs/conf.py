@@ -12,6 +12,7 @@ from sphinx.addnodes import literal_emphasis
 from sphinx.util.inspect import stringify_signature
 
 import flowsr
+from flowsr.models.weights import shipped_path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from card_pages import write_cards
@@ -81,12 +82,9 @@ nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*")]
 
 
-WEIGHTS = Path(flowsr.__file__).parent / "weights" / "sr-x4-small.safetensors"
-
-
 def _arguments(_gallery_conf: dict, script: dict) -> list[str]:
     """The third example trains for minutes where no weights are shipped; a build then takes its short cut."""
-    return ["--smoke"] if "plot_03" in script["src_file"] and not WEIGHTS.exists() else []
+    return ["--smoke"] if "plot_03" in script["src_file"] and shipped_path("sr-x4-small") is None else []
 
 
 sphinx_gallery_conf = {

@@ -13,7 +13,7 @@ import torch
 from cases import tiny
 
 import flowsr
-from flowsr.models import REGISTRY, glow, hcflow, irn, realnvp, srflow
+from flowsr.models import REGISTRY, glow, hcflow_config, irn, realnvp, srflow
 from flowsr.models.weights import RELEASES, ReleaseName, ShippedName, shipped_path
 
 ROOT = Path(flowsr.__file__).parents[1]
@@ -47,7 +47,7 @@ def test_dir_shows_the_public_names_only_and_each_once():
 def test_names_in_types_are_those_there_are():
     """A type checker cannot read a dict's keys, so the names of presets stand beside it once more."""
     of_model = {
-        "HCFlow": hcflow.HCFlowPreset,
+        "HCFlow": hcflow_config.HCFlowPreset,
         "SRFlow": srflow.SRFlowPreset,
         "IRN": irn.IRNPreset,
         "Glow": glow.GlowPreset,
@@ -58,6 +58,7 @@ def test_names_in_types_are_those_there_are():
     }
     assert set(get_args(ReleaseName)) == set(RELEASES)
     shipped = {path.stem for path in (ROOT / "flowsr" / "weights").glob("*.safetensors")}
+    shipped |= {re.sub(r"-v[0-9]+$", "", name) for name in shipped}
     assert set(get_args(ShippedName)) == shipped and all(map(shipped_path, shipped))
 
 

@@ -116,14 +116,14 @@ def test_a_card_becomes_a_page_by_itself(tmp_path):
     pages.mkdir(parents=True)
     pictures.mkdir()
     (pages / "gone.md").write_text("# a model that ships no more")
-    (pictures / "curve-sr-x4-small.png").write_bytes(b"")
+    (pictures / "curve-sr-x4-small-v1.png").write_bytes(b"")
     write_cards(pages, pictures)
     cards = {card.stem: card.read_text() for card in (ROOT / "flowsr" / "weights").glob("*.md")}
     written = {page.stem: page.read_text() for page in pages.glob("*.md")}
-    assert written.keys() == cards.keys() >= {"sr-x4-small"}
+    assert written.keys() == cards.keys() >= {"sr-x4-small-v1"}
     assert all(written[name].startswith(text) for name, text in cards.items())
-    (picture,) = re.findall(r"\]\((.*?)\)", written["sr-x4-small"].removeprefix(cards["sr-x4-small"]))
-    assert (pages / picture).resolve() == pictures / "curve-sr-x4-small.png"
+    (picture,) = re.findall(r"\]\((.*?)\)", written["sr-x4-small-v1"].removeprefix(cards["sr-x4-small-v1"]))
+    assert (pages / picture).resolve() == pictures / "curve-sr-x4-small-v1.png"
 
 
 def test_prompts_are_left_out_of_what_is_copied():

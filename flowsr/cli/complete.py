@@ -5,6 +5,7 @@ source, where they stand as literals, and nothing of it is imported.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -28,7 +29,9 @@ def preset_names() -> dict[str, str]:
         >>> preset_names()["sr-x4-small"], preset_names()["irn-x2"]
         ('shipped weights', 'random weights')
     """
-    shipped = {path.name.removesuffix(".safetensors") for path in files("flowsr").joinpath("weights").iterdir()}
+    files_there = {path.name.removesuffix(".safetensors") for path in files("flowsr").joinpath("weights").iterdir()}
+    # A name without a version is that of the newest.
+    shipped = files_there | {re.sub(r"-v\d+$", "", name) for name in files_there}
     released = _keys(_source("models", "weights.py"), "RELEASES")
     known = {**dict.fromkeys(released, "released weights"), **dict.fromkeys(shipped, "shipped weights")}
     return {name: known.get(name, "random weights") for name in _presets()}

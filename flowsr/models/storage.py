@@ -104,7 +104,9 @@ def _to_json(provenance: dict[str, Any]) -> str:
 # A type checker takes the first that fits; each of ShippedName is in one of them.
 @overload
 def load(
-    source: Literal["sr-x4-small", "rescaling-x4-small"] | ReleaseName, *, device: str | torch.device = "cpu"
+    source: Literal["sr-x4-small", "sr-x4-small-v1", "rescaling-x4-small"] | ReleaseName,
+    *,
+    device: str | torch.device = "cpu",
 ) -> HCFlow: ...
 
 
@@ -141,8 +143,9 @@ def load(
     """Load a model of any kind from a file or by name, in evaluation mode.
 
     A name gives the weights that come with the package (``sr-x4-small``, ``rescaling-x4-small``, ``srflow-x4-small``,
-    ``irn-x4-small``, ``glow-small``, ``realnvp-points``) or the authors' released ones (``sr-x4``, ``sr-x8``,
-    ``rescaling-x4``), which are fetched once into a cache, see ``flowsr.models.weights.fetch_release``.
+    ``irn-x4-small``, ``glow-small``, ``realnvp-points``), the newest ones unless it has a version (``sr-x4-small-v1``);
+    or the authors' released ones (``sr-x4``, ``sr-x8``, ``rescaling-x4``), which are fetched once into a cache, see
+    ``flowsr.models.weights.fetch_release``.
 
     The file must be whole by its digest or checksums, and hold exactly the weights that its configuration asks for,
     before any memory is taken for them. Warns (UserWarning) of a file without a digest: one of :func:`save` before it

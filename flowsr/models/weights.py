@@ -1,6 +1,7 @@
 """Weights by name: those that come with the package, and the authors' released files, fetched once into a cache."""
 
 import os
+import re
 import sys
 import urllib.request
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ from flowsr.errors import CheckpointError
 from flowsr.models.official import load_official
 
 ShippedName = Literal[
-    "sr-x4-small", "rescaling-x4-small", "srflow-x4-small", "irn-x4-small", "glow-small", "realnvp-points"
+    "sr-x4-small",
+    "sr-x4-small-v1",
+    "rescaling-x4-small",
+    "srflow-x4-small",
+    "irn-x4-small",
+    "glow-small",
+    "realnvp-points",
 ]
 """Presets whose weights come with the package, as a type checker reads them."""
 
@@ -59,12 +66,24 @@ SHA-256 is recorded beside it, and every later one must be the same.
 def shipped_path(name: str) -> Path | None:
     """The file of weights that comes with the package under a preset's name, or None.
 
+    A name stands for its newest weights: the file of that name, or, where all have a version, the one of the highest.
+    Earlier ones stay under their versions, as ``sr-x4-small-v1``, so that what was measured with them can be repeated.
+
     Example:
-        >>> shipped_path("no-such-preset") is None
-        True
+        >>> shipped_path("sr-x4-small-v1").name, shipped_path("no-such-preset") is None
+        ('sr-x4-small-v1.safetensors', True)
     """
-    path = Path(str(files("flowsr"))) / "weights" / f"{name}.safetensors"
-    return path if path.is_file() else None
+    folder = Path(str(files("flowsr"))) / "weights"
+    path = folder / f"{name}.safetensors"
+    if path.is_file():
+        return path
+    there = folder.iterdir() if folder.is_dir() else ()
+    versions = {int(found[1]): file for file in there if (found := _version(name).fullmatch(file.name))}
+    return versions[max(versions)] if versions else None
+
+
+def _version(name: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(name)}-v(\d+)\.safetensors")
 
 
 def cache_folder() -> Path:

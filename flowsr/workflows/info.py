@@ -78,7 +78,7 @@ def describe(name: str, *, size: tuple[int, int] | None = None, model: bool = Fa
         ValueError: for an image with a size.
 
     Example:
-        >>> facts = describe("sr-x4-small")
+        >>> facts = describe("sr-x4-small-v1")
         >>> facts["kind"], facts["upscale"], facts["levels"], facts["configuration"]["steps"]
         ('preset', 4, 2, 8)
     """

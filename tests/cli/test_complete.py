@@ -53,7 +53,7 @@ def test_names_read_off_the_source_are_those_of_the_package():
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_is_answered(shell):
     for words, expected in [
-        (("sample", "a.png", "--model", "sr-x4"), ("sr-x4", "sr-x4-small")),
+        (("sample", "a.png", "--model", "sr-x4"), ("sr-x4", "sr-x4-small", "sr-x4-small-v1")),
         (("compare", "glow-s"), ("glow-small",)),
         (("study", "unc"), ("uncertainty",)),
         (("train", "photographs", "--recipe", "nll+l1+"), ("nll+l1+perceptual+gan",)),

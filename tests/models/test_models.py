@@ -19,7 +19,7 @@ from flowsr.transforms import ImageTransform
         ("sr-x4", 23_232_539),
         ("sr-x8", 27_017_723),
         ("rescaling-x4", 4_396_350 - 144),  # the frozen Haar weights are not stored
-        ("sr-x4-small", 1_071_928),
+        ("sr-x4-small-v1", 1_071_928),
         ("rescaling-x4-small", 1_166_997 - 144),
     ],
 )

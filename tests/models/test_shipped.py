@@ -1,5 +1,6 @@
 """The weights that come with the package do what their cards say, on a photograph that is in every installation."""
 
+import re
 from typing import get_args
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 
 import flowsr
 from benchmarks.points import nats_above_truth
+from flowsr._support.torch_files import sha256_of
 from flowsr.distributions import uniform_dequantize
 from flowsr.images import bicubic_up, make_lr, round_to_8bit
 from flowsr.likelihood import decompose
 from flowsr.metrics import psnr
-from flowsr.models import presets
+from flowsr.models import presets, weights
 from flowsr.models.conditional import require_conditional
 from flowsr.models.weights import ShippedName, shipped_path
 
@@ -27,13 +29,37 @@ def test_file(name):
     path = shipped_path(name)
     assert path is not None
     assert path.stat().st_size <= 6_000_000
-    assert path.with_suffix(".md").read_text().startswith(f"# {name}")
+    assert path.with_suffix(".md").read_text().startswith(f"# {path.stem}\n")
     model = presets()[name]
     flow = flowsr.load(name, model=model)
     assert flow.config == model.preset(name)
     data = str(flow.provenance["data"])
     assert ("two moons" if name == "realnvp-points" else "BSDS500") in data
-    assert flow.provenance["commands"] == f"flowsr/weights/{name}.md"
+    # A file of an earlier version was made when its card had the name without one.
+    assert flow.provenance["commands"] == f"flowsr/weights/{re.sub(r'-v[0-9]+$', '', name)}.md"
+
+
+def test_a_name_stands_for_its_newest_version_and_each_has_its_own(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr(weights, "files", lambda _package: tmp_path)
+
+    def found_after_adding(version):
+        (tmp_path / "weights" / f"sr-x4-small{version}.safetensors").write_bytes(b"")
+        return shipped_path("sr-x4-small").stem
+
+    assert shipped_path("sr-x4-small") is None
+    for version in ("-v2", "-v10", ""):
+        assert found_after_adding(version) == f"sr-x4-small{version}"
+    assert found_after_adding("-v3") == "sr-x4-small"
+    assert shipped_path("sr-x4-small-v2").stem == "sr-x4-small-v2"
+    assert shipped_path("sr-x4") is None and shipped_path("sr-x4-small-v1") is None
+
+
+def test_the_first_version_is_the_file_that_it_was():
+    """Whoever measured with it can name the file by this digest."""
+    digest = sha256_of(shipped_path("sr-x4-small-v1"))
+    assert digest == "b4f701b42687ea140ac4b04582ae9c6e3f22a49be4d3330ab19ef4bc447c7b2c"
+    assert sum(p.numel() for p in flowsr.load("sr-x4-small-v1").parameters()) == 1_071_928
 
 
 def test_all_weights_together_leave_the_wheel_small():
