@@ -50,7 +50,7 @@ from flowsr.posterior import (
     uncertainty_quality,
 )
 from flowsr.posterior.linear_gaussian import LinearGaussianConfig
-from flowsr.transforms import LearnedDownsampling, Logit, PixelShuffle, SplineMap
+from flowsr.transforms import LearnedDownsampling, LogisticMixtureMap, Logit, PixelShuffle, SplineMap
 from flowsr.transforms.compose import check_kept
 
 FLOW = LinearGaussianFlow(detail_std=(0.1,))
@@ -85,6 +85,7 @@ RANGES = {
     "kept channels": (lambda v: check_kept(4, v, keep="first"), (1, 3), (0, 4)),
     "bins of a spline": (lambda v: SplineMap(bins=v), (2, 999), (1, 1000)),
     "bound of a spline": (lambda v: SplineMap(bound=v), (1e-3, 1e3), (0.0, math.inf)),
+    "components of a mixture": (lambda v: LogisticMixtureMap(components=v), (1, 100), (0, 101)),
     "factor of a learned downsampling": (lambda v: LearnedDownsampling(v), (2, 3), (1, 0)),
     "alpha of a logit": (lambda v: Logit(v), (0.0, 0.4999), (-1e-9, 0.5)),
     "factor of a pixel shuffle": (lambda v: PixelShuffle(v), (1, 2), (0,)),
