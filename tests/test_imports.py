@@ -21,6 +21,7 @@ LAYERS = [
     {"programs", "likelihood"},
     {"posterior"},
     {"calibration"},
+    {"known_posteriors"},
     {"evaluation", "interop"},
     {"training"},
     {"workflows"},

@@ -11,7 +11,7 @@ from flowsr.posterior.kernels import HMC, CrankNicolson, Langevin
 from flowsr.posterior.linear_gaussian import Gaussian, LinearGaussianFlow, gaussian_posterior, operator_matrix
 from flowsr.posterior.noise import GaussianNoise, LaplaceNoise, Noise, PoissonNoise
 from flowsr.posterior.operators import Blur, Downscale, Identity, Mask, as_operator
-from flowsr.posterior.samplers import ChainRun, sample_chains
+from flowsr.posterior.samplers import ChainRun, EnoughDraws, sample_chains
 from flowsr.posterior.solution import Solution
 from flowsr.posterior.solve import solve
 from flowsr.posterior.streaming import DrawSummary, StreamingSummary
@@ -28,6 +28,7 @@ __all__ = [
     "Diagnostics",
     "Downscale",
     "DrawSummary",
+    "EnoughDraws",
     "Evidence",
     "Gaussian",
     "GaussianLR",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowsr.posterior.inverse_problem import SITE, InverseProblem
 from flowsr.posterior.kernels import HMC, ChainKernel, CrankNicolson, Langevin
-from flowsr.posterior.samplers import check_starts, sample_chains
+from flowsr.posterior.samplers import EnoughDraws, check_starts, sample_chains
 from flowsr.posterior.solver_settings import Found, SolverSettings
 from flowsr.posterior.starts import Start, make_start
 
@@ -56,31 +56,46 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
     start = make_start(problem, settings)
     check_starts(problem.latent_log_likelihood, start.places, batch=1)
     seconds = {"warmup": 0.0, "sampling": 0.0}
-    chains, acceptance, divergences = [], [], 0
+    chains, acceptance, divergences, wanted = [], [], 0, settings.num_samples
     for place in start.places:
-        clock = [time.perf_counter()]
+        clock, drawn, found = [time.perf_counter()], list[Tensor](), dict[str, Any]()
 
-        def tick(_kernel: Any, _params: Any, stage: str, _number: int, clock: list[float] = clock) -> None:
-            now = time.perf_counter()
-            seconds["warmup" if stage.startswith("Warmup") else "sampling"] += now - clock[0]
+        def tick(
+            kernel: Any,
+            params: Any,
+            stage: str,
+            _number: int,
+            clock: list[float] = clock,
+            drawn: list[Tensor] = drawn,
+            found: dict[str, Any] = found,
+        ) -> None:
+            now, warming = time.perf_counter(), stage.startswith("Warmup")
+            seconds["warmup" if warming else "sampling"] += now - clock[0]
             clock[0] = now
+            if not warming:
+                drawn.append(params[SITE].detach().cpu().clone())
+                found.update(kernel.diagnostics())
             settings.advance()
 
         # Pyro's own parallel chains start processes, to which a flow would have to be pickled.
         accept = settings.target_accept or 0.8
         mcmc = MCMC(
             NUTS(problem, target_accept_prob=accept, max_tree_depth=settings.max_tree_depth),
-            num_samples=settings.num_samples,
+            num_samples=wanted,
             warmup_steps=settings.num_warmup,
             initial_params={SITE: place.clone()},
             hook_fn=tick,
             disable_progbar=True,
         )
-        mcmc.run()
-        chains.append(mcmc.get_samples()[SITE].cpu())
-        found = mcmc.diagnostics()
-        acceptance.append(float(found["acceptance rate"]["chain 0"]))
-        divergences += len(found.get("divergences", {}).get("chain 0", []))
+        try:
+            mcmc.run()
+        except EnoughDraws:
+            if not drawn:
+                raise
+        wanted = len(drawn)
+        chains.append(torch.stack(drawn))
+        acceptance.append(float(found["acceptance rate"]))
+        divergences += len(found["divergences"])
     facts = {"acceptance": tuple(acceptance), "divergences": divergences}
     return _found(settings, torch.stack(chains), seconds, facts, start)
 

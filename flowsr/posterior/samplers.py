@@ -15,6 +15,10 @@ from flowsr.posterior.kernels import ChainKernel
 from flowsr.posterior.target import LogLikelihood, Target, in_parts
 
 
+class EnoughDraws(Exception):
+    """Raised by a callback after a draw to end the sampling with the draws there are, as when a budget is spent."""
+
+
 @dataclass
 class ChainRun:
     """What a run of chains leaves.
@@ -64,7 +68,7 @@ def sample_chains(
         coordinates: in which the kernel moves; those of the prior by default.
         refit: new coordinates from where the chains are while warming up, ``(chains, dims)``; none by default.
         batch: most chains to evaluate together; all by default.
-        on_draw: called after each draw of all chains.
+        on_draw: called after each draw of all chains; after the warm-up it may raise ``EnoughDraws``.
 
     Returns:
         The draws and how the kernel fared.
@@ -114,9 +118,12 @@ def sample_chains(
             diverged |= move.diverged.cpu()
         divergences += int(diverged.sum())
         draws.append(target.coordinates.to_latents(state.position).cpu())
-        advance()
+        try:
+            advance()
+        except EnoughDraws:
+            break
     seconds = {"warmup": middle - begin, "sampling": time.perf_counter() - middle}
-    acceptance = tuple((probabilities / (num_samples * kernel.num_steps)).tolist())
+    acceptance = tuple((probabilities / (len(draws) * kernel.num_steps)).tolist())
     return ChainRun(torch.stack(draws, 1), acceptance, divergences, seconds, target.evaluations)
 
 
