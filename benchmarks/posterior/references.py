@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from flowsr.posterior.samplers import sample_chains
 from flowsr.statistics import image_summaries
 
 RHAT = 1.005
-WARMUP = 120  # of each chain
+WARMUP = (40, 40, 70)  # draws of each chain before and after the coordinates are fitted
 KEPT = 100  # thinned draws in the file of a small problem
 FOLDER = Path(__file__).parents[2] / "flowsr" / "known_posteriors" / "references"
 NAMES = tuple(f"{task}-{size}" for size in SIZES for task in TASKS)
@@ -48,64 +48,94 @@ def make_problem(name: str) -> tuple[InverseProblem, Tensor]:
     return InverseProblem(shipped_model(), make_lr(hr, 4), operator, observation, noise), hr
 
 
-@dataclass
 class LongRun:
-    """Chains that go on, segment by segment, from where they are."""
+    """Chains of several problems of one crop that go on, segment by segment, from where they are.
 
-    problem: InverseProblem
-    chains: int
-    seed: int
-    kernel: HMC = field(default_factory=lambda: HMC(trajectory=1.5))
-    images: list[Tensor] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
-    gradients: int = 0
-    seconds: float = 0.0
+    The problems differ in what was observed alone, so that one pass decodes for all of them. Each has coordinates w of
+    its own, ``u = m + L·w``, in which its posterior is nearly white noise; steps and trajectories are shared.
 
-    def warm_up(self, num_warmup: int) -> None:
-        """From draws of the prior, wider than the posterior, to it; the coordinates are fitted on the way."""
-        self._fitted: Coordinates | None = None
-        self._go(antithetic_draws(self.problem, self.chains), num_warmup=num_warmup, num_samples=1, refit=self._refit)
-        self.images.clear()
-        self.norms.clear()
+    Args:
+        problems: of one model and one LR image.
+        chains: of each problem.
+        seed: of all randomness.
+    """
+
+    def __init__(self, problems: Sequence[InverseProblem], chains: int, seed: int) -> None:
+        self.problems, self.chains, self.seed = problems, chains, seed
+        self.coordinates = [Coordinates.standard(problem.lr.new_zeros(problem.dims)) for problem in problems]
+        self.images: list[list[Tensor]] = [[] for _ in problems]
+        self.norms: list[list[Tensor]] = [[] for _ in problems]
+        self.gradients, self.seconds = 0, 0.0
+        torch.manual_seed(seed)
+        self.places = torch.cat([antithetic_draws(problem, chains) for problem in problems])
+
+    def warm_up(self, windows: Sequence[int] = WARMUP) -> None:
+        """From draws of the prior, wider than the posteriors, to these; coordinates are fitted between the windows."""
+        for number, window in enumerate(windows):
+            if number:
+                self.coordinates = [
+                    self._fitted(*pair) for pair in zip(self.problems, self._split(self.places), strict=True)
+                ]
+            self.kernel = HMC(trajectory=1.5)
+            self._go(num_warmup=window, num_samples=1)
 
     def extend(self, num_samples: int) -> None:
         """More draws of each chain."""
-        self._go(self.places, num_warmup=0, num_samples=num_samples, coordinates=self._fitted)
-
-    def _refit(self, u: Tensor) -> Coordinates:
-        self._fitted = laplace_coordinates(self.problem, u.mean(0), u)
-        return self._fitted
-
-    def _go(self, places: Tensor, *, num_samples: int, **how: Any) -> None:
-        begin = time.perf_counter()
-        self.seed += 1
-        with isolated(self.problem, self.seed):
-            run = sample_chains(
-                self.problem.latent_log_likelihood,
-                places,
-                self.kernel,
-                seed=self.seed,
-                num_samples=num_samples,
-                **how,
-            )
+        for number, part in enumerate(self._split(self._go(num_warmup=0, num_samples=num_samples))):
             with torch.no_grad():
-                parts = [self.problem.decode(part) for part in run.draws.flatten(0, 1).split(64)]
-        self.images.append(torch.cat(parts).unflatten(0, run.draws.shape[:2]))
-        self.norms.append(run.draws.double().square().sum(-1))
-        self.places = run.draws[:, -1]
-        self.gradients += run.evaluations
-        self.seconds += time.perf_counter() - begin
+                decoded = [self.problems[number].decode(some) for some in part.flatten(0, 1).split(64)]
+            self.images[number].append(torch.cat(decoded).unflatten(0, part.shape[:2]))
+            self.norms[number].append(part.double().square().sum(-1))
 
-    def statistics(self) -> tuple[Tensor, dict[str, float], dict[str, float]]:
-        """All images ``(chains, draws, C, H, W)``, and R-hat and effective draws of summaries and pixels."""
-        images = torch.cat(self.images, 1)
+    def statistics(self, number: int) -> tuple[Tensor, dict[str, float], dict[str, float]]:
+        """All images of a problem ``(chains, draws, C, H, W)``, R-hat and effective draws of summaries and pixels."""
+        images = torch.cat(self.images[number], 1)
         flat = images.flatten(0, 1)
-        values = {**image_summaries(flat), "residual": self.problem.residual_rms(flat)}
+        values = {**image_summaries(flat), "residual": self.problems[number].residual_rms(flat)}
         summaries = {name: value.reshape(images.shape[:2]) for name, value in values.items()}
-        summaries["latent norm"] = torch.cat(self.norms, 1)
+        summaries["latent norm"] = torch.cat(self.norms[number], 1)
         pixels = images.flatten(2)
         summaries |= {f"pixel {i}": pixels[..., i] for i in range(pixels.shape[-1])}
         return images, *chain_statistics(summaries)
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return rows.split(self.chains)
+
+    def _fitted(self, problem: InverseProblem, u: Tensor) -> Coordinates:
+        with isolated(problem, self.seed):
+            return laplace_coordinates(problem, u.mean(0), u)
+
+    def _latents(self, w: Tensor) -> Tensor:
+        pairs = zip(self.coordinates, self._split(w), strict=True)
+        return torch.cat([coordinates.to_latents(part) for coordinates, part in pairs])
+
+    def _log_likelihood(self, w: Tensor) -> Tensor:
+        """Of w under a prior N(0, I), so that the posterior is that of u, but for a constant."""
+        u = self._latents(w)
+        images = self._split(self.problems[0].decode(u))
+        told = [problem.log_likelihood(part) for problem, part in zip(self.problems, images, strict=True)]
+        return torch.cat(told).double() + 0.5 * (w.double().square() - u.double().square()).sum(-1)
+
+    def _go(self, *, num_warmup: int, num_samples: int) -> Tensor:
+        begin = time.process_time()
+        self.seed += 1
+        pairs = zip(self.coordinates, self._split(self.places), strict=True)
+        starts = torch.cat([coordinates.from_latents(part) for coordinates, part in pairs])
+        with isolated(self.problems[0], self.seed):
+            run = sample_chains(
+                self._log_likelihood,
+                starts,
+                self.kernel,
+                num_samples=num_samples,
+                num_warmup=num_warmup,
+                seed=self.seed,
+                coordinates=Coordinates.standard(starts[0]),
+            )
+        draws = torch.stack([self._latents(w) for w in run.draws.unbind(1)], 1)
+        self.places = draws[:, -1]
+        self.gradients += run.evaluations // len(self.problems)
+        self.seconds += time.process_time() - begin
+        return draws
 
 
 def batch_errors(images: Tensor, batches: int = 6) -> tuple[Tensor, Tensor]:
@@ -123,27 +153,34 @@ def batch_errors(images: Tensor, batches: int = 6) -> tuple[Tensor, Tensor]:
     return means.std(0) / root, squares.std(0) / root / (2 * std)
 
 
-def make_reference(name: str, path: Path, *, chains: int, segment: int, minutes: float, seed: int) -> None:
-    """Run chains until they agree or the time is over, and write the file after each segment."""
-    problem, hr = make_problem(name)
-    run = LongRun(problem, chains, seed)
+def make_references(
+    names: Sequence[str], folder: Path, *, chains: int, segment: int, minutes: float, seed: int
+) -> None:
+    """Run chains of problems of one size until they agree or the time is over; write files after each segment."""
+    made = [make_problem(name) for name in names]
+    run = LongRun([problem for problem, _ in made], chains, seed)
     end = time.perf_counter() + 60 * minutes
-    run.warm_up(WARMUP)
+    run.warm_up()
     worst = math.inf
     while worst >= RHAT and time.perf_counter() < end:
         run.extend(segment)
-        found, worst = reference_of(run, hr, name=name, seed=seed)
-        with atomic_path(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, **found)
+        worst = 0.0
+        for number, (name, (_, hr)) in enumerate(zip(names, made, strict=True)):
+            found, rhat = reference_of(run, number, hr, name=name, seed=seed)
+            worst = max(worst, rhat)
+            with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
+                np.savez_compressed(file, **found)
 
 
-def reference_of(run: LongRun, hr: Tensor, *, name: str, seed: int) -> tuple[dict[str, Any], float]:
-    """The arrays of a file, and the largest R-hat."""
-    problem, chains = run.problem, run.chains
-    images, rhat, ess = run.statistics()
+def reference_of(run: LongRun, number: int, hr: Tensor, *, name: str, seed: int) -> tuple[dict[str, Any], float]:
+    """The arrays of the file of a problem of a run, and the largest R-hat."""
+    problem, chains = run.problems[number], run.chains
+    images, rhat, ess = run.statistics(number)
     worst = max(rhat, key=lambda key: rhat[key])
-    told = f"{name}: {images.shape[1]} draws of {chains} chains, R-hat {rhat[worst]:.4f} of {worst}, "
-    print(f"{told}ESS {min(ess.values()):.0f}, {run.gradients} gradients, {run.seconds:.0f} s", flush=True)
+    summaries = max(value for key, value in rhat.items() if not key.startswith("pixel"))
+    told = f"{name}: {images.shape[1]} draws of {chains} chains, R-hat {rhat[worst]:.4f} of {worst} "
+    told += f"({summaries:.4f} of summaries), ESS {min(ess.values()):.0f}, {run.gradients} gradients of each problem, "
+    print(f"{told}{run.seconds:.0f} s of CPU for all", flush=True)
     mean_error, std_error = batch_errors(images)
     flat = images.flatten(0, 1)
     about = {
@@ -152,10 +189,11 @@ def reference_of(run: LongRun, hr: Tensor, *, name: str, seed: int) -> tuple[dic
         "digest": digest(problem.flow),
         "rhat": rhat[worst],
         "rhat_of": worst,
+        "rhat_of_summaries": summaries,
         "ess": min(ess.values()),
         "chains": chains,
         "draws": images.shape[1],
-        "warmup": WARMUP,
+        "warmup": list(WARMUP),
         "gradients": run.gradients,
         "seconds": run.seconds,
         "step_size": run.kernel.step_size,
@@ -187,16 +225,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("problems", nargs="*", metavar="PROBLEM", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the files")
     parser.add_argument("--chains", type=int, default=8)
-    parser.add_argument("--segment", type=int, default=300, help="draws of each chain between looks at R-hat")
-    parser.add_argument("--minutes", type=float, default=30.0, help="at most, for each problem")
+    parser.add_argument("--segment", type=int, default=200, help="draws of each chain between looks at R-hat")
+    parser.add_argument("--minutes", type=float, default=60.0, help="at most, for all problems of a size")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
     if unknown := set(asked.problems) - set(NAMES):
         parser.error(f"expected problems of {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
-    for name in asked.problems or NAMES:
-        path = asked.out / f"{name}.npz"
-        make_reference(name, path, chains=asked.chains, segment=asked.segment, minutes=asked.minutes, seed=asked.seed)
+    for size in SIZES:
+        if names := [name for name in asked.problems or NAMES if name.endswith(f"-{size}")]:
+            make_references(
+                names,
+                asked.out,
+                chains=asked.chains,
+                segment=asked.segment,
+                minutes=asked.minutes,
+                seed=asked.seed,
+            )
     return 0
 
 

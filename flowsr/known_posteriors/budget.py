@@ -140,6 +140,7 @@ class Draws:
         latents: whitened vectors ``(chains, draws, dims)``; None for samplers that have none.
         chains: number of chains that ``images`` are of.
         log_evidence: an estimate of it, in nats, if the sampler has one.
+        correlated: whether the draws of a chain follow one another; False for independent draws and particles.
 
     Raises:
         ValueError: without images or latents, or for a number of images that is not that of whole chains.
@@ -149,6 +150,7 @@ class Draws:
     latents: Tensor | None = None
     chains: int = 1
     log_evidence: float | None = None
+    correlated: bool = True
 
     def __post_init__(self) -> None:
         if self.images is None and self.latents is None:

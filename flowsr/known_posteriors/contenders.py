@@ -113,12 +113,13 @@ def guide_sampler(**options: Any) -> Sampler:
 
     def sampler(known: KnownPosterior, budget: Budget, num_samples: int, seed: int) -> Draws:
         particles = options.get("num_particles", _DEFAULTS["num_particles"])
-        # Importance weights of the draws, and what more steps would gain, cost too: a tenth each way, at most 100 steps.
+        # Importance weights of the draws, and two trials of what more steps gain, a tenth of the steps each, cost too.
         steps = (budget.left - PASS * (num_samples + 192)) / particles
         counts = {"num_samples": num_samples, "steps": max(1, int(max(steps / 1.2, steps - 200))), "seed": seed}
         if steps < 240:
             counts["steps"] = max(1, int(steps) - 40)
-        return Draws(latents=found_by(known.problem, "svi", on_step=lambda: None, **counts, **options).latents)
+        latents = found_by(known.problem, "svi", on_step=lambda: None, **counts, **options).latents
+        return Draws(latents=latents, correlated=False)
 
     return sampler
 
@@ -134,7 +135,8 @@ def mode_sampler(*, steps: int = 400) -> Sampler:
 
     def sampler(known: KnownPosterior, budget: Budget, num_samples: int, seed: int) -> Draws:
         count = max(1, min(steps, int(budget.left) - 120))
-        return Draws(latents=found_by(known.problem, "map", on_step=lambda: None, steps=count, seed=seed).latents)
+        found = found_by(known.problem, "map", on_step=lambda: None, steps=count, seed=seed)
+        return Draws(latents=found.latents, correlated=False)
 
     return sampler
 
@@ -157,7 +159,7 @@ def smc_sampler(*, num_runs: int = 2, num_steps: int = 3) -> Sampler:
         fits = int(0.9 * budget.left / (budget.spent - before) * count)
         if fits > count:
             found = log_evidence(known.problem, num_particles=fits, num_runs=num_runs, num_steps=num_steps, seed=seed)
-        return Draws(latents=found.latents, log_evidence=found.log_evidence)
+        return Draws(latents=found.latents, log_evidence=found.log_evidence, correlated=False)
 
     return sampler
 
@@ -195,7 +197,7 @@ def faulty(change: Callable[[KnownPosterior, Tensor], Tensor]) -> Sampler:
     def sampler(known: KnownPosterior, budget: Budget, num_samples: int, seed: int) -> Draws:
         images = exact_sampler(known, budget, num_samples, seed).images
         assert images is not None
-        return Draws(images=change(known, images))
+        return Draws(images=change(known, images), correlated=False)
 
     return sampler
 
@@ -217,7 +219,8 @@ def _one_mode(known: KnownPosterior, images: Tensor) -> Tensor:
 
 def _prior(known: KnownPosterior, budget: Budget, num_samples: int, seed: int) -> Draws:
     generator = torch.Generator().manual_seed(seed)
-    return Draws(latents=torch.randn(1, num_samples, known.problem.dims, generator=generator, device="cpu"))
+    white = torch.randn(1, num_samples, known.problem.dims, generator=generator, device="cpu")
+    return Draws(latents=white, correlated=False)
 
 
 FAULTS: dict[str, Sampler] = {

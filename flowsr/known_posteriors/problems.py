@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowsr.errors import did_you_mean
 from flowsr.known_posteriors.known import KnownPosterior, LinearMoments, Reference
+from flowsr.known_posteriors.quadrature import ring, two_modes
 from flowsr.posterior import (
     Blur,
     Gaussian,
@@ -106,6 +107,8 @@ def _linear_inpainting() -> KnownPosterior:
 PROBLEMS: dict[str, Callable[[], KnownPosterior]] = {
     "linear deblurring": _linear_deblurring,
     "linear inpainting": _linear_inpainting,
+    "two modes": two_modes,
+    "ring": ring,
 }
 """What makes each problem, by name."""
 

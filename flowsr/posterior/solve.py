@@ -120,8 +120,8 @@ def solve(
         learning_rate: of Adam, falling to a hundredth.
         num_particles: images per SVI step.
         on_step: called after each draw, or each optimization step, for a progress bar: ``num_chains·(num_warmup +
-            num_samples)`` times, or ``steps``. After the warm-up of chains it may raise ``flowsr.posterior.EnoughDraws``,
-            to end them with the draws there are, at least 4.
+            num_samples)`` times, or ``steps``. After the warm-up of chains it may raise
+            ``flowsr.posterior.EnoughDraws``, to end them with the draws there are, at least 4.
 
     Returns:
         Draws, diagnostics and timings. Chains that have not mixed are no error: see ``diagnostics.remarks``, or call
