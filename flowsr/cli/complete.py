@@ -65,6 +65,28 @@ def study_names() -> dict[str, str]:
     }
 
 
+def problem_names() -> list[str]:
+    """The known posteriors that samplers are compared on.
+
+    Example:
+        >>> problem_names()[:2]
+        ['linear deblurring', 'linear inpainting']
+    """
+    kept = files("flowsr").joinpath("known_posteriors", "references")
+    stored = sorted(path.name.removesuffix(".npz") for path in kept.iterdir() if path.name.endswith(".npz"))
+    return [*_keys(_source("known_posteriors", "problems.py"), "PROBLEMS"), *stored]
+
+
+def sampler_names() -> list[str]:
+    """The samplers that are compared.
+
+    Example:
+        >>> sampler_names()[:2]
+        ['exact', 'hmc']
+    """
+    return _keys(_source("known_posteriors", "contenders.py"), "SAMPLERS")
+
+
 def recipe_names() -> list[str]:
     """The published recipes.
 
@@ -120,6 +142,16 @@ def complete_study(incomplete: str) -> Found:
     return _starting(study_names(), incomplete)
 
 
+def complete_problem(incomplete: str) -> Found:
+    """Known posteriors."""
+    return _starting(dict.fromkeys(problem_names(), ""), incomplete)
+
+
+def complete_sampler(incomplete: str) -> Found:
+    """Samplers of them."""
+    return _starting(dict.fromkeys(sampler_names(), ""), incomplete)
+
+
 def complete_recipe(incomplete: str) -> Found:
     """Published recipes."""
     return _starting(dict.fromkeys(recipe_names(), ""), incomplete)
@@ -160,8 +192,8 @@ def _assigned(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
             yield target.id, node.value
 
 
-def _keys(module: ast.Module, name: str) -> set[str]:
+def _keys(module: ast.Module, name: str) -> list[str]:
     """The keys of a dictionary that a module defines."""
     value = dict(_assigned(module))[name]
     assert isinstance(value, ast.Dict)
-    return {ast.literal_eval(key) for key in value.keys if key is not None}
+    return [ast.literal_eval(key) for key in value.keys if key is not None]

@@ -10,7 +10,7 @@ import typer
 from flowsr._support.json import document, write_json
 from flowsr._support.names import printable
 from flowsr._support.temperatures import MODEL_TEMPERATURE
-from flowsr.cli.complete import complete_study
+from flowsr.cli.complete import complete_problem, complete_sampler, complete_study
 from flowsr.cli.console import Reporter
 from flowsr.cli.layout import one_of
 from flowsr.cli.options import SR_MODEL, Device, Dtype, Force, Json, Model, Out, Precision, Quiet, Seed, open_model
@@ -45,7 +45,12 @@ def study(
             help="Which study: flowsr study --list says which there are.", metavar="NAME", autocompletion=complete_study
         ),
     ],
-    folder: Annotated[Path, typer.Argument(help="HR images, or one of them (png, jpg, tif).", metavar="FOLDER")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="HR images, or one of them (png, jpg, tif); none for samplers.", metavar="FOLDER", show_default=False
+        ),
+    ] = None,
     model: Model = SR_MODEL,
     out: Out = Path("study"),
     crop: Annotated[
@@ -87,6 +92,33 @@ def study(
         Solver,
         typer.Option("--method", metavar="SOLVER", help=f"Solver for inpainting and deblurring: {one_of(Solver)}."),
     ] = Solver.svi,
+    problem: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--problem",
+            metavar="NAME",
+            autocompletion=complete_problem,
+            help="Known posterior, for samplers; more than once for several.",
+            show_default="two small ones",
+        ),
+    ] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler",
+            metavar="NAME",
+            autocompletion=complete_sampler,
+            help="Sampler to compare; more than once for several.",
+            show_default="all but nuts",
+        ),
+    ] = None,
+    budget: Annotated[
+        int, typer.Option("--budget", min=100, metavar="INT", help="Gradients of each run of a sampler.")
+    ] = 4000,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="INT", help="Runs of each sampler.")] = 3,
+    c2st: Annotated[
+        bool, typer.Option("--c2st", help="Tell samplers from the truth by a classifier too; needs sbi.")
+    ] = False,
     list_: Annotated[
         bool, typer.Option("--list", callback=_list_studies, is_eager=True, help="List the studies, and leave.")
     ] = False,
@@ -99,7 +131,8 @@ def study(
 ) -> None:
     """Study a model's posterior on HR images: NAME is one of the studies that --list lists.
 
-    Each answers a question, such as whether draws and latents of crops are as probable as the model says. Writes
+    Each answers a question, such as whether draws and latents of crops are as probable as the model says. Of images
+    are all but samplers, which compares samplers on posteriors whose truth is known. Writes
     NAME.json, NAME.txt and a figure for each part of the answer. Under torchrun
     (torchrun --nproc-per-node 2 -m flowsr study uncertainty …) the images of a study of each image are shared out by
     rank; another is done by the first process.
@@ -108,7 +141,7 @@ def study(
 
     processes = Processes.from_environment()
     reporter = Reporter(quiet=quiet or not processes.first, json_only=json)
-    files = expand_inputs([folder])
+    files = expand_inputs([folder] if folder else [])
 
     from flowsr.images import read_image
     from flowsr.models.conditional import require_conditional
@@ -117,6 +150,12 @@ def study(
     from flowsr.workflows.study import run_study
 
     chosen = study_named(name)
+    if bool(files) != chosen.of_images:
+        wanted = "a FOLDER of HR images, or one" if chosen.of_images else "no FOLDER, as it makes its own problems,"
+        form = f"flowsr study {name} photographs/" if chosen.of_images else f"flowsr study {name}"
+        raise ValueError(
+            f"expected {wanted} for the study {name}; got {printable(folder) if folder else 'none'}: {form}"
+        )
     figures = {part: f"{name}_{part.replace(' ', '_')}.png" for part in chosen.parts}
     claim_outputs(out, [f"{name}.json", f"{name}.txt", *figures.values()], force=force)
     settings = StudySettings(
@@ -128,18 +167,26 @@ def study(
         noise=noise,
         method=method.value,
         seed=seed,
+        problems=tuple(problem or ()),
+        samplers=tuple(sampler or ()),
+        budget=budget,
+        seeds=seeds,
+        classify=c2st,
     )
     if not (processes.first or chosen.shared):
         return
-    opened = open_model(model, device=processes.device(device), dtype=dtype)
-    flow = require_conditional(opened, what="a study of its posterior")
+    flow = None
+    if chosen.of_images:
+        opened = open_model(model, device=processes.device(device), dtype=dtype)
+        flow = require_conditional(opened, what="a study of its posterior")
     images = {printable(path.stem): read_image(path) for path in files}
     own = len(processes.share(files)) if chosen.shared else len(files)
     with reporter.progress(name.capitalize(), chosen.steps(own, settings)) as advance:
         report = run_study(name, flow, images, settings, processes=processes, on_step=lambda *_: advance())
     if not processes.first:
         return
-    found = document("study", model=printable(model), provenance=flow.provenance, **report.to_dict())
+    of = {"model": printable(model) if flow else None, "provenance": flow.provenance if flow else None}
+    found = document("study", **of, **report.to_dict())
     write_text(out / f"{name}.txt", report.to_text() + "\n")
     write_json(out / f"{name}.json", found)
     for part, figure in report.figures().items():

@@ -172,9 +172,8 @@ def exact_sampler(known: KnownPosterior, budget: Budget, num_samples: int, seed:
     """
     if known.reference.exact is None:
         raise ValueError(f"expected a problem with exact draws; got {known.name}, known by {known.reference.how}")
-    return Draws(
-        images=known.reference.exact(num_samples, _EXACT_STREAM + seed), log_evidence=known.reference.log_evidence
-    )
+    images = known.reference.exact(num_samples, _EXACT_STREAM + seed)
+    return Draws(images=images, log_evidence=known.reference.log_evidence, correlated=False)
 
 
 _EXACT_STREAM = 1 << 20  # that an exact sampler's draws are not those that it is compared with
@@ -238,7 +237,7 @@ SAMPLERS: dict[str, Sampler] = {
     "langevin": chains_sampler("langevin"),
     "pcn": chains_sampler("pcn"),
     "smc": smc_sampler(),
-    "svi": guide_sampler(guide="lowrank"),
+    "svi": guide_sampler(guide="lowrank", num_particles=8),
     "map": mode_sampler(),
 }
 """The contenders by name."""

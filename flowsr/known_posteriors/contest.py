@@ -34,7 +34,8 @@ class Score:
     Attributes:
         sampler: its name.
         figures: of each seed, by name: those of :func:`flowsr.known_posteriors.accuracy`, ``evidence_error`` in nats,
-            ``ess`` and ``rhat`` of its chains, ``spent`` in gradients and ``seconds`` of CPU; NaN where there is none.
+            ``ess`` and ``rhat`` of its chains, ``spent`` in gradients, ``seconds`` of CPU and ``judged`` draws; NaN
+            where there is none.
         tarp: p-value of all seeds together; NaN without reference draws.
         reason: why there is nothing, if the sampler refused the problem.
     """
@@ -137,12 +138,13 @@ class Contest(Result):
         ]
         told += [_cell(score.mean("ess") / seconds if seconds else math.nan, "{:.1f}")]
         told += [_cell(1000 * seconds / taken if taken else math.nan, "{:.2f}")]
-        return [score.sampler, *told]
+        judged = score.mean("judged")
+        return [score.sampler + (f" ({judged:.0f})" if judged < self.num_samples else ""), *told]
 
     def _notes(self) -> list[str]:
         return [
-            f"Each of {self.seeds} runs may take {self.gradients} gradients, warm-up included; {self.num_samples} of its",
-            "draws are judged; figures are means over the runs. ! is a budget that was exceeded.",
+            f"Each of {self.seeds} runs may take {self.gradients} gradients, warm-up included: ! took more.",
+            f"{self.num_samples} draws of each are judged, or the number in brackets; figures are means over the runs.",
             "exact draws: what as many independent draws get, the floor; * is further from it than they get by chance",
             "mean err: error of the mean in units of the posterior's std; std bias: how much too wide",
             "cover: of reference draws by central intervals; energy: distance of distributions, 0 to 1",
@@ -270,12 +272,15 @@ def _score(
             with budget.counting(known.problem):
                 draws = sampler(known, budget, num_samples, seed)
         except ValueError as error:
+            for _ in range(seed, seeds):
+                advance()
             return Score(name, {}, reason=str(error))
         images = chosen_draws(known, draws, num_samples)
         ess, rhat = mixing(known, draws)
         evidence = (draws.log_evidence, known.reference.log_evidence)
         error = math.nan if None in evidence else evidence[0] - evidence[1]  # type: ignore[operator]
         told = {"ess": ess, "rhat": rhat, "evidence_error": error, "spent": budget.spent, "seconds": budget.seconds}
+        told["judged"] = len(images)
         rows.append({**accuracy(known, images, seed=seed, classify=classify), **told})
         if (found := pairs_of(known, images, seed=seed)) is not None:
             pairs.append(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from flowsr.errors import did_you_mean
 from flowsr.known_posteriors.known import KnownPosterior, LinearMoments, Reference
+from flowsr.known_posteriors.model_problems import reference_names, shipped_problem
 from flowsr.known_posteriors.quadrature import ring, two_modes
 from flowsr.posterior import (
     Blur,
@@ -109,8 +111,9 @@ PROBLEMS: dict[str, Callable[[], KnownPosterior]] = {
     "linear inpainting": _linear_inpainting,
     "two modes": two_modes,
     "ring": ring,
+    **{name: partial(shipped_problem, name) for name in reference_names()},
 }
-"""What makes each problem, by name."""
+"""What makes each problem, by name; those named after a task and a size are of the shipped model."""
 
 
 def known_posterior(name: str) -> KnownPosterior:

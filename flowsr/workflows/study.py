@@ -57,8 +57,8 @@ class StudyReport(Result):
 
 def run_study(
     name: str,
-    flow: ConditionalModel,
-    images: Mapping[str, Tensor],
+    flow: ConditionalModel | None = None,
+    images: Mapping[str, Tensor] | None = None,
     settings: StudySettings | None = None,
     *,
     processes: Processes | None = None,
@@ -70,8 +70,8 @@ def run_study(
 
     Args:
         name: one of ``STUDIES``.
-        flow: a model with the capability ``condition``.
-        images: HR images ``(C, H, W)`` in [0, 1], by name.
+        flow: a model with the capability ``condition``; None for a study that is not of images.
+        images: HR images ``(C, H, W)`` in [0, 1], by name; likewise.
         settings: by default ``StudySettings()``.
         processes: which of several processes this is; by default what torchrun's environment says. All of them call
             this for a study that is shared, and one of them does for another.
@@ -87,12 +87,13 @@ def run_study(
         ['draws', 'uncertainty']
     """
     study = study_named(name)
-    require(flow, Capability.CONDITION)
-    if not images:
-        raise ValueError("expected at least one image; got none")
-    settings = settings or StudySettings()
+    settings, images = settings or StudySettings(), images or {}
     more = {"processes": processes or Processes.from_environment()} if study.shared else {}
-    found = study.run(flow, images, settings, on_step or (lambda *_: None), **more)
+    given = (_checked(flow), images) if study.of_images else ()
+    if bool(images) != study.of_images:
+        wanted = "at least one image" if study.of_images else f"no images, as {name} makes its own problems"
+        raise ValueError(f"expected {wanted}; got {len(images)}")
+    found = study.run(*given, settings, on_step or (lambda *_: None), **more)
     assert tuple(found.parts) == study.parts, f"expected the parts {study.parts} of {name}; got {tuple(found.parts)}"
     return StudyReport(
         name=name,
@@ -103,3 +104,10 @@ def run_study(
         settings=settings,
         images=tuple(images),
     )
+
+
+def _checked(flow: ConditionalModel | None) -> ConditionalModel:
+    if flow is None:
+        raise ValueError("expected a model to study; got None: load one, flowsr.load('sr-x4-small')")
+    require(flow, Capability.CONDITION)
+    return flow

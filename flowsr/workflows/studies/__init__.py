@@ -12,6 +12,7 @@ from flowsr.workflows.studies.known import (
     register,
     study_named,
 )
+from flowsr.workflows.studies.known_truth import samplers
 from flowsr.workflows.studies.pairs_of_images import calibration, pairs_remark, temperature_remark, uncertainty
 from flowsr.workflows.studies.restoration import deblurring, inpainting
 
@@ -25,6 +26,7 @@ __all__ = [
     "inpainting",
     "pairs_remark",
     "register",
+    "samplers",
     "study_named",
     "temperature_remark",
     "uncertainty",

@@ -26,6 +26,11 @@ class StudySettings:
         noise: standard deviation of the observation's noise, for inpainting and deblurring.
         method: solver, for inpainting and deblurring.
         seed: of all randomness.
+        problems: names of known posteriors, for samplers; empty for two small ones.
+        samplers: names of samplers to compare; empty for all but NUTS, the slowest.
+        budget: gradients of each run of a sampler, at least 100.
+        seeds: runs of each sampler on each problem, at least 1.
+        classify: whether samplers are told from the truth by a classifier too, which needs sbi.
 
     Raises:
         ValueError: for numbers out of range.
@@ -39,12 +44,19 @@ class StudySettings:
     noise: float = 0.02
     method: Method = "svi"
     seed: int = 0
+    problems: tuple[str, ...] = ()
+    samplers: tuple[str, ...] = ()
+    budget: int = 4000
+    seeds: int = 3
+    classify: bool = False
 
     def __post_init__(self) -> None:
         if self.crop is not None and (self.crop < 16 or self.crop % 8):
             raise ValueError(f"expected a crop of at least 16 pixels, a multiple of 8; got {self.crop}")
         if self.pairs < 20 or (self.num_samples is not None and self.num_samples < 4):
             raise ValueError(f"expected pairs >= 20 and num_samples >= 4; got {self.pairs} and {self.num_samples}")
+        if self.budget < 100 or self.seeds < 1:
+            raise ValueError(f"expected a budget >= 100 and seeds >= 1; got {self.budget} and {self.seeds}")
         if not self.temperature > 0 or not self.lr_log_scale <= 0 or not self.noise > 0:
             raise ValueError(
                 "expected temperature and noise > 0 and lr_log_scale at most 0; got "
@@ -79,6 +91,7 @@ class Study:
         run: its work.
         steps: how many steps of a progress bar it takes for a number of images.
         shared: whether several processes share the images out; of others the first does all.
+        of_images: whether it is of a model and images; the work of another takes settings and the callback alone.
     """
 
     question: str
@@ -86,6 +99,7 @@ class Study:
     run: Work
     steps: Callable[[int, StudySettings], int] = field(repr=False)
     shared: bool = False
+    of_images: bool = True
 
 
 STUDIES: dict[str, Study] = {}
@@ -93,12 +107,17 @@ STUDIES: dict[str, Study] = {}
 
 
 def register(
-    question: str, *, parts: tuple[str, ...], steps: Callable[[int, StudySettings], int], shared: bool = False
+    question: str,
+    *,
+    parts: tuple[str, ...],
+    steps: Callable[[int, StudySettings], int],
+    shared: bool = False,
+    of_images: bool = True,
 ) -> Callable[[Work], Work]:
     """Make a function a study of its own name, see :class:`Study` for the arguments."""
 
     def add(work: Work) -> Work:
-        STUDIES[work.__name__] = Study(question, parts, work, steps, shared)
+        STUDIES[work.__name__] = Study(question, parts, work, steps, shared, of_images)
         return work
 
     return add
