@@ -19,7 +19,10 @@ EXTRAS = {
 
 
 def import_extra(module: str, *, to: str) -> Any:
-    """An optional module, imported.
+    """An optional module, imported without what its import changes for the whole process.
+
+    zuko switches off the validation of arguments of all distributions of torch, and sbi imports zuko: afterwards it is
+    as it was before.
 
     Cost: the import, where it is the first.
 
@@ -38,7 +41,9 @@ def import_extra(module: str, *, to: str) -> Any:
         flowsr.errors.MissingExtraError: expected arviz to hand over draws; it is not installed: pip install ...
         >>> _ = sys.modules.pop("arviz") if arviz is None else sys.modules.update(arviz=arviz)
     """
-    library = module.partition(".")[0]
+    from torch.distributions import Distribution
+
+    library, validates = module.partition(".")[0], Distribution._validate_args
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -48,3 +53,5 @@ def import_extra(module: str, *, to: str) -> Any:
         raise MissingExtraError(
             f"expected {library} to {to}; it is not installed: pip install 'flowsr[{EXTRAS[library]}]'"
         ) from error
+    finally:
+        Distribution.set_default_validate_args(validates)

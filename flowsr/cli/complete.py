@@ -66,15 +66,16 @@ def study_names() -> dict[str, str]:
 
 
 def problem_names() -> list[str]:
-    """The known posteriors that samplers are compared on.
+    """The known posteriors that samplers are compared on, hyphens in place of blanks.
 
     Example:
         >>> problem_names()[:2]
-        ['linear deblurring', 'linear inpainting']
+        ['linear-deblurring', 'linear-inpainting']
     """
     kept = files("flowsr").joinpath("known_posteriors", "references")
     stored = sorted(path.name.removesuffix(".npz") for path in kept.iterdir() if path.name.endswith(".npz"))
-    return [*_keys(_source("known_posteriors", "problems.py"), "PROBLEMS"), *stored]
+    made = _keys(_source("known_posteriors", "problems.py"), "PROBLEMS")
+    return [*(name.replace(" ", "-") for name in made), *stored]
 
 
 def sampler_names() -> list[str]:

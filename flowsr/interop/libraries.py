@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any
 
 from torch import nn
-from torch.distributions import Distribution
 
 from flowsr._support.extras import import_extra
 
@@ -13,8 +12,8 @@ from flowsr._support.extras import import_extra
 def library(name: str) -> Any:
     """Import an optional library, or a module of it, without what its import changes for the whole process.
 
-    zuko switches off the validation of arguments of all distributions of torch, and sbi imports zuko: here it is as it
-    was before. Somebody who imports them himself switches it on again by
+    zuko switches off the validation of arguments of all distributions of torch, and sbi imports zuko: afterwards it is
+    as it was before. Somebody who imports them himself switches it on again by
     ``torch.distributions.Distribution.set_default_validate_args(True)``.
 
     Cost: that of the import, once: sbi and deepinv take seconds.
@@ -29,14 +28,10 @@ def library(name: str) -> Any:
         >>> library("json").dumps([1])
         '[1]'
     """
-    validates = Distribution._validate_args
-    try:
-        with warnings.catch_warnings():
-            # Of what libraries import that will change one day: nothing a user of flowsr can do anything about.
-            warnings.simplefilter("ignore")
-            return import_extra(name, to="use its adapter")
-    finally:
-        Distribution.set_default_validate_args(validates)
+    with warnings.catch_warnings():
+        # Of what libraries import that will change one day: nothing a user of flowsr can do anything about.
+        warnings.simplefilter("ignore")
+        return import_extra(name, to="use its adapter")
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -130,7 +131,9 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 def _two_sample(x: Tensor, y: Tensor, seed: int) -> float:
-    metrics = import_extra("sbi.utils.metrics", to="tell draws apart by a classifier")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what sbi imports that will change one day
+        metrics = import_extra("sbi.utils.metrics", to="tell draws apart by a classifier")
     return float(metrics.c2st(x.float(), y.float(), seed=seed + 1, classifier="rf"))
 
 

@@ -37,7 +37,7 @@ def draw_contest(contest: Any) -> Figure:
         found = standing.how if standing.rhat < 1.005 else f"{standing.how}, R-hat {standing.rhat:.3f}"
         row[0].set_title(f"{standing.problem}: truth by {found}", loc="left", fontsize=9)
     figure.suptitle(
-        f"{contest.gradients} gradients for each dot, a run; grey: {contest.num_samples} exact draws; "
+        f"{contest.gradients} gradients for each dot, a run; grey: where {contest.num_samples} exact draws lie; "
         "orange: further off than these get by chance",
         fontsize=8,
         x=0.01,
@@ -62,6 +62,7 @@ def _panel(axes: Axes, standing: Any, name: str, unit: float) -> None:
     axes.tick_params(labelsize=7)
     if name == "mean_error":
         axes.set_xscale("log")
+        axes.set_xlim(left=mean / 2)
     elif name == "rate":
         axes.set_xlim(left=0)
     plain_axes(axes, keep=("left", "bottom"))

@@ -117,7 +117,7 @@ PROBLEMS: dict[str, Callable[[], KnownPosterior]] = {
 
 
 def known_posterior(name: str) -> KnownPosterior:
-    """A problem of :data:`PROBLEMS` by its name.
+    """A problem of :data:`PROBLEMS` by its name, in which hyphens may stand for blanks.
 
     Cost: a closed form, a quadrature, or reading a file.
 
@@ -125,9 +125,10 @@ def known_posterior(name: str) -> KnownPosterior:
         ValueError: for an unknown name.
 
     Example:
-        >>> known_posterior("linear inpainting").reference.mean.shape
+        >>> known_posterior("linear-inpainting").reference.mean.shape
         torch.Size([1, 8, 8])
     """
-    if name not in PROBLEMS:
-        raise ValueError(f"expected a problem among {', '.join(PROBLEMS)}; got {name!r}{did_you_mean(name, PROBLEMS)}")
-    return PROBLEMS[name]()
+    found = name if name in PROBLEMS else name.replace("-", " ")
+    if found not in PROBLEMS:
+        raise ValueError(f"expected a problem among {', '.join(PROBLEMS)}; got {name!r}{did_you_mean(found, PROBLEMS)}")
+    return PROBLEMS[found]()

@@ -75,6 +75,8 @@ def test_help_shows_defaults_in_words_and_whole_paragraphs():
         ("sample", "--temperature"): "0.8",
         ("study", "--crop"): "the study's own",
         ("study", "--num-samples"): "the study's own",
+        ("study", "--problem"): "two small ones",
+        ("study", "--sampler"): "all but nuts",
     }
     shown = {}
     for command, option in defaults:
@@ -97,7 +99,9 @@ def test_a_bar_is_gone_before_the_error_is_said(model, tmp_path):
 def test_a_missing_argument_is_answered_with_an_example(lr):
     assert refused(run("sample", "--out", "samp"), "Missing argument 'IMAGE'.", "Expected IMAGE..., such as")
     assert refused(run("sample", "-n", 2), "such as: flowsr sample lr.png")
-    assert refused(run("study", "calibration"), "Expected NAME FOLDER, such as: flowsr study calibration")
+    assert refused(
+        run("study", "calibration"), "expected a FOLDER of HR images, or one for the study calibration; got none"
+    )
     assert refused(run("score"), "Expected IMAGE..., such as: flowsr score hr.png")
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from flowsr.posterior import EnoughDraws, GaussianNoise, Identity, InverseProblem, LinearGaussianFlow, solve
 from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.diagnostics import chain_statistics
 from flowsr.posterior.kernels import HMC, CrankNicolson, Langevin
@@ -305,3 +306,38 @@ def test_pcn_accepts_everything_without_data():
 def test_messages(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_chains_end_when_a_callback_has_enough():
+    calls = []
+
+    def enough():
+        calls.append(1)
+        if len(calls) == 12:
+            raise EnoughDraws
+
+    options = {"num_samples": 50, "num_warmup": 5, "seed": 0}
+    starts = torch.randn(3, 2)
+    run = sample_chains(lambda u: -u.square().sum(-1), starts, HMC(), on_draw=enough, **options)
+    assert run.draws.shape == (3, 7, 2) and all(0 < value <= 1 for value in run.acceptance)
+    whole = sample_chains(lambda u: -u.square().sum(-1), starts, HMC(), **options)
+    assert torch.equal(run.draws, whole.draws[:, :7])
+    calls[:] = [1] * 11
+    with pytest.raises(EnoughDraws):  # while warming up there is nothing to end with
+        sample_chains(lambda u: -u.square().sum(-1), starts, HMC(), on_draw=enough, **options)
+
+
+def test_nuts_ends_when_a_callback_has_enough():
+    flow, lr = LinearGaussianFlow(detail_std=(0.1,)), torch.full((1, 1, 1), 0.5)
+    problem = InverseProblem(flow, lr, Identity(), torch.full((1, 2, 2), 0.5), GaussianNoise(0.1))
+    calls = []
+
+    def enough():
+        calls.append(1)
+        if len(calls) == 11:
+            raise EnoughDraws
+
+    solution = solve(problem, "nuts", num_samples=40, num_warmup=5, num_chains=1, on_step=enough)
+    assert solution.latents.shape == (1, 6, 3) and 0 < solution.diagnostics.acceptance[0] <= 1
+    whole = solve(problem, "nuts", num_samples=40, num_warmup=5, num_chains=1)
+    assert torch.equal(solution.latents[0], whole.latents[0, :6])

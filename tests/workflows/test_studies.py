@@ -53,7 +53,7 @@ def test_the_command_knows_the_studies_and_solvers():
     assert {solver.value for solver in Solver} == set(get_args(Method))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.of_images])
 def test_a_study_writes_figures_table_and_json(name, folder, tmp_path, monkeypatch):
     flowsr.save(_flow(), tmp_path / "tiny.safetensors")
     monkeypatch.setattr("flowsr.workflows.studies.restoration._OPTIMIZATION", 5)
@@ -210,3 +210,36 @@ def test_messages():
         StudySettings(pairs=3)
     with pytest.raises(ValueError, match="temperature and noise > 0"):
         StudySettings(noise=0.0)
+
+
+def test_samplers_meet_without_images(tmp_path):
+    out = tmp_path / "out"
+    args = ["study", "samplers", "--problem", "two modes", "--sampler", "langevin", "--sampler", "exact"]
+    args += ["--budget", 600, "--seeds", 2, "-n", 100, "--out", out, "--json"]
+    result = CliRunner().invoke(app, list(map(str, args)))
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == {"samplers.json", "samplers.txt", "samplers_contest.png"}
+    document = json.loads(result.stdout)
+    assert document["model"] is None and document["images"] == [] and document["provenance"] is None
+    (standing,) = document["parts"]["contest"]["standings"]
+    langevin, exact = standing["scores"]
+    assert 480 < sum(langevin["figures"]["spent"]) / 2 <= 700 and len(langevin["figures"]["mean_error"]) == 2
+    floor = standing["floors"]["mean_error"][0]
+    assert max(exact["figures"]["mean_error"]) < 3 * floor < sum(langevin["figures"]["mean_error"]) / 2 + 2 * floor
+    assert "two modes (2x2, contrast squared; posterior by quadrature)" in (out / "samplers.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("samplers", "FOLDER"), "expected no FOLDER, as it makes its own problems, for the study samplers; got"),
+        (("uncertainty",), "expected a FOLDER of HR images, or one for the study uncertainty; got none"),
+        (("samplers", "--sampler", "hcm"), "did you mean hmc?"),
+        (("samplers", "--problem", "two mode"), "did you mean two modes?"),
+    ],
+)
+def test_what_does_not_belong_to_a_study_is_refused(arguments, told, folder, tmp_path):
+    given = [str(folder) if word == "FOLDER" else word for word in arguments]
+    result = CliRunner().invoke(app, ["study", *given, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and told in " ".join(result.stderr.split())
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
