@@ -4,6 +4,7 @@ from . import errors as errors
 from . import evaluation as evaluation
 from . import images as images
 from . import interop as interop
+from . import known_posteriors as known_posteriors
 from . import likelihood as likelihood
 from . import metrics as metrics
 from . import models as models

@@ -193,7 +193,15 @@ def test_the_ends_of_ranges(name):
 def _defaults():
     """Limits, and the default of every argument of public functions and classes, of the rooms of mathematics."""
     found = {}
-    for room in ("transforms", "distributions", "likelihood", "posterior", "calibration", "metrics"):
+    for room in (
+        "transforms",
+        "distributions",
+        "likelihood",
+        "posterior",
+        "calibration",
+        "known_posteriors",
+        "metrics",
+    ):
         module = importlib.import_module(f"flowsr.{room}")
         for name in sorted(module.__all__):
             thing = getattr(module, name)

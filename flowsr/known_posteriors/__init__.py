@@ -12,8 +12,8 @@ from flowsr.known_posteriors.contenders import (
     smc_sampler,
 )
 from flowsr.known_posteriors.contest import Contest, Score, Standing, contest
-from flowsr.known_posteriors.known import KnownPosterior, LinearMoments, Reference
 from flowsr.known_posteriors.problems import PROBLEMS, known_posterior
+from flowsr.known_posteriors.truth import KnownPosterior, LinearMoments, Reference
 
 __all__ = [
     "FAULTS",

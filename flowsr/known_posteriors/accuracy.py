@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsr._support.extras import import_extra
 from flowsr.calibration import HeldOut
 from flowsr.known_posteriors.budget import Draws
-from flowsr.known_posteriors.known import KnownPosterior
+from flowsr.known_posteriors.truth import KnownPosterior
 from flowsr.posterior.diagnostics import chain_statistics
 
 LEVEL = 0.9

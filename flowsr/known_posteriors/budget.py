@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowsr.known_posteriors.known import KnownPosterior
+from flowsr.known_posteriors.truth import KnownPosterior
 from flowsr.posterior import InverseProblem
 
 PASS = 0.5

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowsr.known_posteriors.budget import PASS, Budget, Draws, Sampler
-from flowsr.known_posteriors.known import KnownPosterior
+from flowsr.known_posteriors.truth import KnownPosterior
 from flowsr.posterior import EnoughDraws, InverseProblem, log_evidence, solve
 from flowsr.posterior.inverse_problem import isolated
 from flowsr.posterior.solve import SOLVERS

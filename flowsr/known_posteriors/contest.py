@@ -15,7 +15,7 @@ from flowsr.known_posteriors.accuracy import reference_pairs as pairs_of
 from flowsr.known_posteriors.budget import Budget, Sampler
 from flowsr.known_posteriors.contenders import SAMPLERS, exact_sampler
 from flowsr.known_posteriors.contest_figure import draw_contest
-from flowsr.known_posteriors.known import RHAT_OF_REFERENCE, KnownPosterior
+from flowsr.known_posteriors.truth import RHAT_OF_REFERENCE, KnownPosterior
 from flowsr.results import Result, text_table
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from flowsr.errors import CheckpointError
-from flowsr.known_posteriors.known import KnownPosterior, Reference
+from flowsr.known_posteriors.truth import KnownPosterior, Reference
 from flowsr.models import ConditionalModel
 from flowsr.models.storage import load
 from flowsr.posterior import Blur, Downscale, GaussianNoise, Identity, InverseProblem, Mask, Noise, PoissonNoise
@@ -70,11 +70,6 @@ def read_reference(path: Path) -> KnownPosterior:
     Raises:
         CheckpointError: if the references are of other weights than those that are installed.
 
-    Example:
-        >>> from flowsr.known_posteriors import known_posterior
-        >>> known = known_posterior("inpainting-16")
-        >>> known.reference.mean.shape, known.reference.how[:3]
-        (torch.Size([3, 16, 16]), 'HMC')
     """
     import numpy as np
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from flowsr.errors import did_you_mean
-from flowsr.known_posteriors.known import KnownPosterior, LinearMoments, Reference
 from flowsr.known_posteriors.model_problems import reference_names, shipped_problem
 from flowsr.known_posteriors.quadrature import ring, two_modes
+from flowsr.known_posteriors.truth import KnownPosterior, LinearMoments, Reference
 from flowsr.posterior import (
     Blur,
     Gaussian,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from flowsr.known_posteriors.known import KnownPosterior, Reference
+from flowsr.known_posteriors.truth import KnownPosterior, Reference
 from flowsr.posterior import GaussianNoise, InverseProblem, LinearGaussianFlow
 
 _REACH = 4.5  # standard deviations of the prior, beyond which there is no mass to speak of
