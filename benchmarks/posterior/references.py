@@ -69,7 +69,7 @@ class LongRun:
         torch.manual_seed(seed)
         self.places = torch.cat([antithetic_draws(problem, chains) for problem in problems])
 
-    def warm_up(self, windows: Sequence[int] = WARMUP) -> None:
+    def warm_up(self, windows: Sequence[int]) -> None:
         """From draws of the prior, wider than the posteriors, to these; coordinates are fitted between the windows."""
         for number, window in enumerate(windows):
             if number:
@@ -160,7 +160,7 @@ def make_references(
     made = [make_problem(name) for name in names]
     run = LongRun([problem for problem, _ in made], chains, seed)
     end = time.perf_counter() + 60 * minutes
-    run.warm_up()
+    run.warm_up(WARMUP)
     worst = math.inf
     while worst >= RHAT and time.perf_counter() < end:
         run.extend(segment)
