@@ -17,6 +17,8 @@ _COLUMNS = (
     ("rate", "effective draws\nper 1000 gradients", 1.0),
 )
 
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
 
 def draw_contest(contest: Any) -> Figure:
     """A row of three panels for each problem: dots are runs, grey is where exact draws lie, orange is beyond it.
@@ -63,6 +65,10 @@ def _panel(axes: Axes, standing: Any, name: str, unit: float) -> None:
     if name == "mean_error":
         axes.set_xscale("log")
         axes.set_xlim(left=mean / 2)
+        # Matplotlib writes powers of ten, one over the other, where an axis spans about one.
+        axes.set_xticks([tick for tick in _TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.minorticks_off()
     elif name == "rate":
         axes.set_xlim(left=0)
     plain_axes(axes, keep=("left", "bottom"))
