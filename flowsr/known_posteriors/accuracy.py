@@ -176,9 +176,10 @@ def reference_pairs(known: KnownPosterior, images: Tensor, *, seed: int) -> Held
         return None
     generator = torch.Generator().manual_seed(seed)
     count = min(len(truths), len(images) // _PER_TRUTH)
-    order = torch.randperm(len(images), generator=generator)[: count * _PER_TRUTH]
-    chosen = torch.randperm(len(truths), generator=generator)[:count]
-    prior = known.decode(torch.randn(count, known.problem.dims, generator=generator).to(known.problem.lr))
+    order = torch.randperm(len(images), generator=generator, device="cpu")[: count * _PER_TRUTH]
+    chosen = torch.randperm(len(truths), generator=generator, device="cpu")[:count]
+    white = torch.randn(count, known.problem.dims, generator=generator, device="cpu")
+    prior = known.decode(white)
     z, y, places = (known.reference.standardized(part) for part in (images[order], truths[chosen], prior))
     z = z.unflatten(0, (count, _PER_TRUTH))
     return HeldOut(

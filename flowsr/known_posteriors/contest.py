@@ -178,6 +178,7 @@ def contest(
     gradients: int = 4000,
     num_samples: int = 400,
     seeds: int = 3,
+    seed: int = 0,
     classify: bool = False,
     on_run: Callable[[], None] | None = None,
 ) -> Contest:
@@ -194,6 +195,7 @@ def contest(
         gradients: of each run, at least 1.
         num_samples: draws to judge, at least 20.
         seeds: runs of each, at least 1.
+        seed: of the first run; the next ones have the next.
         classify: whether to train the classifier of C2ST too, which takes sbi and a second or two each.
         on_run: called after each run, for a progress bar.
 
@@ -216,7 +218,7 @@ def contest(
     standings = []
     for known in problems:
         scores = [
-            _score(name, sampler, known, gradients, num_samples, seeds, classify, advance)
+            _score(name, sampler, known, gradients, num_samples, range(seed, seed + seeds), classify, advance)
             for name, sampler in chosen.items()
         ]
         how, rhat = known.reference.how, known.reference.rhat
@@ -260,19 +262,19 @@ def _score(
     known: KnownPosterior,
     gradients: int,
     num_samples: int,
-    seeds: int,
+    seeds: range,
     classify: bool,
     advance: Callable[[], None],
 ) -> Score:
     rows: list[dict[str, float]] = []
     pairs: list[HeldOut] = []
-    for seed in range(seeds):
+    for seed in seeds:
         budget = Budget(gradients)
         try:
             with budget.counting(known.problem):
                 draws = sampler(known, budget, num_samples, seed)
         except ValueError as error:
-            for _ in range(seed, seeds):
+            for _ in range(seed, seeds.stop):
                 advance()
             return Score(name, {}, reason=str(error))
         images = chosen_draws(known, draws, num_samples)

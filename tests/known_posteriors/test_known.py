@@ -26,7 +26,7 @@ def test_the_evidence_is_what_bayes_rule_says_at_any_image(name):
         covariance = posterior.covariance
         there = torch.distributions.MultivariateNormal(posterior.mean, covariance).log_prob(image.flatten())
         found = prior.log_prob(image) + problem.log_likelihood(image[None])[0] - there
-        assert float(found) == pytest.approx(known.reference.log_evidence, abs=1e-6)
+        assert float(found) == pytest.approx(known.reference.log_evidence, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", LINEAR + BENT)
@@ -47,7 +47,7 @@ def test_a_grid_knows_the_evidence_that_draws_of_the_prior_estimate(name):
     error = float(weights.std() / weights.mean()) / math.sqrt(len(u))
     assert float(weights.mean().log()) == pytest.approx(known.reference.log_evidence, abs=5 * error)
     coarser = grid_reference(known.problem, (101, 111, 21))
-    assert coarser.log_evidence == pytest.approx(known.reference.log_evidence, abs=1e-6)
+    assert coarser.log_evidence == pytest.approx(known.reference.log_evidence, abs=1e-5)
     assert torch.allclose(coarser.std, known.reference.std, atol=1e-7)
 
 

@@ -234,7 +234,7 @@ def test_samplers_meet_without_images(tmp_path):
     [
         (("samplers", "FOLDER"), "expected no FOLDER, as it makes its own problems, for the study samplers; got"),
         (("uncertainty",), "expected a FOLDER of HR images, or one for the study uncertainty; got none"),
-        (("samplers", "--sampler", "hcm"), "did you mean hmc?"),
+        (("samplers", "--sampler", "langevn"), "did you mean langevin?"),
         (("samplers", "--problem", "two mode"), "did you mean two modes?"),
     ],
 )

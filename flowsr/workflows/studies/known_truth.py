@@ -42,6 +42,7 @@ def samplers(settings: StudySettings, advance: Advance) -> Findings:
         gradients=settings.budget,
         num_samples=settings.num_samples or _DRAWS,
         seeds=settings.seeds,
+        seed=settings.seed,
         classify=settings.classify,
         on_run=advance,
     )
