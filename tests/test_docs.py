@@ -41,6 +41,9 @@ def run(tests):
 
 
 NEEDS = {
+    "deepinv_samplers": ["deepinv"],
+    "flowsr.interop.deepinv_chains": ["deepinv"],
+    "flowsr.interop.deepinv_diffusion": ["deepinv"],
     "flowsr.interop.with_deepinv": ["deepinv"],
     "flowsr.interop.with_nflows": ["nflows"],
     "flowsr.interop.with_sbi": ["sbi"],

@@ -85,7 +85,8 @@ def sampler_names() -> list[str]:
         >>> sampler_names()[:2]
         ['exact', 'hmc']
     """
-    return _keys(_source("known_posteriors", "contenders.py"), "SAMPLERS")
+    theirs = _keys(_source("interop", "deepinv_diffusion.py"), "DEEPINV_SAMPLERS")
+    return [*_keys(_source("known_posteriors", "contenders.py"), "SAMPLERS"), *theirs]
 
 
 def recipe_names() -> list[str]:

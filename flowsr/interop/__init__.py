@@ -2,6 +2,7 @@
 
 from flowsr.interop.deepinv_chains import DeepinvChains
 from flowsr.interop.deepinv_diffusion import (
+    DEEPINV_SAMPLERS,
     DeepinvDiffusion,
     deepinv_samplers,
     to_deepinv_denoiser,
@@ -14,6 +15,7 @@ from flowsr.interop.with_sbi import sbi_ranks, to_sbi
 from flowsr.interop.with_zuko import ZukoTransform, to_zuko
 
 __all__ = [
+    "DEEPINV_SAMPLERS",
     "DeepinvChains",
     "DeepinvDiffusion",
     "NflowsTransform",

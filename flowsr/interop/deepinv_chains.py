@@ -97,9 +97,20 @@ class DeepinvChains:
         if not (math.isfinite(self.step) and self.step > 0):
             raise ValueError(f"expected a finite step > 0, in units of 1/L; got {self.step}")
 
+    def fits(self, known: KnownPosterior) -> bool:
+        """Whether the space has a density that the model computes: images of an LR image of finite width."""
+        prior = known.problem.lr_prior
+        return self.space == "latents" or (prior is not None and not prior.correlation)
+
     def __call__(self, known: KnownPosterior, budget: Budget, num_samples: int, seed: int) -> Draws:
         """Draws of the chains, all after burn-in, see :data:`flowsr.known_posteriors.Sampler`."""
         problem = known.problem
+        if not self.fits(known):
+            prior = problem.lr_prior
+            raise ValueError(
+                "expected a problem whose images have a density, with a known LR image and a finite lr_log_scale; got "
+                f"{'the Dirac limit' if prior is None else repr(prior)}: take space='latents'"
+            )
         energy, scale = self._energy(problem)
         with isolated(problem, seed):
             start = torch.randn(self.num_chains, problem.dims, device="cpu").to(problem.lr)
@@ -146,11 +157,7 @@ class DeepinvChains:
         if self.space == "latents":
             return lambda u: 0.5 * u.square().sum(-1) - problem.latent_log_likelihood(u), 1e-2
         prior = problem.lr_prior
-        if prior is None or not has_image_density(problem):
-            raise ValueError(
-                "expected a problem whose images have a density, with a known LR image and a finite lr_log_scale; got "
-                f"{'the Dirac limit' if prior is None else repr(prior)}: take space='latents'"
-            )
+        assert prior is not None, "fits"
         density = problem.flow.condition(  # type: ignore[call-arg]
             problem.lr, temperature=problem.temperatures, lr_log_scale=math.log(prior.std)
         )
@@ -183,11 +190,6 @@ class DeepinvChains:
         )
         sampler.sample(start, library("deepinv.physics").Physics(), x_init=start)
         return torch.stack([state["x"].detach() for state in sampler.get_chain()[1:]], 1)
-
-
-def has_image_density(problem: InverseProblem) -> bool:
-    """Whether the images of a problem have a density that the model computes: of an LR image of finite width."""
-    return problem.lr_prior is not None and not problem.lr_prior.correlation
 
 
 def largest_curvature(energy: Callable[[Tensor], Tensor], points: Tensor, *, scale: float) -> float:

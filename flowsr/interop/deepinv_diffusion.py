@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowsr.errors import did_you_mean
-from flowsr.interop.deepinv_chains import DeepinvChains, has_image_density
+from flowsr.interop.deepinv_chains import DeepinvChains
 from flowsr.interop.libraries import library, subclass
 from flowsr.known_posteriors import Budget, Draws, KnownPosterior, LinearMoments, Sampler
 from flowsr.posterior import Gaussian, GaussianNoise
@@ -206,6 +206,10 @@ class DeepinvDiffusion:
         if self.least_steps < 2 or self.cg_steps < 1:
             raise ValueError(f"expected least_steps >= 2 and cg_steps >= 1; got {self.least_steps} and {self.cg_steps}")
 
+    def fits(self, known: KnownPosterior) -> bool:
+        """Whether the denoiser is known: of a linear-Gaussian problem."""
+        return known.moments is not None and isinstance(known.problem.noise, GaussianNoise)
+
     def __call__(self, known: KnownPosterior, budget: Budget, num_samples: int, seed: int) -> Draws:
         """Independent draws, see :data:`flowsr.known_posteriors.Sampler`."""
         moments, noise = known.moments, known.problem.noise
@@ -217,7 +221,7 @@ class DeepinvDiffusion:
         shape = known.problem.image_shape
         with isolated(known.problem, seed), torch.no_grad():
             images = self._drawn(moments, shape, known.problem.observation.flatten(), noise, (count, steps), budget)
-        return Draws(images=images.to(known.problem.lr))
+        return Draws(images=images.to(known.problem.lr), correlated=False)
 
     def _within(self, gradients: float, num_samples: int) -> tuple[int, int]:
         """Draws and steps; a pass is left for the last denoising."""
@@ -269,28 +273,35 @@ class DeepinvDiffusion:
         return terms.DPSDataFidelity(guidance="annealed" if self.method == "DPS annealed" else "norm")
 
 
+DEEPINV_SAMPLERS: dict[str, DeepinvChains | DeepinvDiffusion] = {
+    "deepinv ULA": DeepinvChains("ULA"),
+    "deepinv SKRock": DeepinvChains("SKRock"),
+    "deepinv ULA, images": DeepinvChains("ULA", space="images"),
+    "deepinv SKRock, images": DeepinvChains("SKRock", space="images"),
+    "deepinv DPS": DeepinvDiffusion("DPS"),
+    "deepinv DPS annealed": DeepinvDiffusion("DPS annealed"),
+    "deepinv PiGDM": DeepinvDiffusion("PiGDM"),
+    "deepinv moment matching": DeepinvDiffusion("moment matching"),
+    "deepinv DDRM": DeepinvDiffusion("DDRM"),
+    "deepinv DiffPIR": DeepinvDiffusion("DiffPIR"),
+}
+"""Samplers of deepinv by name, for :func:`flowsr.known_posteriors.contest`."""
+
+
 def deepinv_samplers(known: KnownPosterior) -> dict[str, Sampler]:
-    """What of deepinv can compete on a known posterior, by name; nothing where deepinv is not installed.
+    """What of :data:`DEEPINV_SAMPLERS` can compete on a known posterior; nothing where deepinv is not installed.
 
     Chains in latent space always; in image space where images have a density; diffusion samplers where the problem is
     linear-Gaussian, so that the denoiser is known.
 
     Example:
         >>> from flowsr.known_posteriors import known_posterior
-        >>> list(deepinv_samplers(known_posterior("linear deblurring")))[:3]
-        ['deepinv ULA', 'deepinv SKRock', 'deepinv ULA, images']
+        >>> list(deepinv_samplers(known_posterior("two modes")))
+        ['deepinv ULA', 'deepinv SKRock']
     """
     if find_spec("deepinv") is None:
         return {}
-    spaces = ["latents", "images"] if has_image_density(known.problem) else ["latents"]
-    found: dict[str, Sampler] = {
-        f"deepinv {method}{', images' if space == 'images' else ''}": DeepinvChains(method, space=space)
-        for space in spaces
-        for method in ("ULA", "SKRock")
-    }
-    if known.moments is not None:
-        found |= {f"deepinv {method}": DeepinvDiffusion(method) for method in _COSTS}
-    return found
+    return {name: sampler for name, sampler in DEEPINV_SAMPLERS.items() if sampler.fits(known)}
 
 
 def __getattr__(name: str) -> Any:

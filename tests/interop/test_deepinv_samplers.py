@@ -8,6 +8,7 @@ import torch
 from libraries import optional
 
 from flowsr.interop import (
+    DEEPINV_SAMPLERS,
     DeepinvChains,
     DeepinvDiffusion,
     deepinv_diffusion,
@@ -18,6 +19,9 @@ from flowsr.interop import (
 from flowsr.interop.deepinv_chains import largest_curvature
 from flowsr.known_posteriors import Budget, known_posterior
 from flowsr.posterior import Gaussian, GaussianLR, Identity, InverseProblem, gaussian_posterior
+from flowsr.workflows.studies import STUDIES
+from flowsr.workflows.studies.known import StudySettings
+from flowsr.workflows.studies.known_truth import _samplers
 
 deepinv, needs_deepinv = optional("deepinv")
 pytestmark = needs_deepinv
@@ -182,8 +186,25 @@ def test_what_competes_depends_on_the_problem(monkeypatch):
         DeepinvChains(space="images")(unknown, Budget(1000), 10, 0)
     with pytest.raises(ValueError, match="a linear-Gaussian problem, whose denoiser is known; got 'blind'"):
         DeepinvDiffusion()(unknown, Budget(1000), 10, 0)
+    assert set(deepinv_samplers(unknown)) < set(deepinv_samplers(KNOWN)) == set(DEEPINV_SAMPLERS)
     monkeypatch.setattr(deepinv_diffusion, "find_spec", lambda name: None)
     assert deepinv_samplers(KNOWN) == {}
+
+
+def test_they_stand_in_the_study_of_samplers():
+    settings = StudySettings(samplers=("deepinv PiGDM", "deepinv ULA"), budget=2400, seeds=1, num_samples=100)
+    advanced = []
+    contest = STUDIES["samplers"].run(settings, lambda: advanced.append(1)).parts["contest"]
+    bent = contest.standings[1]
+    assert [s.sampler for s in contest.standings[0].scores] == ["deepinv PiGDM", "deepinv ULA"]
+    assert "denoiser is known" in bent.scores[0].reason and not bent.scores[1].reason
+    assert len(advanced) == STUDIES["samplers"].steps(0, settings) == 4
+    # Its draws are independent: as many effective ones.
+    assert contest.standings[0].scores[0].mean("ess") == 100
+    everybody = dict(_samplers(StudySettings(), KNOWN))
+    assert {"hmc", "deepinv DPS", "deepinv ULA, images"} <= everybody.keys()
+    with pytest.raises(ValueError, match=r"got 'deepinv ULE'.*deepinv ULA"):
+        STUDIES["samplers"].run(StudySettings(samplers=("deepinv ULE",)), lambda: None)
 
 
 def _seen():
