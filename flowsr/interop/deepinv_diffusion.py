@@ -274,16 +274,16 @@ class DeepinvDiffusion:
 
 
 DEEPINV_SAMPLERS: dict[str, DeepinvChains | DeepinvDiffusion] = {
-    "deepinv ULA": DeepinvChains("ULA"),
-    "deepinv SKRock": DeepinvChains("SKRock"),
-    "deepinv ULA, images": DeepinvChains("ULA", space="images"),
-    "deepinv SKRock, images": DeepinvChains("SKRock", space="images"),
-    "deepinv DPS": DeepinvDiffusion("DPS"),
-    "deepinv DPS annealed": DeepinvDiffusion("DPS annealed"),
-    "deepinv PiGDM": DeepinvDiffusion("PiGDM"),
-    "deepinv moment matching": DeepinvDiffusion("moment matching"),
-    "deepinv DDRM": DeepinvDiffusion("DDRM"),
-    "deepinv DiffPIR": DeepinvDiffusion("DiffPIR"),
+    "deepinv-ula": DeepinvChains("ULA"),
+    "deepinv-skrock": DeepinvChains("SKRock"),
+    "deepinv-ula-images": DeepinvChains("ULA", space="images"),
+    "deepinv-skrock-images": DeepinvChains("SKRock", space="images"),
+    "deepinv-dps": DeepinvDiffusion("DPS"),
+    "deepinv-dps-annealed": DeepinvDiffusion("DPS annealed"),
+    "deepinv-pigdm": DeepinvDiffusion("PiGDM"),
+    "deepinv-moment-matching": DeepinvDiffusion("moment matching"),
+    "deepinv-ddrm": DeepinvDiffusion("DDRM"),
+    "deepinv-diffpir": DeepinvDiffusion("DiffPIR"),
 }
 """Samplers of deepinv by name, for :func:`flowsr.known_posteriors.contest`."""
 
@@ -297,7 +297,7 @@ def deepinv_samplers(known: KnownPosterior) -> dict[str, Sampler]:
     Example:
         >>> from flowsr.known_posteriors import known_posterior
         >>> list(deepinv_samplers(known_posterior("two modes")))
-        ['deepinv ULA', 'deepinv SKRock']
+        ['deepinv-ula', 'deepinv-skrock']
     """
     if find_spec("deepinv") is None:
         return {}

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from flowsr.cli import complete
 from flowsr.cli.app import app
+from flowsr.interop import DEEPINV_SAMPLERS
 from flowsr.known_posteriors import PROBLEMS, SAMPLERS
 from flowsr.models import presets
 from flowsr.models.weights import RELEASES, shipped_path
@@ -48,7 +49,7 @@ def test_names_read_off_the_source_are_those_of_the_package():
         assert weights == f"{kind} weights", name
     assert complete.study_names() == {name: study.question for name, study in STUDIES.items()}
     assert set(complete.problem_names()) == {name.replace(" ", "-") for name in PROBLEMS}
-    assert complete.sampler_names() == list(SAMPLERS)
+    assert complete.sampler_names() == [*SAMPLERS, *DEEPINV_SAMPLERS]
     assert set(complete.recipe_names()) == set(RECIPES)
     assert complete.recipe_fields() == [field.name for field in dataclasses.fields(Recipe)]
 
