@@ -1,6 +1,21 @@
 """Calibration on held-out pairs: whether draws, intervals and latents are as probable as a model says."""
 
 from flowsr.calibration.calibration_report import CalibrationReport, calibrate
+from flowsr.calibration.component_intervals import (
+    ComponentChecks,
+    ComponentIntervals,
+    calibrate_components,
+    check_components,
+)
+from flowsr.calibration.confidence_masks import ConfidenceMask, MaskChecks, calibrate_mask, check_masks
+from flowsr.calibration.conformal import (
+    conformal_quantile,
+    coverage_range,
+    least_images,
+    risk_p_value,
+    risk_quantile,
+    summarize_pairs,
+)
 from flowsr.calibration.coverage import Coverage, interval_coverage
 from flowsr.calibration.held_out import (
     HeldOut,
@@ -12,6 +27,12 @@ from flowsr.calibration.held_out import (
     reference_images,
 )
 from flowsr.calibration.latent_pit import latent_pit
+from flowsr.calibration.pixel_intervals import (
+    IntervalChecks,
+    PixelIntervals,
+    calibrate_intervals,
+    check_intervals,
+)
 from flowsr.calibration.recalibration import Recalibration, recalibrate_temperature
 from flowsr.calibration.scores import Scores, crps, score_draws
 from flowsr.calibration.simulation_based import RankTest, faulty_samplers, simulation_based_calibration, tarp
@@ -19,13 +40,27 @@ from flowsr.calibration.uniformity import simultaneous_band, uniformity_p_value
 
 __all__ = [
     "CalibrationReport",
+    "ComponentChecks",
+    "ComponentIntervals",
+    "ConfidenceMask",
     "Coverage",
     "HeldOut",
+    "IntervalChecks",
+    "MaskChecks",
+    "PixelIntervals",
     "RankTest",
     "Recalibration",
     "Sampler",
     "Scores",
     "calibrate",
+    "calibrate_components",
+    "calibrate_intervals",
+    "calibrate_mask",
+    "check_components",
+    "check_intervals",
+    "check_masks",
+    "conformal_quantile",
+    "coverage_range",
     "crps",
     "default_functions",
     "faulty_samplers",
@@ -33,12 +68,16 @@ __all__ = [
     "hold_out",
     "interval_coverage",
     "latent_pit",
+    "least_images",
     "model_pairs",
     "recalibrate_temperature",
     "reference_images",
+    "risk_p_value",
+    "risk_quantile",
     "score_draws",
     "simulation_based_calibration",
     "simultaneous_band",
+    "summarize_pairs",
     "tarp",
     "uniformity_p_value",
 ]

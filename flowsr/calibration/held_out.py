@@ -186,28 +186,15 @@ def hold_out(
         >>> hold_out(flow_sampler(flow), hr, lr, num_samples=19).draws.shape[:2]
         torch.Size([12, 19])
     """
-    if hr.dim() != 4 or lr.dim() != 4 or len(hr) != len(lr):
-        raise ValueError(
-            f"expected as many HR as LR images, (n, C, H, W) and (n, C, h, w); got {tuple(hr.shape)}, {tuple(lr.shape)}"
-        )
+    check_pairs(hr, lr)
     if len(hr) < LEAST_PAIRS or num_samples < 9:
         raise ValueError(f"expected at least {LEAST_PAIRS} pairs and 9 draws of each; got {len(hr)} and {num_samples}")
-    check_image(hr, name="hr", tolerance=None)
-    check_image(lr, name="lr", tolerance=None)
-    factor = hr.shape[-1] // lr.shape[-1]
-    if lr.shape[-1] * factor != hr.shape[-1] or lr.shape[-2] * factor != hr.shape[-2]:
-        raise ValueError(f"expected HR sides to be multiples of LR ones; got {tuple(hr.shape)} and {tuple(lr.shape)}")
     generator = torch.Generator().manual_seed(seed)
     references = reference_images(hr, lr)
     names: tuple[str, ...] = ()
     truth, values, reference_truth, reference_draws, energy = [], [], [], [], []
     for i, (image, small) in enumerate(zip(hr, lr, strict=True)):
-        draws = sampler(small, num_samples, generator)
-        if draws.shape != (num_samples, *image.shape) or not bool(torch.isfinite(draws).all()):
-            raise ValueError(
-                f"expected finite draws of shape {(num_samples, *image.shape)}; got {tuple(draws.shape)} for pair {i}: "
-                "check the sampler"
-            )
+        draws = checked_draws(sampler, small, image.shape, num_samples, generator, pair=i)
         image, small = image.to(draws), small.to(draws)
         both = torch.cat([image[None], draws])
         found = functions(both, small)
@@ -231,6 +218,32 @@ def hold_out(
         torch.stack(reference_draws),
         torch.stack(energy),
     )
+
+
+def check_pairs(hr: Tensor, lr: Tensor) -> None:
+    """Raise ValueError unless these are HR images ``(n, C, H, W)`` with their LR images ``(n, C, h, w)``."""
+    if hr.dim() != 4 or lr.dim() != 4 or len(hr) != len(lr):
+        raise ValueError(
+            f"expected as many HR as LR images, (n, C, H, W) and (n, C, h, w); got {tuple(hr.shape)}, {tuple(lr.shape)}"
+        )
+    check_image(hr, name="hr", tolerance=None)
+    check_image(lr, name="lr", tolerance=None)
+    factor = hr.shape[-1] // lr.shape[-1]
+    if lr.shape[-1] * factor != hr.shape[-1] or lr.shape[-2] * factor != hr.shape[-2]:
+        raise ValueError(f"expected HR sides to be multiples of LR ones; got {tuple(hr.shape)} and {tuple(lr.shape)}")
+
+
+def checked_draws(
+    sampler: Sampler, lr: Tensor, shape: torch.Size, num_samples: int, generator: torch.Generator, *, pair: int
+) -> Tensor:
+    """Draws of a sampler ``(n, C, H, W)``; raises ValueError unless they are finite and of the HR image's shape."""
+    draws = sampler(lr, num_samples, generator)
+    if draws.shape != (num_samples, *shape) or not bool(torch.isfinite(draws).all()):
+        raise ValueError(
+            f"expected finite draws of shape {(num_samples, *shape)}; got {tuple(draws.shape)} for pair {pair}: "
+            "check the sampler"
+        )
+    return draws
 
 
 def _check_values(found: Mapping[str, Tensor], count: int) -> None:

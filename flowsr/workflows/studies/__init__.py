@@ -4,6 +4,7 @@ To add one, write a function in a module here that takes what ``Work`` says, and
 below. The command ``flowsr study`` then knows it by the function's name.
 """
 
+from flowsr.workflows.studies.guarantees import conformal
 from flowsr.workflows.studies.known import (
     STUDIES,
     Findings,
@@ -22,6 +23,7 @@ __all__ = [
     "Study",
     "StudySettings",
     "calibration",
+    "conformal",
     "deblurring",
     "inpainting",
     "pairs_remark",
