@@ -9,6 +9,9 @@ from torch import Tensor
 
 from flowsr.calibration import (
     calibrate,
+    calibrate_components,
+    calibrate_intervals,
+    calibrate_mask,
     crps,
     flow_sampler,
     hold_out,
@@ -18,6 +21,7 @@ from flowsr.calibration import (
     recalibrate_temperature,
     score_draws,
     simulation_based_calibration,
+    summarize_pairs,
     tarp,
 )
 from flowsr.distributions import VariationalDequantizer
@@ -121,6 +125,13 @@ def _report(model: ConditionalModel, hr: Tensor, lr: Tensor) -> Tensor:
     return told([len(report.to_text())])
 
 
+def _conformal(model: ConditionalModel, hr: Tensor, lr: Tensor) -> Tensor:
+    known = summarize_pairs(flow_sampler(model), hr.expand(3, 3, 16, 16), lr.expand(3, 3, 4, 4), num_samples=8)
+    along = calibrate_components(known, alpha=0.3)
+    pixels, mask = calibrate_intervals(known, alpha=0.3), calibrate_mask(known, bound=0.1, alpha=0.3)
+    return told([along.threshold, along.remainder, pixels.threshold, float(mask.region(known[0]).sum())])
+
+
 def _observed(operator, noise) -> Analysis:
     """The energy of an observation and its gradient."""
 
@@ -194,6 +205,7 @@ ANALYSES: dict[str, Analysis] = {
     "rank test": lambda m, hr, lr: simulation_based_calibration(_held_out(m, hr, lr)).ranks,
     "tarp": lambda m, hr, lr: tarp(_held_out(m, hr, lr)).ranks,
     "coverage": lambda m, hr, lr: told([len(interval_coverage(_held_out(m, hr, lr)).to_text())]),
+    "conformal": _conformal,
     "scores": lambda m, hr, lr: told([len(score_draws(_held_out(m, hr, lr)).to_text())]),
     "crps": lambda m, hr, lr: crps(hr, torch.stack([hr * t for t in (0.5, 1.0, 1.2)])),
     "uncertainty": _quality,

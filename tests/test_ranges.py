@@ -12,13 +12,19 @@ import torch
 from cases import tiny_flow
 
 from flowsr.calibration import (
+    calibrate_intervals,
+    calibrate_mask,
+    conformal_quantile,
+    coverage_range,
     flow_sampler,
     hold_out,
     interval_coverage,
     latent_pit,
     model_pairs,
+    risk_quantile,
     simulation_based_calibration,
     simultaneous_band,
+    summarize_pairs,
     tarp,
     uniformity_p_value,
 )
@@ -62,6 +68,10 @@ PAIRS = (HR.expand(12, 1, 4, 4).contiguous(), LR.expand(12, 1, 2, 2).contiguous(
 def _held_out(num_samples=99):
     generator = torch.Generator().manual_seed(1)
     return hold_out(lambda lr, n, g: torch.rand(n, 1, 4, 4, generator=generator), *PAIRS, num_samples=num_samples)
+
+
+def _known():
+    return summarize_pairs(flow_sampler(FLOW), PAIRS[0][:3], PAIRS[1][:3], num_samples=4)
 
 
 def _problem(**changes):
@@ -173,6 +183,26 @@ RANGES = {
     "cells of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, cells=v), (2,), (1,)),
     "log width of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, lr_log_scale=v), (-math.inf, 0.0), (math.inf,)),
     "projections of a PIT": (lambda v: latent_pit(FLOW, *PAIRS, projections=v), (0, 1), (-1,)),
+    "alpha of a conformal quantile": (lambda v: conformal_quantile(range(9), v), (0.1, 0.999), (0.0999, 0.0, 1.0)),
+    "images of a risk": (lambda v: risk_quantile(range(v), 0.1), (22,), (21, 0)),
+    "confidence of a risk": (lambda v: risk_quantile(range(22), 0.1, confidence=v), (0.001, 0.9), (0.91, 0.0, 1.0)),
+    "confidence by image": (
+        lambda v: calibrate_intervals(_known(), guarantee="images", confidence=v),
+        (0.001, 0.75),
+        (0.76, 0.0, 1.0),
+    ),
+    "level of a range of coverages": (lambda v: coverage_range(9, 0.1, level=v), (0.001, 0.999), (0.0, 1.0)),
+    "bound of a mask": (lambda v: calibrate_mask(_known(), bound=v, alpha=0.3), (1e-9, math.inf), (0.0, math.nan)),
+    "wrong of a mask": (
+        lambda v: calibrate_mask(_known(), bound=0.1, wrong=v, alpha=0.3),
+        (0.0, 0.999),
+        (-1e-9, 1.0),
+    ),
+    "draws of a summarized pair": (
+        lambda v: summarize_pairs(flow_sampler(FLOW), PAIRS[0][:1], PAIRS[1][:1], num_samples=v),
+        (4,),
+        (3,),
+    ),
     "pairs of a model": (lambda v: model_pairs(FLOW, GaussianLR(LR, std=0.1), v), (1,), (0,)),
 }
 

@@ -198,7 +198,7 @@ class ComponentChecks(Result):
 
     def _draw_figure(self) -> Figure:
         figure = new_figure(WIDTH, 4.7)
-        top, bottom = figure.subfigures(2, 1, height_ratios=(2.4, 2.3))
+        top, bottom = figure.subfigures(2, 1, height_ratios=(2.4, 2.3), squeeze=False).flat
         self._draw_main(top.subplots())
         total = float(self.example.std.square().sum()) or 1.0
         panels = [Panel(truth_of(self.example).float(), "the crop")]

@@ -218,7 +218,7 @@ class MaskChecks(Result):
 
     def _draw_figure(self) -> Figure:
         figure = new_figure(WIDTH, 5.2)
-        top, bottom = figure.subfigures(2, 1, height_ratios=(2.8, 2.4))
+        top, bottom = figure.subfigures(2, 1, height_ratios=(2.8, 2.4), squeeze=False).flat
         image_grid(self._panels(), columns=4, into=top)
         self._draw_main(bottom.subplots())
         return figure

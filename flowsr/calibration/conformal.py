@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def least_images(alpha: float, *, confidence: float | None = None) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(1 - alpha) - _ROUNDING)
 
 
-def conformal_quantile(scores: Sequence[Any], alpha: float, *, images: Sequence[Hashable] | None = None) -> float:
+def conformal_quantile(scores: Iterable[Any], alpha: float, *, images: Sequence[Hashable] | None = None) -> float:
     """The bound that a score of a fresh image exceeds with probability at most α, if images are exchangeable.
 
     The ``(1 − α)``-quantile of ``Σ_k Σ_i δ(s_ki) / ((n + 1)·N_k) + δ(∞) / (n + 1)`` over the ``N_k`` scores of each of
@@ -100,7 +100,7 @@ def conformal_quantile(scores: Sequence[Any], alpha: float, *, images: Sequence[
 
 
 def risk_quantile(
-    scores: Sequence[Any], alpha: float, *, confidence: float = 0.9, images: Sequence[Hashable] | None = None
+    scores: Iterable[Any], alpha: float, *, confidence: float = 0.9, images: Sequence[Hashable] | None = None
 ) -> float:
     """The bound that, with a confidence, at most a fraction α of the scores of fresh images exceeds on average.
 
@@ -295,7 +295,7 @@ def _names(images: Any) -> list[Hashable]:
     return images.tolist() if hasattr(images, "tolist") else list(images)
 
 
-def _weighted(scores: Sequence[Any], images: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray, int]:
+def _weighted(scores: Iterable[Any], images: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray, int]:
     """All scores, their weights, which sum to 1 and are equal for all images, and the number of images."""
     parts = [torch.as_tensor(score, device="cpu").double().flatten().numpy() for score in scores]
     names = list(range(len(parts))) if images is None else _names(images)
@@ -323,4 +323,5 @@ def _tolerated_loss(count: int, alpha: float, p_value: float) -> float:
 
     if risk_p_value(0.0, alpha, count) > p_value:
         return 0.0
-    return max(0.0, float(optimize.bisect(lambda r: risk_p_value(r, alpha, count) - p_value, 0.0, alpha)) - _ROUNDING)
+    found: Any = optimize.bisect(lambda loss: risk_p_value(loss, alpha, count) - p_value, 0.0, alpha)
+    return max(0.0, float(found) - _ROUNDING)

@@ -236,7 +236,7 @@ class IntervalChecks(Result):
 
     def _draw_figure(self) -> Figure:
         figure = new_figure(WIDTH, 3.5 + 0.28 * len(self.checks))
-        top, bottom = figure.subfigures(2, 1, height_ratios=(0.9 + 0.28 * len(self.checks), 2.6))
+        top, bottom = figure.subfigures(2, 1, height_ratios=(0.9 + 0.28 * len(self.checks), 2.6), squeeze=False).flat
         left, right = top.subplots(1, 2, sharey=True)
         self._draw_main(left)
         self._draw_dots(right, "size", 255, "mean width, grey levels of 255")

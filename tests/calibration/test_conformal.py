@@ -64,7 +64,7 @@ def test_several_scores_share_the_weight_of_their_image():
     enough = [value for value, _ in mass if sum(w for v, w in mass if v <= value) >= 0.7]
     assert found == min(enough)
     # The same crop given twice is no new knowledge, and names may be numbers of a tensor.
-    assert conformal_quantile([1.0, 2.0, 9.0], 0.4, images=torch.tensor([0, 0, 1])) == 9.0
+    assert conformal_quantile([1.0, 2.0, 9.0], 0.4, images=torch.tensor([0, 0, 1])) == 9.0  # type: ignore[arg-type]
     assert conformal_quantile([1.0, 1.0, 2.0, 9.0], 0.4, images=[0, 0, 0, 1]) == 9.0
 
 
@@ -103,6 +103,9 @@ def test_the_p_value_of_a_risk_is_never_too_small():
         for level in (0.02, 0.1, 0.3):
             assert np.mean(found <= level) < level + 4 * math.sqrt(level / 4000)
         assert sorted(values.values()) == [values[loss] for loss in sorted(values)]
+    # What MAPIE 1.6 gives.
+    mapie = {(0.03, 0.1, 50): 0.1609350776, (0.05, 0.1, 100): 0.1565102043, (0.21, 0.3, 40): 0.4377825469}
+    assert [risk_p_value(*case) for case in mapie] == pytest.approx(list(mapie.values()), rel=1e-9)
     assert risk_p_value(0.0, 0.1, 22) == pytest.approx(0.9**22)  # no fault in 22 images
     assert risk_p_value(0.0, 0.1, 21) > 0.1 and least_images(0.1, confidence=0.9) == 22
 

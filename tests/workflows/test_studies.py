@@ -9,7 +9,7 @@ from cases import tiny
 from typer.testing import CliRunner
 
 import flowsr
-from flowsr.calibration import RankTest, Recalibration
+from flowsr.calibration import RankTest, Recalibration, calibrate_intervals
 from flowsr.cli.app import app
 from flowsr.cli.study import Solver
 from flowsr.images import make_lr, write_image
@@ -184,6 +184,44 @@ def test_calibration_says_of_how_many_images_its_pairs_are():
     assert f"- {report.remarks[0]}" in report.to_text() and subject in report.to_text()
     assert "must not have been trained on them" in report.question and "held-out" not in report.to_text()
     assert report.to_dict()["remarks"] == list(report.remarks)
+
+
+def test_bounds_are_calibrated_on_other_images_than_they_are_checked_on(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    images = {name: torch.rand(3, 16, 16, generator=generator) for name in "abcdefg"}
+    seen = {}
+
+    def kept(summaries, *, images=None, **more):
+        seen[len(seen)] = list(images)
+        return calibrate_intervals(summaries, images=images, **more)
+
+    monkeypatch.setattr("flowsr.workflows.studies.guarantees.calibrate_intervals", kept)
+    steps = []
+    settings = StudySettings(pairs=21, num_samples=8, crop=16)
+    report = run_study("conformal", _flow(), images, settings, on_step=lambda: steps.append(1))
+    assert len(steps) == STUDIES["conformal"].steps(7, settings) == 21
+    assert report.subject == "3 crops of 16x16 pixels of each of 4 images to calibrate and 3 fresh ones"
+    checked = report.parts["intervals"]
+    assert all(len(names) == 12 and len(set(names)) == 4 for names in seen.values())
+    assert checked.alpha == 0.2 and checked.calibrated_on == 4
+    assert checked.checks["conformal, std"].coverage.count == 3
+    told = report.to_text()
+    assert "4 images cannot promise 90%, only 80%: 18 images in all could" in told
+    assert "need 8 images to calibrate, 16 in all, and are left out" in told
+    # The model is a random one, and what it claims for 80 % is short of that.
+    assert checked.checks["model, std"].coverage.value < 0.75
+    assert checked.checks["conformal, std"].coverage.value > 0.9
+    with pytest.raises(ValueError, match="at least two images, one to calibrate and one to check; got one"):
+        run_study("conformal", _flow(), {"a": images["a"]}, settings)
+
+
+def test_risk_controlling_intervals_come_with_enough_images():
+    generator = torch.Generator().manual_seed(0)
+    images = {str(i): torch.rand(3, 16, 16, generator=generator) for i in range(44)}
+    report = run_study("conformal", _flow(), images, StudySettings(pairs=44, num_samples=4, crop=16))
+    checks = report.parts["intervals"].checks
+    assert checks["risk-controlling, std"].size.value > checks["conformal, std"].size.value
+    assert not any("left out" in remark for remark in report.remarks) and len(report.remarks) == 1
 
 
 def test_remarks():
