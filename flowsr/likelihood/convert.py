@@ -89,7 +89,7 @@ def convert(
     pixels, scale = 1 if size is None else math.prod(size), upscale or old.upscale or new.upscale or 4
     log_prob = old.log_prob(value, pixels=pixels, channels=channels)
     changes = _lr_changes(old.lr_term, new.lr_term, lr_psnr=lr_psnr, values=channels * pixels / scale**2)
-    found = [new.report(log_prob + change, pixels=pixels, channels=channels) for change in changes]
+    found = [float(new.report(log_prob + change, pixels=pixels, channels=channels)) for change in changes]
     exact = len(found) == 1
     return figure_as(new, found[0] if exact else Interval(found[0], min(found), max(found), level=1.0))
 
