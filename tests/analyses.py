@@ -37,6 +37,7 @@ from flowsr.likelihood import (
     official_nll,
     out_of_distribution,
     perturbed,
+    score_as,
     temperature_sweep,
 )
 from flowsr.models import ConditionalModel
@@ -209,6 +210,11 @@ ANALYSES: dict[str, Analysis] = {
     "scores": lambda m, hr, lr: told([len(score_draws(_held_out(m, hr, lr)).to_text())]),
     "crps": lambda m, hr, lr: crps(hr, torch.stack([hr * t for t in (0.5, 1.0, 1.2)])),
     "uncertainty": _quality,
+    "convention": _seeded(
+        lambda m, hr, lr, g: torch.stack(
+            [score_as(m, hr, lr, convention=name, generator=g) for name in ("srflow-noise", "glow", "glow-pytorch")]
+        )
+    ),
     "bits": _seeded(lambda m, hr, lr, g: bits_per_dim(m, hr, lr, num_samples=3, generator=g, maps=True).variational),
     "terms": _seeded(lambda m, hr, lr, g: torch.stack([t.value for t in decompose(m, hr, lr, generator=g).terms])),
     "variational": _variational,
