@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsr._support.json import to_plain
-from flowsr.calibration.conformal import check_fresh, conformal_quantile, share_of_images, telling_example, truth_of
+from flowsr.calibration.conformal import check_fresh, conformal_quantile, share_of_images, truth_of
 from flowsr.plots import PALETTE, WIDTH, Panel, heat_limit, image_grid, new_figure, plain_axes
 from flowsr.posterior.streaming import DrawSummary
 from flowsr.results import Result, text_table
@@ -163,7 +163,7 @@ class MaskChecks(Result):
         alpha: probability with which a region may have too many wrong pixels.
         calibrated_on: number of images that the threshold comes from.
         right: mean share of pixels that are right: no region that keeps its promise for all images can be much larger.
-        example: draws of the fresh crop whose spread varies most, with its truth.
+        example: draws of the fresh crop of which the last mask covers nearest to half, with its truth.
     """
 
     checks: Mapping[str, MaskCheck]
@@ -284,4 +284,6 @@ def check_masks(
 
     right = bootstrap_interval([1 - float(error.double().mean()) for error in errors], clusters=images)
     found = {name: check(mask) for name, mask in masks.items()}
-    return MaskChecks(found, alpha, calibrated_on, right, telling_example(summaries))
+    last = list(masks.values())[-1]
+    example = min(summaries, key=lambda summary: abs(float(last.region(summary).double().mean()) - 0.5))
+    return MaskChecks(found, alpha, calibrated_on, right, example)
