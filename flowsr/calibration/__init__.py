@@ -33,12 +33,17 @@ from flowsr.calibration.pixel_intervals import (
     calibrate_intervals,
     check_intervals,
 )
+from flowsr.calibration.local_c2st import LocalC2ST, local_c2st
+from flowsr.calibration.local_calibration import LocalCalibration, local_calibration
+from flowsr.calibration.pixel_ranks import CONTENT, PixelRanks
+from flowsr.calibration.pixel_test import PixelTest, pixel_test
 from flowsr.calibration.recalibration import Recalibration, recalibrate_temperature
 from flowsr.calibration.scores import Scores, crps, score_draws
 from flowsr.calibration.simulation_based import RankTest, faulty_samplers, simulation_based_calibration, tarp
 from flowsr.calibration.uniformity import simultaneous_band, uniformity_p_value
 
 __all__ = [
+    "CONTENT",
     "CalibrationReport",
     "ComponentChecks",
     "ComponentIntervals",
@@ -48,6 +53,10 @@ __all__ = [
     "IntervalChecks",
     "MaskChecks",
     "PixelIntervals",
+    "LocalC2ST",
+    "LocalCalibration",
+    "PixelRanks",
+    "PixelTest",
     "RankTest",
     "Recalibration",
     "Sampler",
@@ -69,7 +78,10 @@ __all__ = [
     "interval_coverage",
     "latent_pit",
     "least_images",
+    "local_c2st",
+    "local_calibration",
     "model_pairs",
+    "pixel_test",
     "recalibrate_temperature",
     "reference_images",
     "risk_p_value",

@@ -1,4 +1,4 @@
-"""All of calibration in one call: ranks, TARP, coverage, scores."""
+"""All of calibration in one call: ranks, TARP, coverage, single pixels, scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from flowsr.calibration.coverage import Coverage, interval_coverage
+from flowsr.calibration.exchangeability import LEAST_ALPHA
 from flowsr.calibration.held_out import Sampler, TestFunctions, default_functions, hold_out
+from flowsr.calibration.pixel_test import PixelTest, pixel_test
 from flowsr.calibration.scores import Scores, score_draws
 from flowsr.calibration.simulation_based import RankTest, simulation_based_calibration, tarp
 from flowsr.plots import WIDTH, new_figure
@@ -18,6 +20,8 @@ from flowsr.results import Result
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_TESTS = 4
 
 
 @dataclass(frozen=True)
@@ -28,37 +32,43 @@ class CalibrationReport(Result):
         sbc: ranks of test functions.
         tarp: ranks of distances to reference images.
         coverage: of central intervals.
+        pixels: location and spread at single pixels.
         scores: CRPS and energy score.
     """
 
     sbc: RankTest
     tarp: RankTest
     coverage: Coverage
+    pixels: PixelTest
     scores: Scores
 
     @property
     def passed(self) -> bool:
-        """Whether all three tests pass."""
-        return self.sbc.passed and self.tarp.passed and self.coverage.passed
+        """Whether all four tests pass."""
+        return not self.failures
 
     @property
     def failures(self) -> tuple[str, ...]:
         """Names of the tests that fail."""
-        tests = {"SBC": self.sbc, "TARP": self.tarp, "coverage": self.coverage}
+        tests = {"SBC": self.sbc, "TARP": self.tarp, "coverage": self.coverage, "pixels": self.pixels}
         return tuple(name for name, test in tests.items() if not test.passed)
 
     def to_text(self) -> str:
         """All tables."""
-        return "\n\n".join(part.to_text() for part in (self.sbc, self.tarp, self.coverage, self.scores))
+        parts = (self.sbc, self.tarp, self.coverage, self.pixels, self.scores)
+        return "\n\n".join(part.to_text() for part in parts)
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """Ranks, TARP, coverage and scores; into ``ax`` the ranks alone."""
+        """Ranks, TARP, coverage, scores and a map of single pixels; into ``ax`` the ranks alone."""
         if ax is not None:
             return self.sbc.plot(ax)
-        figure = new_figure(WIDTH + 1, 7.0)
-        axes = figure.subplots(2, 2)
-        for part, cell in zip((self.sbc, self.tarp, self.coverage, self.scores), axes.flat, strict=True):
+        figure = new_figure(WIDTH + 1, 10.5)
+        upper, lower = figure.subfigures(2, 1, height_ratios=(2, 1))
+        for part, cell in zip(
+            (self.sbc, self.tarp, self.coverage, self.scores), upper.subplots(2, 2).flat, strict=True
+        ):
             part.plot(cell)
+        self.pixels.draw(lower)
         return figure
 
 
@@ -76,9 +86,9 @@ def calibrate(
 ) -> CalibrationReport:
     """Test whether draws given LR images are what they claim, on held-out pairs.
 
-    A model that is right fails with probability at most ``alpha``, which the three tests share.
+    A model that is right fails with probability at most ``alpha``, which the four tests share.
 
-    Cost: ``num_samples`` decoded images per pair.
+    Cost: ``num_samples`` decoded images per pair, and those of :func:`flowsr.calibration.pixel_test`.
 
     Args:
         sampler: the model, see :func:`flowsr.calibration.flow_sampler`.
@@ -87,7 +97,7 @@ def calibrate(
         num_samples: per pair, at least 19 for the default levels of coverage.
         functions: test functions.
         images: of which image each pair is a crop, for the intervals of the scores, see :func:`score_draws`.
-        alpha: probability of a false alarm, in (0, 1).
+        alpha: probability of a false alarm, in [0.0004, 1).
         seed: of all noise.
         on_pair: called after each pair, for a progress bar.
 
@@ -105,13 +115,14 @@ def calibrate(
         >>> calibrate(flow_sampler(flow, temperature=0.5), hr, lr, num_samples=39).passed
         False
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"expected alpha in (0, 1); got {alpha}")
+    least, share = _TESTS * LEAST_ALPHA, alpha / _TESTS
+    if not least <= alpha < 1:
+        raise ValueError(f"expected alpha in [{least}, 1), of which each of {_TESTS} tests has its share; got {alpha}")
     held_out = hold_out(sampler, hr, lr, num_samples=num_samples, functions=functions, seed=seed, on_pair=on_pair)
-    share = alpha / 3
     return CalibrationReport(
         sbc=simulation_based_calibration(held_out, alpha=share, seed=seed),
         tarp=tarp(held_out, alpha=share, seed=seed),
         coverage=interval_coverage(held_out, alpha=share, seed=seed),
+        pixels=pixel_test(held_out, alpha=share, seed=seed),
         scores=score_draws(held_out, images=images, seed=seed),
     )

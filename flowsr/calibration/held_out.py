@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowsr.calibration.pixel_ranks import PixelRanks, gather_pixels, rank_pixels
 from flowsr.distributions import Temperature
 from flowsr.images import check_image
 from flowsr.models import Capability, ConditionalModel, require
@@ -25,6 +26,9 @@ LEAST_PAIRS = 10
 
 _TRUTHS = 0x7275_7468
 """Sets the stream of the truths that a model makes apart from that of draws with the same seed."""
+
+_TIES = 0x7469_6573
+"""Sets the stream that breaks ties of pixels apart from that of the draws."""
 
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 """From an LR image ``(C, h, w)``, a number n and a generator to n HR images ``(n, C, H, W)``."""
@@ -44,6 +48,7 @@ class HeldOut:
         reference_truth: distance of each true image to a reference image, ``(n,)``.
         reference_draws: of the draws to the same reference, ``(n, draws)``.
         energy: energy score of each pair, in units of the images' Euclidean norm.
+        pixels: ranks at single pixels and what is there, or None where they were not kept.
     """
 
     names: tuple[str, ...]
@@ -52,6 +57,7 @@ class HeldOut:
     reference_truth: Tensor
     reference_draws: Tensor
     energy: Tensor
+    pixels: PixelRanks | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -60,6 +66,13 @@ class HeldOut:
     def num_samples(self) -> int:
         """Draws per pair."""
         return self.draws.shape[1]
+
+    @property
+    def pixel_ranks(self) -> PixelRanks:
+        """The ranks at single pixels; raises ValueError where they were not kept."""
+        if self.pixels is None:
+            raise ValueError("expected held-out pairs with ranks of pixels; got none: make them by hold_out")
+        return self.pixels
 
 
 def flow_sampler(flow: ConditionalModel, *, temperature: Temperature = 1.0, lr_log_scale: float = -math.inf) -> Sampler:
@@ -90,10 +103,12 @@ def flow_sampler(flow: ConditionalModel, *, temperature: Temperature = 1.0, lr_l
 
 
 def default_functions(hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
-    """The test functions of :func:`flowsr.statistics.image_summaries`, and three that know the LR image.
+    """The test functions of :func:`flowsr.statistics.image_summaries`, three that know the LR image, and extremes.
 
-    Functions of hr alone cannot tell a posterior from the prior: draws that ignore the LR image pass on them. The last
-    three can: the inner products of hr with the enlarged LR image, and with its horizontal and vertical slopes.
+    Functions of hr alone cannot tell a posterior from the prior: draws that ignore the LR image pass on them. Three
+    can: the inner products of hr with the enlarged LR image, and with its horizontal and vertical slopes. The last is
+    the largest standardized error of an image, of any pixel from the mean of all images given, in their standard
+    deviations: it sees pixels that are wrong at another place in each image.
 
     Cost: O(C·H·W) per image.
 
@@ -116,6 +131,8 @@ def default_functions(hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
     values = image_summaries(hr)
     for name, direction in directions.items():
         values[name] = hr.flatten(1) @ direction.flatten() / direction.norm().clamp_min(1e-12)
+    errors = (hr - hr.mean(0)) / hr.std(0, correction=0).clamp_min(1e-12)
+    values["largest error"] = errors.abs().flatten(1).max(1).values
     return values
 
 
@@ -157,11 +174,12 @@ def hold_out(
     seed: int = 0,
     on_pair: Callable[[], None] | None = None,
 ) -> HeldOut:
-    """Draw given the LR image of each held-out pair, and keep the test functions, distances and scores.
+    """Draw given the LR image of each held-out pair, and keep test functions, distances, scores and ranks of pixels.
 
     The references of the pairs, for TARP, are those of ``reference_images``.
 
-    Cost: ``num_samples`` decoded images per pair, and their pairwise distances; memory for those of one pair.
+    Cost: ``num_samples`` decoded images per pair, and their pairwise distances; memory for those of one pair,
+    and two bytes for each rank.
 
     Args:
         sampler: the model, see :func:`flow_sampler`.
@@ -190,9 +208,10 @@ def hold_out(
     if len(hr) < LEAST_PAIRS or num_samples < 9:
         raise ValueError(f"expected at least {LEAST_PAIRS} pairs and 9 draws of each; got {len(hr)} and {num_samples}")
     generator = torch.Generator().manual_seed(seed)
+    ties = torch.Generator().manual_seed(seed ^ _TIES)
     references = reference_images(hr, lr)
     names: tuple[str, ...] = ()
-    truth, values, reference_truth, reference_draws, energy = [], [], [], [], []
+    truth, values, reference_truth, reference_draws, energy, pixels = [], [], [], [], [], []
     for i, (image, small) in enumerate(zip(hr, lr, strict=True)):
         draws = checked_draws(sampler, small, image.shape, num_samples, generator, pair=i)
         image, small = image.to(draws), small.to(draws)
@@ -208,6 +227,7 @@ def hold_out(
         reference_draws.append(distance[1:])
         spread = F.pdist(draws.flatten(1).double()).mean()
         energy.append(((draws - image).flatten(1).double().norm(dim=1).mean() - 0.5 * spread).cpu())
+        pixels.append(rank_pixels(both, small, generator=ties))
         if on_pair is not None:
             on_pair()
     return HeldOut(
@@ -217,6 +237,7 @@ def hold_out(
         torch.stack(reference_truth),
         torch.stack(reference_draws),
         torch.stack(energy),
+        gather_pixels(pixels),
     )
 
 

@@ -27,6 +27,7 @@ _MEANINGS = {
     r"^band": "band: log energy of the details of one scale",
     r"^patch": "patch: mean of the cell in this row and column of a grid",
     r"^along LR": "along LR: inner product with the enlarged LR image, or with its slope along x or y",
+    r"^largest error": "largest error: of any pixel from the mean of truth and draws, in their standard deviations",
     r"^distance to the reference": "reference: the enlarged LR image with the details of another pair",
     r"^z_\d": "z_1: latents of the finest level",
     r"^lr ": "lr: the flow's LR image minus the given one, in units of σ",

@@ -70,7 +70,9 @@ def study(
             show_default="the study's own",
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=20, metavar="INT", help="Crops for the calibration.")] = 60,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=20, metavar="INT", help="Crops for calibration and local_calibration.")
+    ] = 60,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", metavar="NUMBER", help="τ > 0 of the latents; 1 is the model.")
     ] = MODEL_TEMPERATURE,

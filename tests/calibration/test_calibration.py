@@ -203,7 +203,7 @@ def test_tables_explain_their_names_and_name_the_finest_and_the_coarsest_band(kn
     assert bands[0] == "band 0, finest" and bands[-1].endswith(", coarsest")
     for kind in ("projection: ", "band: ", "patch: ", "along LR: "):
         assert kind in report.sbc.to_text().splitlines()[-1]
-    assert "alpha 0.0033" in report.to_text() and "alpha 0.00333" not in report.to_text()
+    assert "alpha 0.0025 for all together" in report.to_text()
     pit = latent_pit(flow, hr, lr, lr_log_scale=WIDTH).to_text().splitlines()[-1]
     assert all(kind in pit for kind in ("z_1: ", "lr: ", "norm: ")) and "band" not in pit
     # Details of another scale differ in that scale's band only.
@@ -255,7 +255,7 @@ def test_figures(known):
         faulty_samplers(flow, lr, lr_log_scale=WIDTH)["temperature 0.8"], hr[:60], lr[:60], num_samples=39
     )
     figure = report.plot()
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 6, "four panels and two maps"
     assert "FAILED" in report.sbc.to_text()
     assert report.plot(figure.axes[0]) is figure
 

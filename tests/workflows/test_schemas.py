@@ -155,7 +155,7 @@ def test_demo(tmp_path):
     assert checked((tmp_path / "demo.json").read_text(encoding="utf-8"), "demo") == document
 
 
-@pytest.mark.parametrize("name", ["uncertainty", "calibration", "inpainting"])
+@pytest.mark.parametrize("name", ["uncertainty", "calibration", "local_calibration", "inpainting"])
 def test_study(place, tmp_path, name):
     more = ("--pairs", 20, "-n", 4, "--crop", 16) + (("--method", "pcn") if name == "inpainting" else ())
     flow = place / "sr-x4.safetensors"

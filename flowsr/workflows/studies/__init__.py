@@ -14,7 +14,13 @@ from flowsr.workflows.studies.known import (
     study_named,
 )
 from flowsr.workflows.studies.known_truth import samplers
-from flowsr.workflows.studies.pairs_of_images import calibration, pairs_remark, temperature_remark, uncertainty
+from flowsr.workflows.studies.pairs_of_images import (
+    calibration,
+    local_calibration,
+    pairs_remark,
+    temperature_remark,
+    uncertainty,
+)
 from flowsr.workflows.studies.restoration import deblurring, inpainting
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "conformal",
     "deblurring",
     "inpainting",
+    "local_calibration",
     "pairs_remark",
     "register",
     "samplers",

@@ -19,8 +19,9 @@ class StudySettings:
     Args:
         crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
             deblurring take the square of the first image that varies most, uncertainty the middle of each.
-        num_samples: draws per image (uncertainty), per pair (calibration) or per chain; None for the study's own.
-        pairs: crops for calibration, at least 20.
+        num_samples: draws per image (uncertainty), per pair (calibration, local_calibration) or per chain; None for
+            the study's own.
+        pairs: crops for calibration and local_calibration, at least 20.
         temperature: τ of the draws; 1 is the model.
         lr_log_scale: log σ of the flow's LR image, at most 0; ``-inf`` is the Dirac limit.
         noise: standard deviation of the observation's noise, for inpainting and deblurring.

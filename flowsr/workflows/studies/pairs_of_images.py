@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
+from flowsr import calibration as tests
 from flowsr.calibration import Recalibration, calibrate, flow_sampler, latent_pit, recalibrate_temperature
 from flowsr.calibration.simulation_based import RankTest
 from flowsr.images import make_lr
@@ -50,15 +53,12 @@ def uncertainty(
 
 @register(
     "Are the draws given LR images what they claim to be, on pairs (the model must not have been trained on them)?",
-    parts=("calibration", "latent PIT", "temperature"),
+    parts=("calibration", "pixels", "latent PIT", "temperature"),
     steps=lambda _, settings: settings.pairs + 2,
 )
 def calibration(flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance) -> Findings:
     """Whether draws and latents of crops are as probable as the model says, and at which temperature they would be."""
-    size = settings.crop or 16
-    hr = random_crops(images, settings.pairs, size, seed=settings.seed)
-    names = [list(images)[i % len(images)] for i in range(settings.pairs)]  # as random_crops takes them, in turn
-    lr = make_lr(hr, flow.upscale)
+    hr, lr, names, subject = _crops(flow, images, settings, settings.crop or 16)
     draws = max(19, settings.num_samples or 49)
     sampler = flow_sampler(flow, temperature=settings.temperature, lr_log_scale=settings.lr_log_scale)
     report = calibrate(sampler, hr, lr, num_samples=draws, images=names, seed=settings.seed, on_pair=advance)
@@ -68,13 +68,40 @@ def calibration(flow: ConditionalModel, images: Images, settings: StudySettings,
         flow, hr, lr, lr_log_scale=settings.lr_log_scale, num_samples=19, images=names, sweeps=1, seed=settings.seed
     )
     advance()
-    used = min(settings.pairs, len(images))
-    remarks = (pairs_remark(settings.pairs, used), temperature_remark(pit, recalibrated))
+    remarks = (pairs_remark(settings.pairs, len(set(names))), temperature_remark(pit, recalibrated))
     return Findings(
-        f"{settings.pairs} crops of {size}x{size} pixels of {count_text(used, 'image')}",
-        {"calibration": report, "latent PIT": pit, "temperature": recalibrated},
+        subject,
+        {"calibration": report, "pixels": report.pixels, "latent PIT": pit, "temperature": recalibrated},
         tuple(remark for remark in remarks if remark),
     )
+
+
+@register(
+    "On which content are the draws too narrow or too wide (the model must not have been trained on it)?",
+    parts=("coverage", "classifier"),
+    steps=lambda _, settings: settings.pairs,
+)
+def local_calibration(flow: ConditionalModel, images: Images, settings: StudySettings, advance: Advance) -> Findings:
+    """Coverage of crops against what their LR images show, and where a classifier tells the truth from draws."""
+    hr, lr, names, subject = _crops(flow, images, settings, settings.crop or 32)
+    sampler = flow_sampler(flow, temperature=settings.temperature, lr_log_scale=settings.lr_log_scale)
+    draws = max(19, settings.num_samples or 49)
+    held_out = tests.hold_out(sampler, hr, lr, num_samples=draws, seed=settings.seed, on_pair=advance)
+    coverage = tests.local_calibration(held_out, images=names, seed=settings.seed)
+    crops = [f"{name}, crop {i}" for i, name in enumerate(names)]
+    classifier = tests.local_c2st(held_out, names=crops, seed=settings.seed)
+    remark = pairs_remark(settings.pairs, len(set(names)))
+    return Findings(subject, {"coverage": coverage, "classifier": classifier}, (remark,) if remark else ())
+
+
+def _crops(
+    flow: ConditionalModel, images: Images, settings: StudySettings, size: int
+) -> tuple[Tensor, Tensor, list[str], str]:
+    """Crops, their LR images, of which image each is, and what they are in words."""
+    hr = random_crops(images, settings.pairs, size, seed=settings.seed)
+    names = [list(images)[i % len(images)] for i in range(settings.pairs)]  # as random_crops takes them, in turn
+    used = count_text(len(set(names)), "image")
+    return hr, make_lr(hr, flow.upscale), names, f"{settings.pairs} crops of {size}x{size} pixels of {used}"
 
 
 def pairs_remark(pairs: int, images: int) -> str | None:
