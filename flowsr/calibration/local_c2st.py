@@ -69,11 +69,7 @@ class LocalC2ST(Result):
     def to_text(self) -> str:
         """The verdict, and the pairs where the draws are wrong."""
         rejected, count = self.rejected, len(self.names)
-        rows = [
-            [self.names[i], f"{self.shift[i]:+.2f}", f"{self.spread[i]:.2f}", p_text(float(self.p_values[i]))]
-            + [self.words(i)]
-            for i in rejected[:_SHOWN]
-        ]
+        rows = [self._row(i) for i in rejected[:_SHOWN]] or [["none", "", "", "", ""]]
         notes = [
             f"{'passed' if self.passed else 'FAILED'}: p = {p_text(self.p_value)}, alpha {self.alpha:.2g}; {count} "
             f"pairs, {self.num_samples} draws",
@@ -82,7 +78,11 @@ class LocalC2ST(Result):
             "shift in standard deviations of the draws, error/spread 1 if right; p exact, corrected for all pairs",
         ]
         head = ["pair", "shift", "error/spread", "p", "the draws are"]
-        return text_table(head, rows or [["none", "", "", "", ""]], title="Local two-sample test", notes=notes)
+        return text_table(head, rows, title="Local two-sample test", notes=notes)
+
+    def _row(self, pair: int) -> list[str]:
+        found = f"{float(self.shift[pair]):+.2f}", f"{float(self.spread[pair]):.2f}"
+        return [self.names[pair], *found, p_text(float(self.p_values[pair])), self.words(pair)]
 
     def _draw_main(self, ax: Axes) -> None:
         """Error over spread that the classifier finds for each pair, in order."""
