@@ -49,7 +49,9 @@ class Bin(Result):
         coverage: fraction of truths inside the central interval of the draws, with a 95 % interval over images.
         ratio: root mean square of the normal scores of the truth's ranks: 1 if the spread of the draws is right, above
             1 if they are too narrow for the error that they make.
-        p_value: that location or spread are right here, corrected for all bins of all kinds of content.
+        shift: sum of the normal scores, in standard deviations under a right model; above 0 the truth lies above.
+        spread: likewise of their squares; above 0 the draws are too narrow.
+        p_value: that location and spread are right here, corrected for all bins of all kinds of content.
     """
 
     content: str
@@ -58,6 +60,8 @@ class Bin(Result):
     pixels: int
     coverage: Interval
     ratio: float
+    shift: float
+    spread: float
     p_value: float
 
 
@@ -93,9 +97,9 @@ class LocalCalibration(Result):
         """What is wrong with the draws where the content is such."""
         if found.p_value > self.alpha:
             return "about right"
-        if abs(found.ratio - 1) < 0.02:
-            return "shifted"
-        return "too narrow: over-confident" if found.ratio > 1 else "too wide: under-confident"
+        if abs(found.shift) > abs(found.spread):
+            return "too low: the truth lies above" if found.shift > 0 else "too high: the truth lies below"
+        return "too narrow: over-confident" if found.spread > 0 else "too wide: under-confident"
 
     def of(self, content: str) -> list[Bin]:
         """The bins of one kind of content, from low to high."""
@@ -135,7 +139,8 @@ class LocalCalibration(Result):
             self._draw_content(axes, name)
         figure.suptitle(
             f"Coverage against difficulty: {'passed' if self.passed else 'FAILED'}\n"
-            "Above the line draws are too wide, below it too narrow for the errors they make",
+            "Above the line draws are too wide, below it too narrow for the errors they make\n"
+            "Red squares: more than chance allows, given these LR images; bars: how far images differ (95 %)",
             fontsize=9,
         )
         return figure
@@ -160,11 +165,9 @@ class LocalCalibration(Result):
         ax.set_xticks(range(len(bins)), ticks, fontsize=7)
         ax.tick_params(labelsize=7)
         first, last = _ENDS[name]
-        what, _, _ = CONTENT[name].partition(", ")
-        ax.set_xlabel(f"← {first}      {what}      {last} →", fontsize=7)
+        ax.set_xlabel(f"← {first}                {last} →", fontsize=7)
         ax.set_ylabel("truths inside, %", fontsize=8)
-        marked = "; red squares differ by more than chance" if any(b.p_value <= self.alpha for b in bins) else ""
-        ax.set_title(f"by {name}{marked}", loc="left", fontsize=8)
+        ax.set_title(f"by {name}: {CONTENT[name].partition(', ')[0]}", loc="left", fontsize=7.5)
         plain_axes(ax, keep=("left", "bottom"))
 
 
@@ -222,11 +225,11 @@ def local_calibration(
     masks = torch.cat([mask for mask, _ in members.values()], -1)
     scores = _sums(pixels, masks)
     chosen = exchanges(pairs, values, replicates=replicates, seed=seed)
-    off = [
-        standardized(exchanged_sums(part, chosen), *moments(part), positive=positive).abs()
+    shift, spread = (
+        standardized(exchanged_sums(part, chosen), *moments(part), positive=positive)
         for part, positive in zip(scores, (False, True), strict=True)
-    ]
-    worse = torch.maximum(*off)
+    )
+    worse = torch.maximum(shift.abs(), spread.abs())
     p_values = family_wise(worse.max(-1).values, worse[0])
     ends = [(name, *pair) for name, (_, pairs_) in members.items() for pair in pairs_]
     channels = pixels.ranks.shape[2]
@@ -241,6 +244,8 @@ def local_calibration(
             channels * int(mask.sum()),
             _coverage(inside, mask, clusters, seed),
             float((scores[1][:, 0, i].sum() / (channels * mask.sum())).sqrt()),
+            float(shift[0, i]),
+            float(spread[0, i]),
             float(p_values[i]),
         )
         for i, ((name, low, high), mask) in enumerate(zip(ends, masks.unbind(-1), strict=True))

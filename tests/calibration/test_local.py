@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from libraries import optional
 from scipy import stats
 
 from flowsr.calibration import (
@@ -18,6 +19,9 @@ from flowsr.calibration import (
     tarp,
 )
 from flowsr.calibration.pixel_ranks import joint_ranks
+from flowsr.interop import sbi_ranks
+
+_, needs_sbi = optional("sbi.diagnostics")
 
 SMOOTH, TEXTURED = 0.5, 1.5
 """Spread of the details on the two kinds of ground, in tenths."""
@@ -145,7 +149,7 @@ def test_tables_figures_and_messages():
     found, classified = local_calibration(held_out), local_c2st(held_out, names=[f"crop {i}" for i in range(80)])
     assert "texture 0." in found.to_text() and "too narrow" in found.to_text() and "FAILED" in found.to_text()
     figure = found.plot()
-    assert [axes.get_title(loc="left").partition(";")[0] for axes in figure.axes] == [
+    assert [axes.get_title(loc="left").partition(":")[0] for axes in figure.axes] == [
         "by brightness",
         "by texture",
         "by slope",
@@ -163,3 +167,28 @@ def test_tables_figures_and_messages():
     alike = local_calibration(flat)
     assert len(alike.of("brightness")) == 1, "one bin of equal values"
     assert local_c2st(flat).p_value > 0
+
+
+@needs_sbi
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_local_test_of_sbi_sees_the_same_sampler():
+    """Its neural classifier on the energy of the details given texture, at a smooth LR image."""
+    from sbi.diagnostics.lc2st import LC2ST
+
+    hr, lr, textured = _pairs(400, seed=1)
+    texture, smooth = lr.flatten(1).std(1, keepdim=True), int((~textured).nonzero()[0])
+    theirs, ours = {}, {}
+    for sampler in (averaged, right):
+        held_out = hold_out(sampler, hr, lr, num_samples=19, functions=of_details, seed=101)
+        found, index = sbi_ranks(held_out), list(held_out.names).index("band 0, finest")
+        energy = slice(index, index + 1)
+        test = LC2ST(
+            found["prior_samples"][:, energy], texture, found["dap_samples"][:, energy], seed=1, num_trials_null=20
+        )
+        test.train_on_observed_data(verbosity=0)
+        test.train_under_null_hypothesis(verbosity=0)
+        draws = held_out.draws[smooth, :, energy].float()
+        theirs[sampler] = test.p_value(draws, texture[smooth : smooth + 1])
+        ours[sampler] = local_c2st(held_out).p_value
+    assert theirs[averaged] <= 0.05 <= theirs[right] and ours[averaged] < 0.001 < 0.05 < ours[right]
