@@ -183,9 +183,8 @@ def test_the_local_test_of_sbi_sees_the_same_sampler():
         held_out = hold_out(sampler, hr, lr, num_samples=19, functions=of_details, seed=101)
         found, index = sbi_ranks(held_out), list(held_out.names).index("band 0, finest")
         energy = slice(index, index + 1)
-        test = LC2ST(
-            found["prior_samples"][:, energy], texture, found["dap_samples"][:, energy], seed=1, num_trials_null=20
-        )
+        pairs = found["prior_samples"][:, energy], texture, found["dap_samples"][:, energy]
+        test = LC2ST(*pairs, seed=1, num_trials_null=20, classifier="mlp", z_score=True)
         test.train_on_observed_data(verbosity=0)
         test.train_under_null_hypothesis(verbosity=0)
         draws = held_out.draws[smooth, :, energy].float()
