@@ -67,7 +67,7 @@ def kolmogorov_smirnov(held_out: HeldOut) -> bool:
 
 def main() -> None:
     """Print the table, and draw the map of the first data set with a fault."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sets", type=int, default=10, help="data sets of each fault")
     parser.add_argument("--out", type=Path, help="figure of the maps of a pixel 1.5 times too wide")
     given = parser.parse_args()

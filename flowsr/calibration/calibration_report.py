@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from flowsr.calibration.coverage import Coverage, interval_coverage
@@ -63,7 +64,7 @@ class CalibrationReport(Result):
         if ax is not None:
             return self.sbc.plot(ax)
         figure = new_figure(WIDTH + 1, 10.5)
-        upper, lower = figure.subfigures(2, 1, height_ratios=(2, 1))
+        upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(2, 1)))
         for part, cell in zip(
             (self.sbc, self.tarp, self.coverage, self.scores), upper.subplots(2, 2).flat, strict=True
         ):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from libraries import optional
 from scipy import stats
 
 from flowsr.calibration import (
@@ -19,9 +18,6 @@ from flowsr.calibration import (
     tarp,
 )
 from flowsr.calibration.pixel_ranks import joint_ranks
-from flowsr.interop import sbi_ranks
-
-_, needs_sbi = optional("sbi.diagnostics")
 
 SMOOTH, TEXTURED = 0.5, 1.5
 """Spread of the details on the two kinds of ground, in tenths."""
@@ -167,27 +163,3 @@ def test_tables_figures_and_messages():
     alike = local_calibration(flat)
     assert len(alike.of("brightness")) == 1, "one bin of equal values"
     assert local_c2st(flat).p_value > 0
-
-
-@needs_sbi
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_the_local_test_of_sbi_sees_the_same_sampler():
-    """Its neural classifier on the energy of the details given texture, at a smooth LR image."""
-    from sbi.diagnostics.lc2st import LC2ST
-
-    hr, lr, textured = _pairs(400, seed=1)
-    texture, smooth = lr.flatten(1).std(1, keepdim=True), int((~textured).nonzero()[0])
-    theirs, ours = {}, {}
-    for sampler in (averaged, right):
-        held_out = hold_out(sampler, hr, lr, num_samples=19, functions=of_details, seed=101)
-        found, index = sbi_ranks(held_out), list(held_out.names).index("band 0, finest")
-        energy = slice(index, index + 1)
-        pairs = found["prior_samples"][:, energy], texture, found["dap_samples"][:, energy]
-        test = LC2ST(*pairs, seed=1, num_trials_null=20, classifier="mlp", z_score=True)
-        test.train_on_observed_data(verbosity=0)
-        test.train_under_null_hypothesis(verbosity=0)
-        draws = held_out.draws[smooth, :, energy].float()
-        theirs[sampler] = test.p_value(draws, texture[smooth : smooth + 1])
-        ours[sampler] = local_c2st(held_out).p_value
-    assert theirs[averaged] <= 0.05 <= theirs[right] and ours[averaged] < 0.001 < 0.05 < ours[right]
