@@ -27,14 +27,14 @@ from flowsr.calibration.held_out import (
     reference_images,
 )
 from flowsr.calibration.latent_pit import latent_pit
+from flowsr.calibration.local_c2st import LocalC2ST, local_c2st
+from flowsr.calibration.local_calibration import LocalCalibration, local_calibration
 from flowsr.calibration.pixel_intervals import (
     IntervalChecks,
     PixelIntervals,
     calibrate_intervals,
     check_intervals,
 )
-from flowsr.calibration.local_c2st import LocalC2ST, local_c2st
-from flowsr.calibration.local_calibration import LocalCalibration, local_calibration
 from flowsr.calibration.pixel_ranks import CONTENT, PixelRanks
 from flowsr.calibration.pixel_test import PixelTest, pixel_test
 from flowsr.calibration.recalibration import Recalibration, recalibrate_temperature
@@ -51,10 +51,10 @@ __all__ = [
     "Coverage",
     "HeldOut",
     "IntervalChecks",
-    "MaskChecks",
-    "PixelIntervals",
     "LocalC2ST",
     "LocalCalibration",
+    "MaskChecks",
+    "PixelIntervals",
     "PixelRanks",
     "PixelTest",
     "RankTest",

@@ -22,7 +22,7 @@ from flowsr.models import ConditionalModel
 from flowsr.models.storage import load
 from flowsr.posterior import Blur, Downscale, GaussianNoise, Identity, InverseProblem, Mask, Noise, PoissonNoise
 
-MODEL = "sr-x4-small"
+MODEL = "sr-x4-small-v1"
 """The weights that the references are of; others have other posteriors, and are told by their digest."""
 
 TASKS = ("inpainting", "deblurring", "downscaling", "poisson")
