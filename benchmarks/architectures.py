@@ -174,11 +174,10 @@ def seconds_per_step(option: Option, work: Work) -> float:
 
 def trained(option: Option, work: Work, steps: int) -> tuple[HCFlow, list[float]]:
     """A model after this many steps, and the process time at which each step had its gradients."""
-    flow, stamps = start(option, work), []
+    flow, stamps = start(option, work), list[float]()
     # Neither loading, nor the start from data, nor the validation at the end is time of training.
-    flow.transform.conditionals[0].head.conditioner.weight.register_post_accumulate_grad_hook(
-        lambda _: stamps.append(time.process_time())
-    )
+    level: Any = flow.transform.conditionals[0]
+    level.head.conditioner.weight.register_post_accumulate_grad_hook(lambda _: stamps.append(time.process_time()))
     settings = {"batch_size": work.batch, "crop": work.crop, **_LEARNING, "warmup": min(_WARMUP, steps // 2)}
     recipe = yardstick("sr-x4-small", steps, **{**settings, **option.recipe})
     run = Run(
