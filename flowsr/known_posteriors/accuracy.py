@@ -194,5 +194,15 @@ def reference_pairs(known: KnownPosterior, images: Tensor, *, seed: int) -> Held
 
 def joined_pairs(parts: Sequence[HeldOut]) -> HeldOut:
     """The pairs of several seeds, at least one, as one."""
-    names = ("truth", "draws", "reference_truth", "reference_draws", "energy")
-    return HeldOut(parts[0].names, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    return HeldOut(
+        names=parts[0].names,
+        truth=joined("truth"),
+        draws=joined("draws"),
+        reference_truth=joined("reference_truth"),
+        reference_draws=joined("reference_draws"),
+        energy=joined("energy"),
+    )
