@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.bench import machine
 from benchmarks.training import set5_files, yardstick
+from benchmarks.transformers import with_transformers
 from flowsr._support.atomic import atomic_path
 from flowsr._support.json import write_json
 from flowsr.distributions import VariationalDequantizer
@@ -67,6 +68,8 @@ class Option:
         recipe: fields of the recipe.
         grain: most grey levels of noise on crops.
         dequantizer_steps: of training a variational dequantizer on the finished model, beyond the time of the others.
+        transformer: width and layers of transformers as conditioners of the conditional steps.
+        scored: side of the crops to score, each an image of its own; None for whole images.
     """
 
     question: str
@@ -74,12 +77,15 @@ class Option:
     recipe: dict[str, Any] = field(default_factory=dict)
     grain: float = 0.0
     dequantizer_steps: int = 0
+    transformer: tuple[int, int] | None = None
+    scored: int | None = None
 
     @property
     def change(self) -> str:
         """What is changed, in words."""
         changes = {**self.model, **self.recipe}
         changes |= {"grain": self.grain} if self.grain else {}
+        changes |= {"transformer": " x ".join(map(str, self.transformer))} if self.transformer else {}
         changes |= {"dequantizer steps": self.dequantizer_steps} if self.dequantizer_steps else {}
         return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes.items()) or "none"
 
@@ -87,6 +93,8 @@ class Option:
 def _both(width: int) -> dict[str, int]:
     return {"hidden_channels": width, "conditional_hidden_channels": width}
 
+
+_SMALL_CROPS: dict[str, Any] = {"crop": 32, "batch_size": 32}
 
 OPTIONS: dict[str, Option] = {
     "base": Option(question="base"),
@@ -112,6 +120,8 @@ OPTIONS: dict[str, Option] = {
     "batch 4": Option(question="batch", recipe={"batch_size": 4}),
     "EMA 0.99": Option(question="average of the weights", recipe={"ema": 0.99}),
     "dequantizer": Option(question="dequantization", dequantizer_steps=60),
+    "base, 32x32": Option(question="transformer", recipe=_SMALL_CROPS, scored=32),
+    "transformer, 32x32": Option(question="transformer", recipe=_SMALL_CROPS, transformer=(48, 1), scored=32),
 }
 """The options by name."""
 
@@ -151,8 +161,8 @@ def run_option(option: Option, work: Work) -> Facts:
     flow, stamps = trained(option, work, steps)
     noise, more = _dequantizer(option, work, flow)
     flow.eval()
-    others = _images(ImageFolder(split(work)[1], minimum=_MULTIPLE))
-    test = _images(ImageFolder(set5_files(work.set5), minimum=_MULTIPLE))
+    others = _images(ImageFolder(split(work)[1], minimum=_MULTIPLE), option.scored)
+    test = _images(ImageFolder(set5_files(work.set5), minimum=_MULTIPLE), option.scored)
     fidelity = [_fidelity(flow, image) for image in test]
     return {
         "parameters": sum(p.numel() for p in flow.parameters()),
@@ -203,7 +213,11 @@ def trained(option: Option, work: Work, steps: int) -> tuple[HCFlow, list[float]
 def start(option: Option, work: Work) -> HCFlow:
     """The option's model before training."""
     torch.manual_seed(work.seed)
-    return HCFlow.from_preset("sr-x4-small", start="haar", **{**BASE, **option.model})
+    flow = HCFlow.from_preset("sr-x4-small", start="haar", **{**BASE, **option.model})
+    if option.transformer is None:
+        return flow
+    width, layers = option.transformer
+    return with_transformers(flow, width=width, layers=layers)
 
 
 def _dequantizer(option: Option, work: Work, flow: HCFlow) -> tuple[VariationalDequantizer | None, float]:
@@ -226,8 +240,15 @@ def split(work: Work) -> tuple[list[Path], list[Path]]:
     return [folder.pairs[i][0] for i in parts[0]], [folder.pairs[i][0] for i in parts[1]]
 
 
-def _images(folder: ImageFolder) -> list[Tensor]:
-    return [folder[i][0].float().div(255.0) for i in range(len(folder))]
+def _images(folder: ImageFolder, side: int | None = None) -> list[Tensor]:
+    """Images in [0, 1], or of each the squares of this side that it has on a grid of three by three."""
+    whole = [folder[i][0].float().div(255.0) for i in range(len(folder))]
+    return whole if side is None else [crop for image in whole for crop in _grid(image, side)]
+
+
+def _grid(image: Tensor, side: int) -> list[Tensor]:
+    top, left = (sorted({(size - side) * i // 2 for i in range(3)}) for size in image.shape[-2:])
+    return [image[:, y : y + side, x : x + side] for y in top for x in left]
 
 
 @torch.no_grad()

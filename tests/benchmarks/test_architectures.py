@@ -119,3 +119,30 @@ def test_the_table_has_means_and_spreads_over_seeds():
         *("base", "none", "0.93M", "9", "80", "2"),
         *("4.250 ±0.354", "5.50 ±0.71", "3.100 ±0.000", "27.00 ±0.00", "46.00 ±0.00"),
     ]
+
+
+def test_a_transformer_in_a_coupling_starts_at_the_identity_and_is_a_bijection():
+    torch.manual_seed(0)
+    option = Option(question="transformer", transformer=(16, 1), model=TINY)
+    flow = start(option, Work(data=[], set5=CSV, seconds=1.0)).double().eval()
+    kinds = [type(step.coupling.conditioner).__name__ for step in flow.transform.conditionals[0].steps.parts]
+    assert set(kinds) == {"PatchTransformer"}
+    level = flow.transform.conditionals[0]
+    details, features = torch.rand(level.channels, 4, 8).double(), torch.rand(level.encoder.out_channels, 4, 8).double()
+    assert level.steps.parts[0].coupling.inv_call_and_ladj(details, features)[0].allclose(details)
+    step = randomize(level).steps.parts[0].coupling
+
+    def encoded(flat):
+        return step.inv_call_and_ladj(flat.reshape(details.shape), features)[0].flatten()
+
+    jacobian = torch.autograd.functional.jacobian(encoded, details.flatten())
+    z, ladj = step.inv_call_and_ladj(details, features)
+    assert torch.allclose(ladj, torch.linalg.slogdet(jacobian)[1], atol=1e-9)
+    assert torch.allclose(step.call_and_ladj(z, features)[0], details, atol=1e-9)
+
+
+def test_crops_are_scored_as_images_of_their_own(work, tmp_path):
+    write_image(tmp_path / "one.png", torch.rand(3, 48, 80))
+    (path,) = architectures.set5_files(tmp_path)
+    crops = architectures._images(architectures.ImageFolder(path.parent, minimum=16), 16)
+    assert len(crops) == 9 and {tuple(crop.shape) for crop in crops} == {(3, 16, 16)}
