@@ -27,7 +27,7 @@ from flowsr.testing import randomize
 
 _SMALL = {"steps": 2, "conditional_steps": 1, "features": 3, "growth": 2}
 _TINY = {
-    "sr-x4-small": {**_SMALL, "hidden_channels": 3, "conditional_hidden_channels": 3},
+    "sr-x4-small-v1": {**_SMALL, "hidden_channels": 3, "conditional_hidden_channels": 3},
     "rescaling-x4-small": {**_SMALL, "dense_growth": 2, "conditional_hidden_channels": 3},
     "srflow-x4-small": {
         "steps": 1,

@@ -38,7 +38,7 @@ class Budget:
     Example:
         >>> from flowsr.known_posteriors import known_posterior
         >>> known, budget = known_posterior("linear deblurring"), Budget(10)
-        >>> u = torch.zeros(3, 64, requires_grad=True)
+        >>> u = torch.zeros(3, 64, dtype=torch.float64, requires_grad=True)
         >>> with budget.counting(known.problem):
         ...     known.problem.latent_log_likelihood(u).sum().backward()
         >>> budget.taken, budget.spent, budget.left

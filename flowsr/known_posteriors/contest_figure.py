@@ -40,7 +40,7 @@ def draw_contest(contest: Any) -> Figure:
         row[0].set_title(f"{standing.problem}: truth by {found}", loc="left", fontsize=9)
     figure.suptitle(
         f"{contest.gradients} gradients for each dot, a run; grey: where {contest.num_samples} exact draws lie; "
-        "orange: further off than these get by chance",
+        "orange: the mean of the runs is further off than chance",
         fontsize=8,
         x=0.01,
         ha="left",

@@ -257,7 +257,7 @@ def test_figures(known):
     figure = report.plot()
     assert len(figure.axes) == 6, "four panels and two maps"
     assert "FAILED" in report.sbc.to_text()
-    assert report.plot(figure.axes[0]) is figure
+    assert report.plot(figure.axes[0]) is figure.axes[0].figure
 
 
 def test_messages(known):

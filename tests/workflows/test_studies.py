@@ -236,7 +236,7 @@ def test_remarks():
 
 
 def test_messages():
-    with pytest.raises(ValueError, match="uncertainty, calibration, inpainting"):
+    with pytest.raises(ValueError, match="uncertainty, calibration, local_calibration, inpainting"):
         run_study("psnr", _flow(), {"a": torch.rand(3, 16, 16)})
     with pytest.raises(ValueError, match="at least one image"):
         run_study("uncertainty", _flow(), {})

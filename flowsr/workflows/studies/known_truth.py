@@ -1,6 +1,6 @@
 """The study of samplers themselves: on posteriors whose truth is known, which need no images of the user's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ def _problems(settings: StudySettings) -> tuple[str, ...]:
 def _samplers(settings: StudySettings, known: KnownPosterior) -> dict[str, Sampler]:
     """Those asked for, else all of flowsr that are not left out, and those of deepinv that fit, where it is there."""
     everybody = {**SAMPLERS, **DEEPINV_SAMPLERS}
+    _refuse_unknown(settings.samplers, everybody)
     if settings.samplers:
         return {name: everybody[name] for name in settings.samplers}
     return {name: SAMPLERS[name] for name in SAMPLERS if name not in _LEFT_OUT} | deepinv_samplers(known)
@@ -30,8 +31,7 @@ def _steps(settings: StudySettings) -> int:
     return settings.seeds * sum(len(_samplers(settings, known_posterior(name))) for name in _problems(settings))
 
 
-def _refuse_unknown(names: Iterable[str]) -> None:
-    everybody = [*SAMPLERS, *DEEPINV_SAMPLERS]
+def _refuse_unknown(names: Iterable[str], everybody: Mapping[str, Sampler]) -> None:
     for name in names:
         if name not in everybody:
             close = did_you_mean(name, everybody)
@@ -46,7 +46,6 @@ def _refuse_unknown(names: Iterable[str]) -> None:
 )
 def samplers(settings: StudySettings, advance: Advance) -> Findings:
     """Samplers on posteriors in closed form, by quadrature or by long chains, under one budget."""
-    _refuse_unknown(settings.samplers)
     problems = [known_posterior(name) for name in _problems(settings)]
     counts: dict[str, Any] = {
         "gradients": settings.budget,
