@@ -178,7 +178,7 @@ def _fetched(flow: ImageModel, *, timeout: float) -> str:
 
 def run(*, seconds: float, seed: int) -> Trial:
     """Give wrong answers for a time."""
-    body, flow = official.originals()["sr-x4-small"]
+    body, flow = official.originals()["sr-x4-small-v1"]
     with serving() as server:
 
         def attempt(trial: Trial, rng: random.Random, folder: Path) -> None:

@@ -19,7 +19,7 @@ def saved():
 
 @pytest.fixture(scope="module")
 def released():
-    return official.originals()["sr-x4-small"]
+    return official.originals()["sr-x4-small-v1"]
 
 
 @pytest.mark.parametrize("fuzz", [models, official, downloads])
