@@ -86,7 +86,9 @@ class Budget:
         def counted(*arguments: Any, **options: Any) -> Any:
             # A way through the model calls another: the outer one counts.
             if self._depth == 0:
-                arguments = self._watched(arguments)
+                seen = self._watched((*arguments, *options.values()))
+                arguments, named = seen[: len(arguments)], seen[len(arguments) :]
+                options = dict(zip(options, named, strict=True))
             self._depth += 1
             try:
                 return way(*arguments, **options)

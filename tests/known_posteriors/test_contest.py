@@ -68,9 +68,11 @@ def test_the_model_counts_whichever_way_it_is_asked(deblurring):
         assert budget.taken == 7
         problem.whiten(hr.detach())
         assert budget.passes == 10 and budget.taken == 7
+        problem.flow.encode(hr=hr).z[0].sum().backward()
+        assert budget.passes == 12 and budget.taken == 9, "given by its name"
     problem.decode(u)
-    assert budget.passes == 10 and "decode" not in vars(problem.flow.transform)
-    assert budget.left == 100 - 7 - 1.5 and budget.seconds > 0
+    assert budget.passes == 12 and "decode" not in vars(problem.flow.transform)
+    assert budget.left == 100 - 9 - 1.5 and budget.seconds > 0
 
 
 def test_a_sampler_cannot_hide_its_gradients(deblurring):
