@@ -97,7 +97,9 @@ def run_nuts(problem: InverseProblem, settings: SolverSettings) -> Found:
         acceptance.append(float(found["acceptance rate"]))
         divergences += len(found["divergences"])
     facts = {"acceptance": tuple(acceptance), "divergences": divergences}
-    return _found(settings, torch.stack(chains), seconds, facts, start)
+    # A later chain may have been ended sooner than an earlier one.
+    draws = torch.stack([chain[:wanted] for chain in chains])
+    return _found(settings, draws, seconds, facts, start)
 
 
 def _found(
