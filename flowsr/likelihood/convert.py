@@ -168,7 +168,7 @@ def _why_not(old: Convention, new: Convention, *, size: tuple[int, int] | None, 
         return f"of {asked}, not of {had}: run flowsr score --convention {new.name}"
     if old.lr_term != new.lr_term and lr_psnr is None:
         return "counts the LR image otherwise: give the PSNR of the flow's own LR image, lr_psnr"
-    if size is None and (old.per == "image") != (new.per == "image"):
+    if size is None and "image" in (old.per, new.per) and old != new:
         return "per image: give the size"
     return ""
 
