@@ -168,6 +168,8 @@ def calibrate_intervals(
         return PixelIntervals(width, found, f"{1 - alpha:.0%} of pixels, confidence {confidence:.0%}")
     if not 0 < alpha < 1:
         raise ValueError(f"expected alpha in (0, 1); got {alpha}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected confidence in (0, 1); got {confidence}")
     needed = [float(np.quantile(score.numpy(), 1 - alpha, method="inverted_cdf")) for score in scores]
     found = conformal_quantile(needed, 1 - confidence, images=images)
     return PixelIntervals(width, found, f"{1 - alpha:.0%} of pixels in {confidence:.0%} of images")
