@@ -21,6 +21,7 @@ from torch import Tensor
 from flowsr._support.atomic import atomic_path
 from flowsr.images import make_lr
 from flowsr.known_posteriors.model_problems import MODEL, SIZES, TASKS, digest, shipped_model, task_of
+from flowsr.known_posteriors.truth import RHAT_OF_REFERENCE
 from flowsr.posterior import HMC, InverseProblem
 from flowsr.posterior.coordinates import Coordinates
 from flowsr.posterior.curvature import laplace_coordinates
@@ -30,7 +31,6 @@ from flowsr.posterior.modes import antithetic_draws
 from flowsr.posterior.samplers import sample_chains
 from flowsr.statistics import image_summaries
 
-RHAT = 1.005
 WARMUP = (40, 40, 70)  # draws of each chain before and after the coordinates are fitted
 KEPT = 100  # thinned draws in the file of a small problem
 FOLDER = Path(__file__).parents[2] / "flowsr" / "known_posteriors" / "references"
@@ -162,7 +162,7 @@ def make_references(
     end = time.perf_counter() + 60 * minutes
     run.warm_up(WARMUP)
     worst = math.inf
-    while worst >= RHAT and time.perf_counter() < end:
+    while worst >= RHAT_OF_REFERENCE and time.perf_counter() < end:
         run.extend(segment)
         worst = 0.0
         for number, (name, (_, hr)) in enumerate(zip(names, made, strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from flowsr.known_posteriors.truth import RHAT_OF_REFERENCE
 from flowsr.plots import PALETTE, new_figure, plain_axes
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def draw_contest(contest: Any) -> Figure:
             axes.set_xlabel(label, fontsize=7)
             names = [score.sampler for score in standing.scores] if number == 0 else []
             axes.set_yticks(range(len(standing.scores)), names or [""] * len(standing.scores), fontsize=8)
-        found = standing.how if standing.rhat < 1.005 else f"{standing.how}, R-hat {standing.rhat:.3f}"
+        found = standing.how if standing.rhat < RHAT_OF_REFERENCE else f"{standing.how}, R-hat {standing.rhat:.3f}"
         row[0].set_title(f"{standing.problem}: truth by {found}", loc="left", fontsize=9)
     figure.suptitle(
         f"{contest.gradients} gradients for each dot, a run; grey: where {contest.num_samples} exact draws lie; "
