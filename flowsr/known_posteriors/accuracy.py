@@ -182,13 +182,14 @@ def reference_pairs(known: KnownPosterior, images: Tensor, *, seed: int) -> Held
     prior = known.decode(white)
     z, y, places = (known.reference.standardized(part) for part in (images[order], truths[chosen], prior))
     z = z.unflatten(0, (count, _PER_TRUTH))
+    pairs = _PER_TRUTH * (_PER_TRUTH - 1)
     return HeldOut(
         names=("first pixel",),
         truth=y[:, :1],
         draws=z[..., :1],
         reference_truth=(y - places).norm(dim=-1),
         reference_draws=(z - places[:, None]).norm(dim=-1),
-        energy=(z - y[:, None]).norm(dim=-1).mean(-1) - 0.5 * torch.cdist(z, z).mean((-1, -2)),
+        energy=(z - y[:, None]).norm(dim=-1).mean(-1) - 0.5 * torch.cdist(z, z).sum((-1, -2)) / pairs,
     )
 
 
