@@ -59,10 +59,10 @@ def conformal_quantile(scores: Iterable[Any], alpha: float, *, images: Sequence[
     """The bound that a score of a fresh image exceeds with probability at most α, if images are exchangeable.
 
     The ``(1 − α)``-quantile of ``Σ_k Σ_i δ(s_ki) / ((n + 1)·N_k) + δ(∞) / (n + 1)`` over the ``N_k`` scores of each of
-    n images. With one score of each it is the ``ceil((n + 1)·(1 − α))``-th smallest. A score of the fresh image, taken
-    at random from its own, stays within it with probability 1 − α to ``1 − α + 1/(n + 1)`` if scores are continuous and
-    one for each image. It is the mean over all calibration sets and fresh images: see :func:`coverage_range` for what
-    one set gives.
+    n images; where crops of one differ in size, each has an equal share. With one score of each image it is the
+    ``ceil((n + 1)·(1 − α))``-th smallest. A score of the fresh image, taken at random from its own, stays within it
+    with probability 1 − α to ``1 − α + 1/(n + 1)`` if scores are continuous and one for each image. It is the mean over
+    all calibration sets and fresh images: see :func:`coverage_range` for what one set gives.
 
     Cost: sorting the scores.
 
@@ -107,7 +107,8 @@ def risk_quantile(
     The loss of an image is the fraction of its scores beyond the bound. Of bounds λ the smallest is taken for which the
     mean loss over n images rejects a risk of α: Hoeffding's and Bentkus's p-value, ``min(exp(−n·kl(R, α)),
     e·P(Bin(n, α) ≤ ceil(n·R)))``, is at most ``1 − confidence``. So a calibration set for which the risk is above α
-    has probability at most ``1 − confidence``: more than :func:`conformal_quantile` promises, for a wider bound.
+    has probability at most ``1 − confidence``: more than :func:`conformal_quantile` promises, for a wider bound. It
+    asks more too: images must be drawn independently of each other, not only be exchangeable.
 
     Cost: sorting the scores.
 

@@ -34,8 +34,10 @@ class LocalC2ST(Result):
         shift: what the classifier finds at the mean content of each pair: by how many standard deviations the truth
             lies above the draws, to first order, ``(n,)``.
         spread: likewise, error over spread of the draws: above 1 they are too narrow, ``(n,)``.
-        p_values: that the draws are right given the LR image of each pair, corrected for all pairs, ``(n,)``.
-        p_value: that they are given all.
+        p_values: that what the classifier finds given the LR image of each pair is chance, corrected for all pairs,
+            ``(n,)``. One classifier is fitted to all: a fault on some content may show at LR images that are like it,
+            so that what holds at the level of alpha is that a model that is right given all is named nowhere.
+        p_value: that the draws are right given all LR images.
         num_samples: draws per pair.
         alpha: probability that a right model fails.
     """
@@ -50,7 +52,7 @@ class LocalC2ST(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether the classifier finds no more than chance allows, all pairs together."""
+        """Whether the classifier finds no more than chance allows, by the sum over pairs; each is tested besides."""
         return self.p_value > self.alpha
 
     @property

@@ -62,7 +62,11 @@ class PixelTest(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether no place, nor all together, are rejected."""
+        """Whether the smaller of both p-values, corrected for taking it, is above alpha.
+
+        Places are rejected by the largest score alone, so that one with a p-value just below alpha may be named though
+        the test passes.
+        """
         return self.p_value > self.alpha
 
     @property
