@@ -59,7 +59,7 @@ class PatchTransformer(nn.Module):
 
 
 def positions(height: int, width: int, channels: int) -> Tensor:
-    """Sines and cosines of row and column, ``(height·width, channels)``, at wavelengths from 6 to 6000 patches.
+    """Sines and cosines of row and column, ``(height·width, channels)``, at wavelengths from 6 patches on, below 6000.
 
     Example:
         >>> positions(2, 3, 16).shape

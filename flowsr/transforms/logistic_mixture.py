@@ -32,7 +32,7 @@ class LogisticMixtureMap(ElementwiseMap):
     no closed form of the inverse: it lies between those of the single components, and is searched for there by Newton
     steps, with bisection where they would leave; gradients and second derivatives are those of the solution.
 
-    Cost: encoding O(K) per value; decoding the same up to 60 times.
+    Cost: encoding O(K) per value; decoding the same 63 times, however soon the search has ended.
 
     Args:
         components: K, at least 1.
