@@ -22,7 +22,7 @@ from torch import Tensor
 
 from flowsr.calibration.held_out import Sampler, check_pairs, checked_draws
 from flowsr.posterior.streaming import DrawSummary, StreamingSummary
-from flowsr.statistics.intervals import Interval
+from flowsr.statistics.intervals import Interval, cluster_names
 
 _ROUNDING = 1e-9  # of sums of weights
 
@@ -291,15 +291,10 @@ def _check_fraction(value: float, name: str) -> None:
         raise ValueError(f"expected {name} in (0, 1); got {value}")
 
 
-def _names(images: Any) -> list[Hashable]:
-    # The elements of a tensor are all different objects, whatever their values.
-    return images.tolist() if hasattr(images, "tolist") else list(images)
-
-
 def _weighted(scores: Iterable[Any], images: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray, int]:
     """All scores, their weights, which sum to 1 and are equal for all images, and the number of images."""
     parts = [torch.as_tensor(score, device="cpu").double().flatten().numpy() for score in scores]
-    names = list(range(len(parts))) if images is None else _names(images)
+    names = list(range(len(parts))) if images is None else cluster_names(images)
     if not parts or len(names) != len(parts) or any(not part.size or np.isnan(part).any() for part in parts):
         raise ValueError(
             f"expected scores that are numbers, of at least one pair, and an image's name for each; got {len(parts)} "

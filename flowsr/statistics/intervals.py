@@ -95,7 +95,7 @@ def bootstrap_interval(
     if num_resamples < 1:
         raise ValueError(f"expected num_resamples >= 1; got {num_resamples}")
     if statistic is None and len(arrays) == 1:
-        names = list(range(len(arrays[0]))) if clusters is None else _names(clusters)
+        names = list(range(len(arrays[0]))) if clusters is None else cluster_names(clusters)
         if len(names) != len(arrays[0]):
             raise ValueError(f"expected a cluster for each of {len(arrays[0])} figures; got {len(names)}")
         # By a power of two, which rounds nothing: squares of very large or small figures are no numbers.
@@ -111,7 +111,13 @@ def bootstrap_interval(
     return _statistic_interval(arrays, statistic, level, num_resamples, seed)
 
 
-def _names(clusters: Any) -> list[Hashable]:
+def cluster_names(clusters: Any) -> list[Hashable]:
+    """Names that are equal where clusters are, of a sequence, an array or a tensor.
+
+    Example:
+        >>> cluster_names(np.array([3, 3, 5]))
+        [3, 3, 5]
+    """
     # The elements of a tensor are all different objects, whatever their values.
     return clusters.tolist() if hasattr(clusters, "tolist") else list(clusters)
 
