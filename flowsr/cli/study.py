@@ -66,12 +66,15 @@ def study(
             "-n",
             min=4,
             metavar="INT",
-            help="Draws per image, pair or chain.",
+            help="Draws per image, pair or chain; of samplers those that are judged.",
             show_default="the study's own",
         ),
     ] = None,
     pairs: Annotated[
-        int, typer.Option("--pairs", min=20, metavar="INT", help="Crops for calibration and local_calibration.")
+        int,
+        typer.Option(
+            "--pairs", min=20, metavar="INT", help="Crops of all images for calibration, local_calibration, conformal."
+        ),
     ] = 60,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", metavar="NUMBER", help="τ > 0 of the latents; 1 is the model.")

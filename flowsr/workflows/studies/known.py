@@ -19,9 +19,10 @@ class StudySettings:
     Args:
         crop: side of the HR crops in pixels, a multiple of 8 and at least 16; None for the study's own. Inpainting and
             deblurring take the square of the first image that varies most, uncertainty the middle of each.
-        num_samples: draws per image (uncertainty), per pair (calibration, local_calibration) or per chain; None for
-            the study's own.
-        pairs: crops for calibration and local_calibration, at least 20.
+        num_samples: draws per image (uncertainty), per pair (calibration, local_calibration, conformal) or per chain,
+            of samplers those that are judged, at least 20; None for the study's own.
+        pairs: crops of all images for calibration, local_calibration and conformal, at least 20; conformal takes
+            equally many of each image, as near to it as that allows.
         temperature: τ of the draws; 1 is the model.
         lr_log_scale: log σ of the flow's LR image, at most 0; ``-inf`` is the Dirac limit.
         noise: standard deviation of the observation's noise, for inpainting and deblurring.
