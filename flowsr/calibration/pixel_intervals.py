@@ -14,6 +14,7 @@ from flowsr._support.json import to_plain
 from flowsr.calibration.conformal import (
     check_fresh,
     conformal_quantile,
+    least_images,
     risk_quantile,
     share_of_images,
     telling_example,
@@ -22,7 +23,7 @@ from flowsr.calibration.conformal import (
 from flowsr.plots import PALETTE, WIDTH, Panel, heat_limit, image_grid, new_figure, plain_axes, plain_text
 from flowsr.posterior.streaming import DrawSummary
 from flowsr.results import Result, text_table
-from flowsr.statistics.intervals import Interval, bootstrap_interval
+from flowsr.statistics.intervals import Interval, bootstrap_interval, cluster_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,6 +125,8 @@ def calibrate_intervals(
 
     They say nothing of one pixel at one place, nor of one kind of image: a smooth sky is covered more often than hair.
     Images that the model was trained on are not exchangeable with fresh ones: intervals made of them are too narrow.
+    Nor are summaries of other draws: of a fresh image they must be as many, of the same sampler, on a crop of the same
+    size. ``risk`` asks that images be drawn independently of each other.
 
     Cost: sorting all pixels.
 
@@ -170,6 +173,12 @@ def calibrate_intervals(
         raise ValueError(f"expected alpha in (0, 1); got {alpha}")
     if not 0 < confidence < 1:
         raise ValueError(f"expected confidence in (0, 1); got {confidence}")
+    count = len(summaries) if images is None else len(set(cluster_names(images)))
+    if count < (least := least_images(1 - confidence)):  # which conformal_quantile would tell of alpha
+        raise ValueError(
+            f"expected at least {least} images for confidence {confidence:g}; got {count}: give more images (crops of "
+            "one do not count), or ask for less confidence"
+        )
     needed = [float(np.quantile(score.numpy(), 1 - alpha, method="inverted_cdf")) for score in scores]
     found = conformal_quantile(needed, 1 - confidence, images=images)
     return PixelIntervals(width, found, f"{1 - alpha:.0%} of pixels in {confidence:.0%} of images")

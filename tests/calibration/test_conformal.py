@@ -311,6 +311,8 @@ def test_messages(narrow):
         calibrate_intervals(known, alpha=0.0, guarantee="images")
     with pytest.raises(ValueError, match=r"confidence in \(0, 1\); got 1.5"):
         calibrate_intervals(known, guarantee="images", confidence=1.5)
+    with pytest.raises(ValueError, match=r"at least 19 images for confidence 0.95; got 5: give more"):
+        calibrate_intervals(known, guarantee="images", confidence=0.95, images=[i // 2 for i in range(10)])
     with pytest.raises(ValueError, match=r"bound > 0 and wrong in \[0, 1\); got 0.0 and 0.05"):
         calibrate_mask(known, bound=0.0)
     with pytest.raises(ValueError, match="got 10 summaries and 3 names"):
