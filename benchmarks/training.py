@@ -38,16 +38,15 @@ def authors(model: str, steps: int) -> dict[int, dict[str, float]]:
     """What the authors' program reached on Set5, by step: the rows of ``authors.csv`` of one run.
 
     Args:
-        model: sr-x4-small, whose first version is the network that the program had, or rescaling-x4-small; of others
-            nothing is known.
+        model: sr-x4-small-v1, the network that the program had, or rescaling-x4-small; of others nothing is known.
         steps: length of the cosine schedule.
 
     Example:
-        >>> authors("sr-x4-small", 6000)[6000]["bits_per_dim"]
+        >>> authors("sr-x4-small-v1", 6000)[6000]["bits_per_dim"]
         4.64
     """
     text = Path(__file__).with_name("authors.csv").read_text(encoding="utf-8")
-    asked = (model.removesuffix("-v1"), steps)
+    asked = (model, steps)
     rows = [row for row in csv.DictReader(text.splitlines()) if (row["model"], int(row["schedule"])) == asked]
     columns = {*COLUMNS, *RESCALING_COLUMNS}
     return {int(row["step"]): {name: float(row[name]) for name in columns if row[name]} for row in rows}

@@ -149,8 +149,13 @@ def batch_errors(images: Tensor, batches: int = 6) -> tuple[Tensor, Tensor]:
     parts = images[:, :draws].double().unflatten(1, (batches, -1)).flatten(0, 1)
     centre, std = images.double().mean((0, 1)), images.double().flatten(0, 1).std(0)
     means, squares = parts.mean(1), (parts - centre).square().mean(1)
-    root = len(parts) ** 0.5
-    return means.std(0) / root, squares.std(0) / root / (2 * std)
+    # Chains that have not yet met differ by more than their own batches do.
+    chains, whole = (images.double() - centre).mean(1), (images.double() - centre).square().mean(1)
+    errors = [
+        torch.maximum(batch.std(0) / len(batch) ** 0.5, chain.std(0) / len(chain) ** 0.5)
+        for batch, chain in ((means, chains), (squares, whole))
+    ]
+    return errors[0], errors[1] / (2 * std)
 
 
 def make_references(

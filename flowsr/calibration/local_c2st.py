@@ -75,7 +75,7 @@ class LocalC2ST(Result):
         notes = [
             f"{'passed' if self.passed else 'FAILED'}: p = {p_text(self.p_value)}, alpha {self.alpha:.2g}; {count} "
             f"pairs, {self.num_samples} draws",
-            f"draws are wrong given {len(rejected)} of {count} LR images"
+            f"what the classifier finds is beyond chance given {len(rejected)} of {count} LR images"
             + (f"; the worst {_SHOWN} by what is found" if len(rejected) > _SHOWN else ""),
             "shift in standard deviations of the draws, error/spread 1 if right; p exact, corrected for all pairs",
         ]

@@ -236,6 +236,7 @@ def local_calibration(
     ranks = pixels.ranks[:, 0].flatten(2)
     inside = ((ranks >= cut) & (ranks < values - cut)).double().mean(1)
     clusters: Sequence[Hashable] = range(pairs) if images is None else images
+    square = pixels.normal_scores().square().mean()  # of ranks that are uniform: below 1, as ranks are few
     found = [
         Bin(
             name,
@@ -243,7 +244,7 @@ def local_calibration(
             high,
             channels * int(mask.sum()),
             _coverage(inside, mask, clusters, seed),
-            float((scores[1][:, 0, i].sum() / (channels * mask.sum())).sqrt()),
+            float((scores[1][:, 0, i].sum() / (channels * mask.sum() * square)).sqrt()),
             float(shift[0, i]),
             float(spread[0, i]),
             float(p_values[i]),

@@ -70,8 +70,9 @@ class Standing:
         about: it, in words.
         how: its posterior is known.
         rhat: the largest R-hat of its reference; 1 if exact.
-        floors: mean and standard deviation of each figure over runs of exact draws, as many as are judged.
+        floors: mean and standard deviation of each figure over runs of exact draws, as many as are asked for.
         scores: of the samplers.
+        floors_of_fewer: the same of runs of fewer draws, by their number, where fewer of a sampler are judged.
     """
 
     problem: str
@@ -80,10 +81,12 @@ class Standing:
     rhat: float
     floors: Mapping[str, tuple[float, float]]
     scores: tuple[Score, ...]
+    floors_of_fewer: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     def beyond(self, score: Score, name: str) -> bool:
-        """Whether a figure is further from its floor than exact draws get; False where that is not known."""
-        mean, spread = self.floors.get(name, (math.nan, math.nan))
+        """Whether a figure is further from its floor than as many exact draws get; False where that is not known."""
+        floors = self.floors_of_fewer.get(f"{score.mean('judged'):.0f}", self.floors)
+        mean, spread = floors.get(name, (math.nan, math.nan))
         return abs(score.mean(name) - mean) > _BEYOND * spread
 
     def found(self, score: Score) -> tuple[str, ...]:
@@ -145,7 +148,8 @@ class Contest(Result):
         return [
             f"Each of {self.seeds} runs may take {self.gradients} gradients, warm-up included: ! took more.",
             f"{self.num_samples} draws of each are judged, or the number in brackets; figures are means over the runs.",
-            "exact draws: what as many independent draws get, the floor; * is further from it than they get by chance",
+            "exact draws: what as many independent draws get, the floor; * is further from that of the draws that are",
+            "judged, as many as there are, than chance allows",
             "mean err: error of the mean in units of the posterior's std; std bias: how much too wide",
             "cover: of reference draws by central intervals; energy: distance of distributions, 0 to 1",
             "C2ST: accuracy of a classifier, 0.5 if right; TARP p: of distances to draws of the prior",
@@ -222,9 +226,11 @@ def contest(
             for name, sampler in chosen.items()
         ]
         how, rhat = known.reference.how, known.reference.rhat
-        standings.append(
-            Standing(known.name, known.about, how, rhat, floors_of(known, num_samples=num_samples), tuple(scores))
-        )
+        floors = floors_of(known, num_samples=num_samples)
+        # A single draw has no spread: a mode is held to the floor of all, or its lack of one would be right.
+        judged = {round(score.mean("judged")) for score in scores if score.figures} - {1, num_samples}
+        fewer = {str(count): floors_of(known, num_samples=count) for count in sorted(judged)}
+        standings.append(Standing(known.name, known.about, how, rhat, floors, tuple(scores), fewer))
     return Contest(tuple(standings), gradients, num_samples, seeds)
 
 

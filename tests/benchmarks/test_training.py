@@ -102,7 +102,7 @@ def test_means_medians_and_the_worst():
 
 def test_the_table_has_both_columns():
     rows = [{"step": 250.0, "bits_per_dim": 4.5, "encoded_lr_psnr": 47.0, "psnr_mean": 25.0, "bits_per_dim_worst": 6.5}]
-    lines = table("sr-x4-small", 1500, rows).splitlines()
+    lines = table("sr-x4-small-v1", 1500, rows).splitlines()
     assert lines[1].split() == [
         "250",
         "|",
@@ -120,8 +120,8 @@ def test_the_table_has_both_columns():
     ]
     assert [line.split()[0] for line in lines[1:5]] == ["250", "500", "1000", "1500"]
     assert lines[-1] == "bicubic: 26.66 dB"
-    assert list(authors("sr-x4-small", 6000)) == [1500, 3000, 4500, 6000]
-    assert authors("sr-x4-small", 700) == {}
+    assert list(authors("sr-x4-small-v1", 6000)) == [1500, 3000, 4500, 6000]
+    assert authors("sr-x4-small-v1", 700) == {}
     rescaling = table("rescaling-x4-small", 1500, []).splitlines()
     assert rescaling[4].split() == ["1500", "|", "31.54", "26.90", "31.60", "|", "-", "-", "-", "-"]
 

@@ -135,7 +135,8 @@ def test_bins_by_hand():
     assert third.pixels == int(inside.sum()) == 120 and found.nominal == 0.6
     assert np.isclose(third.coverage.value, float(((ranks >= 2) & (ranks < 8))[inside].double().mean()))
     z = torch.special.ndtri((ranks.double() + 0.5) / 10)
-    assert np.isclose(third.ratio, float(z[inside].square().mean().sqrt()))
+    right = torch.special.ndtri((torch.arange(10, dtype=torch.float64) + 0.5) / 10).square().mean()
+    assert np.isclose(third.ratio, float((z[inside].square().mean() / right).sqrt()))
     assert sum(one.pixels for one in found.of("texture")) == 480
 
 
