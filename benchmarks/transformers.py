@@ -23,6 +23,9 @@ class PatchTransformer(nn.Module):
         layers: how many.
         patch: side of the patches; height and width must be multiples of it.
 
+    Raises:
+        ValueError: for a width that heads do not divide.
+
     References:
         Kolesnikov et al., Jet: a modern transformer-based normalizing flow (arXiv 2412.15129), section 3.
 
@@ -36,6 +39,8 @@ class PatchTransformer(nn.Module):
         self, in_channels: int, out_channels: int, *, context_channels: int, width: int, layers: int, patch: int = 2
     ) -> None:
         super().__init__()
+        if width < 16 or width % 16:
+            raise ValueError(f"expected a width that is a multiple of 16, the width of a head; got {width}")
         self.width, self.patch = width, patch
         self.embed = nn.Linear((in_channels + context_channels) * patch**2, width)
         layer = nn.TransformerEncoderLayer(
