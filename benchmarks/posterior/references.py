@@ -6,7 +6,6 @@ summaries and of all pixels is below 1.005 or the time is over. The file says wh
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -166,8 +165,8 @@ def make_references(
     run = LongRun([problem for problem, _ in made], chains, seed)
     end = time.perf_counter() + 60 * minutes
     run.warm_up(WARMUP)
-    worst = math.inf
-    while worst >= RHAT_OF_REFERENCE and time.perf_counter() < end:
+    done = False
+    while not done:  # one segment at least, so that a warm-up is never for nothing
         run.extend(segment)
         worst = 0.0
         for number, (name, (_, hr)) in enumerate(zip(names, made, strict=True)):
@@ -175,6 +174,7 @@ def make_references(
             worst = max(worst, rhat)
             with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
                 np.savez_compressed(file, **found)
+        done = worst < RHAT_OF_REFERENCE or time.perf_counter() >= end
 
 
 def reference_of(run: LongRun, number: int, hr: Tensor, *, name: str, seed: int) -> tuple[dict[str, Any], float]:

@@ -124,8 +124,8 @@ def solve(
             ``flowsr.posterior.EnoughDraws``, to end them with the draws there are, at least 4.
 
     Returns:
-        Draws, diagnostics and timings. Chains that have not mixed are no error: see ``diagnostics.remarks``, or call
-        :meth:`Solution.require_mixed`.
+        The draws, with diagnostics and timings. Chains that have not mixed are no error; see
+        ``diagnostics.remarks``, or call :meth:`Solution.require_mixed`.
 
     Raises:
         ValueError: for an unknown method, numbers out of range, or an operator without gradients where they are needed.
