@@ -148,8 +148,8 @@ class Contest(Result):
         return [
             f"Each of {self.seeds} runs may take {self.gradients} gradients, warm-up included: ! took more.",
             f"{self.num_samples} draws of each are judged, or the number in brackets; figures are means over the runs.",
-            "exact draws: what as many independent draws get, the floor; * is further from that of the draws that are",
-            "judged, as many as there are, than chance allows",
+            "exact draws: what as many independent draws get, the floor; * is further from the floor of",
+            "as many draws as are judged than chance allows",
             "mean err: error of the mean in units of the posterior's std; std bias: how much too wide",
             "cover: of reference draws by central intervals; energy: distance of distributions, 0 to 1",
             "C2ST: accuracy of a classifier, 0.5 if right; TARP p: of distances to draws of the prior",
