@@ -4,6 +4,8 @@ What loads a model, draws, scores, and reads and writes images is always install
 that its absence is said in one way, and before anything is begun.
 """
 
+import warnings
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -18,7 +20,7 @@ EXTRAS = {
 """The extra, as pyproject.toml has it, that brings each optional library."""
 
 
-def import_extra(module: str, *, to: str) -> Any:
+def import_extra(module: str, *, to: str, quietly: bool = False) -> Any:
     """An optional module, imported without what its import changes for the whole process.
 
     zuko switches off the validation of arguments of all distributions of torch, and sbi imports zuko: afterwards it is
@@ -29,6 +31,7 @@ def import_extra(module: str, *, to: str) -> Any:
     Args:
         module: its full name, whose first part is a key of :data:`EXTRAS`.
         to: what it is needed for, as the end of "expected … to".
+        quietly: without its warnings of what will change one day: nothing a user of flowsr can do anything about.
 
     Raises:
         MissingExtraError: if it is not installed. An installed one that fails to import raises what it raises.
@@ -45,7 +48,9 @@ def import_extra(module: str, *, to: str) -> Any:
 
     library, validates = module.partition(".")[0], Distribution._validate_args
     try:
-        return import_module(module)
+        # Where it is not quiet, the filters that its import sets stay.
+        with warnings.catch_warnings(action="ignore") if quietly else nullcontext():
+            return import_module(module)
     except ModuleNotFoundError as error:
         # The folder "lightning" of somebody's work is a module without contents: then a part of it is not found.
         if (error.name or "").partition(".")[0] != library:

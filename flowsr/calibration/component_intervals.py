@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from flowsr._support.json import to_plain
-from flowsr.calibration.conformal import check_fresh, conformal_quantile, share_of_images, telling_example, truth_of
+from flowsr.calibration.conformal import (
+    FreshChecks,
+    check_fresh,
+    conformal_quantile,
+    normal_quantile,
+    share_of_images,
+    telling_example,
+    truth_of,
+)
 from flowsr.calibration.pixel_intervals import ROUNDING, PixelIntervals
 from flowsr.plots import PALETTE, WIDTH, Panel, image_grid, new_figure, plain_axes
 from flowsr.posterior.streaming import DrawSummary
-from flowsr.results import Result, text_table
+from flowsr.results import text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -48,9 +55,7 @@ class ComponentIntervals:
 
         Of the rest it claims its root mean square.
         """
-        from scipy import stats
-
-        return cls(float(stats.norm.ppf((1 + (1 - alpha) ** (1 / components)) / 2)), 1.0)
+        return cls(normal_quantile((1 + (1 - alpha) ** (1 / components)) / 2), 1.0)
 
     def bounds(self, summary: DrawSummary) -> Tensor:
         """Half the length of the interval along each component, ``(K,)``, as a norm of images in [0, 1]."""
@@ -138,7 +143,7 @@ class ComponentCheck:
 
 
 @dataclass(frozen=True)
-class ComponentChecks(Result):
+class ComponentChecks(FreshChecks):
     """Intervals along principal components on fresh images, beside what the model claims and what pixels leave open.
 
     Attributes:
@@ -156,10 +161,6 @@ class ComponentChecks(Result):
     pixel_length: Interval
     explained: Interval
     example: DrawSummary = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers without the example, as JSON-ready values."""
-        return {name: to_plain(value) for name, value in vars(self).items() if name != "example"}
 
     def to_text(self) -> str:
         """Coverage and length by kind."""

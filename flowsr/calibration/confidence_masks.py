@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from flowsr._support.json import to_plain
-from flowsr.calibration.conformal import check_fresh, conformal_quantile, share_of_images, truth_of
+from flowsr.calibration.conformal import (
+    FreshChecks,
+    check_fresh,
+    conformal_quantile,
+    normal_quantile,
+    share_of_images,
+    truth_of,
+)
 from flowsr.plots import PALETTE, WIDTH, Panel, heat_limit, image_grid, new_figure, plain_axes
 from flowsr.posterior.streaming import DrawSummary
-from flowsr.results import Result, text_table
+from flowsr.results import text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -50,9 +56,7 @@ class ConfidenceMask:
 
         ``std < bound / z(1 − wrong/(2·channels))``, z the normal quantile: nothing is calibrated.
         """
-        from scipy import stats
-
-        return cls(bound / float(stats.norm.ppf(1 - wrong / (2 * channels))), bound, wrong)
+        return cls(bound / normal_quantile(1 - wrong / (2 * channels)), bound, wrong)
 
     def region(self, summary: DrawSummary) -> Tensor:
         """Which pixels can be relied on, ``(H, W)``, bool."""
@@ -155,7 +159,7 @@ class MaskCheck:
 
 
 @dataclass(frozen=True)
-class MaskChecks(Result):
+class MaskChecks(FreshChecks):
     """Confidence masks on fresh images, beside what the model claims.
 
     Attributes:
@@ -171,10 +175,6 @@ class MaskChecks(Result):
     calibrated_on: int
     right: Interval
     example: DrawSummary = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers without the example, as JSON-ready values."""
-        return {name: to_plain(value) for name, value in vars(self).items() if name != "example"}
 
     def to_text(self) -> str:
         """How often masks keep their promise, and how large they are."""

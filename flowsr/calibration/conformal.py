@@ -14,14 +14,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flowsr._support.json import to_plain
 from flowsr.calibration.held_out import Sampler, check_pairs, checked_draws
 from flowsr.posterior.streaming import DrawSummary, StreamingSummary
+from flowsr.results import Result
 from flowsr.statistics.intervals import Interval, cluster_names
 
 _ROUNDING = 1e-9  # of sums of weights
@@ -48,10 +51,10 @@ def least_images(alpha: float, *, confidence: float | None = None) -> int:
         >>> least_images(0.1), least_images(0.05), least_images(0.1, confidence=0.9)
         (9, 19, 22)
     """
-    _check_fraction(alpha, "alpha")
+    check_fraction(alpha, "alpha")
     if confidence is None:
         return math.ceil(1 / alpha - 1 - _ROUNDING)
-    _check_fraction(confidence, "confidence")
+    check_fraction(confidence, "confidence")
     return math.ceil(math.log(1 - confidence) / math.log(1 - alpha) - _ROUNDING)
 
 
@@ -187,7 +190,7 @@ def coverage_range(count: int, alpha: float, *, level: float = 0.9) -> tuple[flo
     """
     from scipy import stats
 
-    _check_fraction(level, "level")
+    check_fraction(level, "level")
     if count < (needed := least_images(alpha)):
         raise ValueError(f"expected at least {needed} images for alpha {alpha:g}; got {count}: give more images")
     place = math.ceil((count + 1) * (1 - alpha) - _ROUNDING)
@@ -277,6 +280,27 @@ def telling_example(summaries: Sequence[DrawSummary]) -> DrawSummary:
     return max(summaries, key=lambda summary: float(summary.std.double().mean(0).std()))
 
 
+@dataclass(frozen=True)
+class FreshChecks(Result):
+    """What promises did on fresh images: a subclass has ``checks`` by name, and ``example``, a crop to look at."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers without the example, as JSON-ready values."""
+        return {name: to_plain(value) for name, value in vars(self).items() if name != "example"}
+
+
+def normal_quantile(level: float) -> float:
+    """The standard normal's quantile, ``Φ⁻¹(level)``, by which a model's claims are told.
+
+    Example:
+        >>> round(normal_quantile(0.975), 3)
+        1.96
+    """
+    from scipy import stats
+
+    return float(stats.norm.ppf(level))
+
+
 def check_fresh(summaries: Sequence[DrawSummary], images: Sequence[Hashable] | None) -> None:
     """Refuse nothing to check on, and names of another number than the summaries."""
     if not summaries or (images is not None and len(images) != len(summaries)):
@@ -286,7 +310,8 @@ def check_fresh(summaries: Sequence[DrawSummary], images: Sequence[Hashable] | N
         )
 
 
-def _check_fraction(value: float, name: str) -> None:
+def check_fraction(value: float, name: str) -> None:
+    """Raise ValueError unless a number is in (0, 1)."""
     if not 0 < value < 1:
         raise ValueError(f"expected {name} in (0, 1); got {value}")
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowsr._support.json import to_plain
 from flowsr.calibration.conformal import (
+    FreshChecks,
+    check_fraction,
     check_fresh,
     conformal_quantile,
     least_images,
+    normal_quantile,
     risk_quantile,
     share_of_images,
     telling_example,
@@ -22,7 +24,7 @@ from flowsr.calibration.conformal import (
 )
 from flowsr.plots import PALETTE, WIDTH, Panel, heat_limit, image_grid, new_figure, plain_axes, plain_text
 from flowsr.posterior.streaming import DrawSummary
-from flowsr.results import Result, text_table
+from flowsr.results import text_table
 from flowsr.statistics.intervals import Interval, bootstrap_interval, cluster_names
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class PixelIntervals:
         """
         if width == "constant":
             raise ValueError("expected std or quantiles: a model claims no constant width; got constant")
-        return cls(width, _normal_quantile(1 - alpha / 2) if width == "std" else 0.0)
+        return cls(width, normal_quantile(1 - alpha / 2) if width == "std" else 0.0)
 
     def bounds(self, summary: DrawSummary) -> tuple[Tensor, Tensor]:
         """Lower and upper ends ``(C, H, W)``, float64, not clamped to [0, 1]; crossed where an interval is empty."""
@@ -169,10 +171,8 @@ def calibrate_intervals(
     if guarantee == "risk":
         found = risk_quantile(scores, alpha, confidence=confidence, images=images)
         return PixelIntervals(width, found, f"{1 - alpha:.0%} of pixels, confidence {confidence:.0%}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"expected alpha in (0, 1); got {alpha}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"expected confidence in (0, 1); got {confidence}")
+    check_fraction(alpha, "alpha")
+    check_fraction(confidence, "confidence")
     count = len(summaries) if images is None else len(set(cluster_names(images)))
     if count < (least := least_images(1 - confidence)):  # which conformal_quantile would tell of alpha
         raise ValueError(
@@ -202,7 +202,7 @@ class IntervalCheck:
 
 
 @dataclass(frozen=True)
-class IntervalChecks(Result):
+class IntervalChecks(FreshChecks):
     """Intervals of several kinds on fresh images, beside what the model claims.
 
     Attributes:
@@ -216,10 +216,6 @@ class IntervalChecks(Result):
     alpha: float
     calibrated_on: int
     example: DrawSummary = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers without the example, as JSON-ready values."""
-        return {name: to_plain(value) for name, value in vars(self).items() if name != "example"}
 
     def to_text(self) -> str:
         """Coverage and width by kind."""
@@ -339,9 +335,3 @@ def check_intervals(
 
 def _levels(found: Interval) -> Interval:
     return Interval(255 * found.value, 255 * found.low, 255 * found.high, found.level, found.count)
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy import stats
-
-    return float(stats.norm.ppf(level))

@@ -1,6 +1,5 @@
 """Libraries that are not needed unless their adapter is used: imported then, and quietly."""
 
-import warnings
 from functools import cache
 from typing import Any
 
@@ -28,10 +27,7 @@ def library(name: str) -> Any:
         >>> library("json").dumps([1])
         '[1]'
     """
-    with warnings.catch_warnings():
-        # Of what libraries import that will change one day: nothing a user of flowsr can do anything about.
-        warnings.simplefilter("ignore")
-        return import_extra(name, to="use its adapter")
+    return import_extra(name, to="use its adapter", quietly=True)
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -131,9 +130,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 def _two_sample(x: Tensor, y: Tensor, seed: int) -> float:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what sbi imports that will change one day
-        metrics = import_extra("sbi.utils.metrics", to="tell draws apart by a classifier")
+    metrics = import_extra("sbi.utils.metrics", to="tell draws apart by a classifier", quietly=True)
     return float(metrics.c2st(x.float(), y.float(), seed=seed + 1, classifier="rf"))
 
 

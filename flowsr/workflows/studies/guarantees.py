@@ -63,9 +63,11 @@ def conformal(flow: ConditionalModel, images: Images, settings: StudySettings, a
     )
     halves = _split(summaries, of, set(names[:calibrated_on]))
     known = {"alpha": alpha, "calibrated_on": calibrated_on}
+    intervals = _intervals(*halves, **known)
+    pixels = intervals.checks["conformal, std"].intervals
     parts = {
-        "intervals": _intervals(*halves, **known),
-        "components": _components(*halves, **known),
+        "intervals": intervals,
+        "components": _components(*halves, pixels=pixels, **known),
         "mask": _mask(*halves, **known),
     }
     subject = (
@@ -108,12 +110,13 @@ def _intervals(calibration: _Half, fresh: _Half, *, alpha: float, calibrated_on:
     return check_intervals(rules, fresh.summaries, alpha=alpha, calibrated_on=calibrated_on, images=fresh.images)
 
 
-def _components(calibration: _Half, fresh: _Half, *, alpha: float, calibrated_on: int) -> ComponentChecks:
+def _components(
+    calibration: _Half, fresh: _Half, *, pixels: PixelIntervals, alpha: float, calibrated_on: int
+) -> ComponentChecks:
     rules = {
         "model": ComponentIntervals.of_model(alpha, components=len(fresh.summaries[0].variances)),
         "conformal": calibrate_components(calibration.summaries, alpha=alpha, images=calibration.images),
     }
-    pixels = calibrate_intervals(calibration.summaries, alpha=alpha, images=calibration.images)
     return check_components(
         rules, fresh.summaries, alpha=alpha, calibrated_on=calibrated_on, pixels=pixels, images=fresh.images
     )
