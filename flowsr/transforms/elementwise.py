@@ -151,6 +151,15 @@ class ElementwiseMap(nn.Module):
                 f"{x.shape[-3]}; got {h.shape[-3]}"
             )
 
+    def fitted(self, x: Tensor, h: Tensor) -> Tensor:
+        """The conditioner's output checked, in the dtype and with the batch of ``x``.
+
+        The conditioner may have run in bfloat16; the bijection does not. A context shared by many images gives
+        parameters with fewer batch dimensions than x.
+        """
+        self.check_parameters(x, h)
+        return h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
+
     def encode(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Image side to latent side: ``(z, log|det ∂z/∂x|)`` given the conditioner's output ``h``."""
         raise NotImplementedError
@@ -216,10 +225,7 @@ class AffineMap(ElementwiseMap):
         return (z * log_scale.exp()).add_(shift), sum_event(log_scale)
 
     def _shift_and_log_scale(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        self.check_parameters(x, h)
-        # The conditioner may have run in bfloat16; the bijection does not. A context shared by many images
-        # gives parameters with fewer batch dimensions than x.
-        h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
+        h = self.fitted(x, h)
         if self.interleaved:
             shift, scale = h[..., 0::2, :, :], h[..., 1::2, :, :]
         else:
@@ -308,8 +314,7 @@ class SinhArcsinhMap(ElementwiseMap):
         return torch.sinh(wide) * log_scale.exp() + shift, ladj
 
     def _split(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        self.check_parameters(x, h)
-        h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
+        h = self.fitted(x, h)
         shift, log_scale, skew, log_tail = (h[..., part::4, :, :] for part in range(4))
         return shift, self.log_scale(log_scale), skew.tanh(), log_tail.tanh()
 
@@ -365,10 +370,8 @@ class SplineMap(ElementwiseMap):
         return self._apply_spline(z, h, inverse=True)
 
     def _apply_spline(self, x: Tensor, h: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        self.check_parameters(x, h)
         with full_precision(x):
-            h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
-            h = h.unflatten(-3, (x.shape[-3], self.params_per_channel)).movedim(-3, -1)
+            h = self.fitted(x, h).unflatten(-3, (x.shape[-3], self.params_per_channel)).movedim(-3, -1)
             widths, heights, slopes = h.split((self.bins, self.bins, self.bins - 1), -1)
             unit_slope = math.log(math.expm1(1.0 - _LEAST_SLOPE))
             # Outside of the interval the spline's own formula gives NaN in second derivatives: it is not asked there.

@@ -74,9 +74,7 @@ class LogisticMixtureMap(ElementwiseMap):
             return x, -sum_event(_log_odds(x, *parts)[1] + log_scale)
 
     def _split(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        self.check_parameters(x, h)
-        h = h.to(x.dtype).expand(*x.shape[:-3], *h.shape[-3:])
-        h = h.unflatten(-3, (x.shape[-3], self.params_per_channel)).movedim(-3, -1)
+        h = self.fitted(x, h).unflatten(-3, (x.shape[-3], self.params_per_channel)).movedim(-3, -1)
         weights, means, log_scales = h[..., 2:].chunk(3, -1)
         # Equal components would have equal gradients, and stay equal.
         apart = torch.linspace(-1.0, 1.0, self.components, dtype=x.dtype, device=x.device)
