@@ -127,8 +127,8 @@ for score, by_kind in study.auroc.items():
 #
 # Read the table by rows. The NLL finds noise, as noise costs bits, and takes blurred images and tissue for *less*
 # strange than photographs. Typicality and the latent norm find the blurred images. But no row is good everywhere: the
-# latent norm misses shuffled blocks, the correction by PNG is misled by tissue, and the features of the LR image tell
-# little apart here, with a few dozen reference images. No single score detects all that is strange. Say which kind you
+# latent norm, the best one here, lets some shuffled blocks pass, typicality and the correction by PNG are misled by
+# tissue, and the features of the LR image tell little apart here, with a few dozen reference images. No single score detects all that is strange. Say which kind you
 # want to find, and test the score on that kind.
 
 samples = {"photograph": inside, **outside}

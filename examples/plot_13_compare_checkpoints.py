@@ -185,8 +185,8 @@ print(f"{clustered:+.3f} by photographs")
 # models agree on which crops are hard, and every one lies below it. Top right: half the
 # width of the interval against the number of images; where a line falls below the
 # difference (dotted), the interval leaves 0 out. Below: every figure of the comparison,
-# better to the right. B's images are closer to the truth, while they meet the LR image
-# less closely, and its draws vary less.
+# better to the right. B's images at τ = 0 are closer to the truth, while they meet the
+# LR image less closely, and its draws vary more.
 #
 # What the intervals do *not* say: they are about crops of this slide, which B has seen
 # the other half of. Of other slides they say nothing; for these, one needs several
